@@ -1,0 +1,144 @@
+"""Records in, RESULTS.md, records.csv and plots out: the same records always give the same bytes."""
+
+import io
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from mint.plots import draw_tradeoff
+from mint.records import read_records, records_bytes, write_whole
+
+_CELL = ["upper_limit", "groups", "samples_per_class"]
+
+
+def write_report(output: Path, records: pd.DataFrame) -> None:
+    """Write records.csv, and from it RESULTS.md and a plot for every experiment.
+
+    Args:
+        output: the folder; other files in it are left alone.
+        records: with the columns of mint.records.
+    """
+    write_whole(output / "records.csv", records_bytes(records))
+    # From the file, so that what is written does not depend on where the records came from.
+    records = read_records(output / "records.csv")
+    published = yaml.safe_load(files("mint").joinpath("published.yaml").read_text("utf-8"))
+    text = [
+        "# Results",
+        "",
+        "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are "
+        "percent of the counted weights, performance is test accuracy in percent of the network "
+        "after the last epoch of retraining; mean ± standard deviation over seeds. Drop is the "
+        "baseline's test accuracy less that of the pruned network, in percentage points.",
+    ]
+    for (experiment, protocol), own in records.groupby(["experiment", "protocol"]):
+        plot = f"{experiment}-{protocol}.png"
+        quoted = published.get(experiment, {})
+        buffer = io.BytesIO()
+        draw_tradeoff(buffer, own, quoted.get("methods", []))
+        write_whole(output / plot, buffer.getvalue())
+        text += _section(str(experiment), str(protocol), own, quoted, plot)
+    write_whole(output / "RESULTS.md", ("\n".join(text) + "\n").encode())
+
+
+def _section(
+    experiment: str, protocol: str, records: pd.DataFrame, quoted: dict[str, Any], plot: str
+) -> list[str]:
+    baselines = records.drop_duplicates("seed")["baseline_accuracy"]
+    text = [
+        "",
+        f"## {experiment}",
+        "",
+        f"{records['setting'].iloc[0]} Protocol {protocol}.",
+        "",
+        f"Baseline: {_spread(baselines)} ({_count(len(baselines), 'seed')}"
+        + (f"; published {quoted['baseline_accuracy']:.2f}" if quoted else "")
+        + f"). {int(records['counted_weights'].iloc[0])} weights counted.",
+        "",
+        f"![accuracy against params pruned]({plot})",
+    ]
+    cells = {key: cell for key, cell in records.groupby(_CELL)}
+    if quoted:
+        text += _table("Group variations", [_key(r) for r in quoted["groups"]], cells, quoted["groups"])
+        text += _table("Sample variations", [_key(r) for r in quoted["samples"]], cells, quoted["samples"])
+        shown = {_key(row) for row in quoted["groups"] + quoted["samples"]}
+        others = sorted((key for key in cells if key not in shown), key=_by_groups)
+        if others:
+            text += _table("Others", others, cells, None)
+        text += ["", f"Published figures: {quoted['source']}. Cells that say not run have no record."]
+    else:
+        text += _table("Group variations", sorted(cells, key=_by_groups), cells, None)
+        text += _table("Sample variations", sorted(cells, key=_by_samples), cells, None)
+    return text
+
+
+def _table(
+    title: str,
+    keys: Iterable[tuple[str, int, int]],
+    cells: dict[Any, pd.DataFrame],
+    quoted: Sequence[dict[str, Any]] | None,
+) -> list[str]:
+    header = ["Upper limit", "Groups", "Samples per class", "Params pruned", "Performance"]
+    header += ["Drop", "Seeds"]
+    if quoted:
+        header += ["Published params pruned", "Published performance"]
+    rows = []
+    for index, key in enumerate(keys):
+        limit, groups, samples = key
+        row = ["N/A" if limit == "none" else limit, str(groups), str(samples)]
+        if key in cells:
+            cell = cells[key]
+            row += [_spread(cell[c]) for c in ("params_pruned", "accuracy", "accuracy_drop")]
+            row.append(str(len(cell)))
+        else:
+            row += ["not run", "not run", "not run", "0"]
+        if quoted:
+            row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
+        rows.append(row)
+    return ["", f"### {title}", "", *_markdown(header, rows)]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
+    return [line(header), rule, *(line(row) for row in rows)]
+
+
+def _spread(values: "pd.Series[float]") -> str:
+    if len(values) == 1:
+        return f"{values.iloc[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std():.2f}"
+
+
+def _quote(value: float | None) -> str:
+    return "open" if value is None else f"{value:.2f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["upper_limit"], row["groups"], row["samples_per_class"]
+
+
+def _limit(text: str) -> float:
+    return float("-inf") if text == "none" else -float(text)
+
+
+def _by_groups(key: tuple[str, int, int]) -> tuple[float, int, int]:
+    limit, groups, samples = key
+    return _limit(limit), samples, groups
+
+
+def _by_samples(key: tuple[str, int, int]) -> tuple[float, int, int]:
+    limit, groups, samples = key
+    return _limit(limit), groups, samples

@@ -1,0 +1,220 @@
+"""Many trials on Ray Tune: the only file that knows it."""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported. Its newer output cannot be silenced, and under `uv run` it would
+# build a second environment for its workers instead of using this one.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import ray
+import torch
+from ray import tune
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from mint.cache import Cache
+from mint.config import TrialConfig
+from mint.errors import InputError
+from mint.provenance import Provenance
+from mint.tracking import Tracker
+from mint.trial import TrialResult, load_result, run_trial
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Where and how a sweep's trials run.
+
+    Attributes:
+        name: of the sweep, kept in the runs' tag mint.sweep.
+        data_dir: of the data sets.
+        cache: of finished stages.
+        tracking_uri: of the MLflow store, already prepared.
+        max_concurrent: trials that run side by side.
+        gpus_per_trial: a share of a card, or 0 for the CPU.
+    """
+
+    name: str
+    data_dir: Path
+    cache: Cache
+    tracking_uri: str
+    max_concurrent: int
+    gpus_per_trial: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the trials: those not done and not failed were not reached."""
+
+    done: list[TrialConfig]
+    failed: dict[TrialConfig, str]
+
+
+def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> list[TrialConfig]:
+    """Give the tracking store the trials that are finished on disk; return the others."""
+    tracker = Tracker(settings.tracking_uri)
+    provenance = Provenance.of_this_code()
+    missing = []
+    for config in trials:
+        folder = settings.cache.folder("trials", config.key)
+        if folder.exists():
+            run_id = tracker.begin(config, settings.name, provenance)
+            tracker.finish(run_id, load_result(folder), folder)
+        else:
+            missing.append(config)
+    return missing
+
+
+def run_sweep(
+    trials: Sequence[TrialConfig],
+    settings: SweepSettings,
+    *,
+    on_trial: Callable[[TrialConfig, TrialResult | str, float], None],
+) -> Outcome:
+    """Run the trials and return what became of them. Ctrl-C ends it early.
+
+    Args:
+        trials: none of them finished.
+        settings: where and how.
+        on_trial: called after each with its result, or the reason of its failure, and its seconds.
+
+    Raises:
+        InputError: more of the machine is asked for than it has.
+    """
+    _start_ray(settings)
+    provenance = Provenance.of_this_code()
+    watcher = _Watcher(dict(zip((t.name for t in trials), trials, strict=True)), settings, on_trial)
+    trainable = tune.with_resources(
+        tune.with_parameters(_run_one, settings=settings, provenance=provenance),
+        {"cpu": trials[0].experiment.threads, "gpu": settings.gpus_per_trial},
+    )
+    settings.cache.root.mkdir(parents=True, exist_ok=True)
+    storage = Path(tempfile.mkdtemp(prefix="ray-", dir=settings.cache.root))
+    try:
+        tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([t.model_dump_json() for t in trials])},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=settings.max_concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=settings.name,
+                storage_path=str(storage),
+                verbose=0,
+                callbacks=[watcher],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(storage, ignore_errors=True)
+    outcome = Outcome(watcher.done, watcher.failed)
+    tracker = Tracker(settings.tracking_uri)
+    for config in trials:
+        if config in outcome.failed:
+            tracker.close(config, "FAILED", outcome.failed[config])
+        elif config not in outcome.done:
+            tracker.close(config, "KILLED", "the sweep was stopped")
+    return outcome
+
+
+def _run_one(
+    parameters: dict[str, Any], settings: SweepSettings, provenance: Provenance
+) -> None:
+    config = TrialConfig.model_validate_json(parameters["trial"])
+    tracker = Tracker(settings.tracking_uri)
+    run_id = tracker.begin(config, settings.name, provenance)
+    probes = []
+    try:
+        folder = run_trial(
+            config,
+            data_dir=settings.data_dir,
+            cache=settings.cache,
+            device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
+            on_probe=lambda probe: (probes.append(probe), tracker.log_probes(run_id, probes)),
+        )
+        tracker.finish(run_id, load_result(folder), folder)
+    except Exception as error:
+        tracker.close(config, "FAILED", _reason(error))
+        raise
+    tune.report({"finished": 1})
+
+
+class _Watcher(Callback):
+    """Keeps count of the trials as Ray Tune tells of their ends."""
+
+    def __init__(
+        self,
+        trials: dict[str, TrialConfig],
+        settings: SweepSettings,
+        on_trial: Callable[[TrialConfig, TrialResult | str, float], None],
+    ) -> None:
+        self._trials = trials
+        self._cache = settings.cache
+        self._on_trial = on_trial
+        self._started: dict[str, float] = {}
+        self.done: list[TrialConfig] = []
+        self.failed: dict[TrialConfig, str] = {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._started[str(trial)] = time.monotonic()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        config = self._trials[str(trial)]
+        self.done.append(config)
+        result = load_result(self._cache.folder("trials", config.key))
+        self._on_trial(config, result, self._seconds(trial))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        config = self._trials[str(trial)]
+        error = trial.get_pickled_error() or trial.get_error() or "the worker died"
+        self.failed[config] = _reason(error)
+        self._on_trial(config, self.failed[config], self._seconds(trial))
+
+
+    def _seconds(self, trial: Trial) -> float:
+        return time.monotonic() - self._started.get(str(trial), time.monotonic())
+
+
+def _trial_name(trial: Trial) -> str:
+    return TrialConfig.model_validate_json(trial.config["trial"]).name
+
+
+def _reason(error: object) -> str:
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}".splitlines()[0]
+    return str(cause).strip().splitlines()[-1]
+
+
+def _start_ray(settings: SweepSettings) -> None:
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+    cards = ray.cluster_resources().get("GPU", 0)
+    if settings.gpus_per_trial > cards:
+        ray.shutdown()
+        raise InputError(
+            f"--gpus-per-trial {settings.gpus_per_trial:g}: this machine has {cards:g} GPUs; "
+            "0 runs the trials on the CPU"
+        )
