@@ -194,21 +194,22 @@ def _sweep(
         return 0
 
     experiment_id = tracker.prepare(experiment.name)
-    from mint.sweep import SweepSettings, deliver, run_sweep
-
-    settings = SweepSettings(
-        name=name,
-        data_dir=_data_dir(options.data_dir).absolute(),
-        cache=cache,
-        tracking_uri=tracker.uri,
-        max_concurrent=concurrent,
-        gpus_per_trial=options.gpus_per_trial,
-    )
-    deliver([trial for trial in missing if trial not in set(to_run)], settings)
     failed = reached = 0
-    if to_run:
-        outcome = run_sweep(to_run, settings, on_trial=_Progress(len(to_run), concurrent))
-        failed, reached = len(outcome.failed), len(outcome.done) + len(outcome.failed)
+    if missing:
+        from mint.sweep import SweepSettings, deliver, run_sweep
+
+        settings = SweepSettings(
+            name=name,
+            data_dir=_data_dir(options.data_dir).absolute(),
+            cache=cache,
+            tracking_uri=tracker.uri,
+            max_concurrent=concurrent,
+            gpus_per_trial=options.gpus_per_trial,
+        )
+        deliver([trial for trial in missing if trial not in set(to_run)], settings)
+        if to_run:
+            outcome = run_sweep(to_run, settings, on_trial=_Progress(len(to_run)))
+            failed, reached = len(outcome.failed), len(outcome.done) + len(outcome.failed)
     _write_report(options.output, tracker)
     print(f"tables: {options.output / 'RESULTS.md'}")
     print(
@@ -281,7 +282,7 @@ def _planned_trials(
 class _Progress:
     """Prints a line for every trial that ends."""
 
-    def __init__(self, trials: int, concurrent: int) -> None:
+    def __init__(self, trials: int) -> None:
         self._trials = trials
         self._start = time.monotonic()
         self._ended = 0

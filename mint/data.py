@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 from mint.errors import InputError
 from mint.seeds import stream
@@ -82,7 +79,9 @@ def split_source(
 
     Pixels are scaled to zero mean and unit variance over the remaining training images.
     """
-    train_rows, validation_rows = _split_rows(source.train_labels, validation_size, seed)
+    train_rows, validation_rows = _split_rows(
+        source.train_labels, validation_size, stream(seed, "validation split")
+    )
     mean, deviation = _pixel_moments(source.train_images[train_rows])
 
     def to_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
@@ -100,7 +99,9 @@ def split_source(
 
 def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
     """Return how many training rows the rarest class has once validation is held out."""
-    train_rows, _ = _split_rows(source.train_labels, validation_size, seed)
+    train_rows, _ = _split_rows(
+        source.train_labels, validation_size, stream(seed, "validation split")
+    )
     return int(np.bincount(source.train_labels[train_rows]).min())
 
 
@@ -128,15 +129,16 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
 
 
 def _split_rows(
-    labels: NDArray[np.int64], validation_size: int, seed: int
+    labels: NDArray[np.int64], held_out: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    train_rows, validation_rows = train_test_split(
-        np.arange(len(labels)),
-        test_size=validation_size,
-        stratify=labels,
-        random_state=int(stream(seed, "validation split").integers(2**32)),
-    )
-    return np.sort(train_rows), np.sort(validation_rows)
+    """Return the rows that stay and the rows held out, classes in proportion, both ascending."""
+    share = np.bincount(labels) * (held_out / len(labels))
+    counts = np.floor(share).astype(int)
+    counts[np.argsort(counts - share, kind="stable")[: held_out - counts.sum()]] += 1
+    out = np.zeros(len(labels), np.bool_)
+    for label, count in enumerate(counts):
+        out[generator.choice(np.flatnonzero(labels == label), count, replace=False)] = True
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def _pixel_moments(images: NDArray[np.uint8]) -> tuple[float, float]:
@@ -149,16 +151,18 @@ def _pixel_moments(images: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _digits(_: Path) -> Source:
-    """The 1797 handwritten digits that scikit-learn carries; a fixed fifth of them is the test set."""
+    """The 1797 handwritten digits that scikit-learn carries; 360 of them are the test set."""
+    from sklearn.datasets import load_digits  # takes seconds, and only this data set needs it
+
     bunch = load_digits()
     images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        images, labels, test_size=0.2, stratify=labels, random_state=0
-    )
-    return Source(train_images, train_labels, test_images, test_labels)
+    train, test = _split_rows(labels, 360, np.random.default_rng(0))
+    return Source(images[train], labels[train], images[test], labels[test])
 
 
 def _mnist(data_dir: Path) -> Source:
+    from torchvision.datasets import MNIST  # takes seconds, and only this data set needs it
+
     files = [
         data_dir / "MNIST" / "raw" / name
         for name in (
@@ -189,6 +193,8 @@ def _mnist(data_dir: Path) -> Source:
 
 
 def _download_mnist(data_dir: Path) -> None:
+    from torchvision.datasets import MNIST
+
     # Into a folder of its own first: a broken download leaves the data folder as it was.
     anchor = data_dir
     while not anchor.exists():

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mint.masks import BlockScores, Masks
+
+if TYPE_CHECKING:  # takes a second, and a trial draws none of it
+    import pandas as pd
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
@@ -40,7 +42,7 @@ def draw_scores(
 
 
 def draw_tradeoff(
-    file: BinaryIO, records: pd.DataFrame, published: Sequence[Mapping[str, Any]]
+    file: BinaryIO, records: "pd.DataFrame", published: Sequence[Mapping[str, Any]]
 ) -> None:
     """Draw accuracy against params pruned of one experiment: a point a trial.
 
