@@ -1,6 +1,5 @@
 """Finished stages on disk: made once, by whoever comes first, and shared by everyone after."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -41,7 +40,7 @@ class Cache:
             partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=finished.parent))
             try:
                 make(partial)
-                os.rename(partial, finished)
+                partial.rename(finished)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise

@@ -13,6 +13,7 @@ from mint.errors import InputError
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
+    from mint.tracking import Tracker
     from mint.trial import TrialResult
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -142,9 +143,7 @@ def _sweep_parser(
         metavar="DIR",
         help="folder of baselines, scores and checkpoints (default: MINT_CACHE_DIR, else ./.mint)",
     )
-    running.add_argument(
-        "--dry-run", action="store_true", help="print the trials and run nothing"
-    )
+    running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
     _add_places(parser)
     return parser
 
@@ -165,9 +164,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _sweep(
-    options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]
-) -> int:
+def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]) -> int:
     trials = _planned_trials(options, grids)
     _check_folder("--output", options.output)
 
@@ -350,7 +347,9 @@ def _guarded(prog: str, command: Callable[[], int]) -> int:
 
 
 def _data_dir(chosen: Path | None) -> Path:
-    named = chosen or (Path(os.environ["MINT_DATA_DIR"]) if os.environ.get("MINT_DATA_DIR") else None)
+    named = chosen or (
+        Path(os.environ["MINT_DATA_DIR"]) if os.environ.get("MINT_DATA_DIR") else None
+    )
     if named is None:
         return Path("data")
     if not named.is_dir():

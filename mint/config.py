@@ -1,4 +1,4 @@
-"""What is run, as frozen and validated values; each has one key, the hash of what changes its result."""
+"""What is run, as frozen and validated values with a key: the hash of what changes the result."""
 
 import difflib
 import hashlib
@@ -239,7 +239,9 @@ def load_experiment(name: str) -> Experiment:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     try:
@@ -270,7 +272,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         model = annotation
     return list(model.model_fields)
 

@@ -102,7 +102,8 @@ def unit_variance(block: Floats) -> Floats:
     """
     centred = block - block.mean(0, dtype=np.float64)
     variance = centred.var(0).sum()
-    return (centred / np.sqrt(variance) if variance > 0 else centred).astype(np.float32)
+    scaled: Floats = (centred / np.sqrt(variance) if variance > 0 else centred).astype(np.float32)
+    return scaled
 
 
 def squared_distances(points: Floats) -> Floats:
@@ -111,7 +112,8 @@ def squared_distances(points: Floats) -> Floats:
     squares = np.diag(product)
     distances = squares[:, None] + squares[None, :] - 2 * product
     np.maximum(distances, 0, out=distances)
-    return np.maximum(distances, distances.T)
+    symmetric: Floats = np.maximum(distances, distances.T)
+    return symmetric
 
 
 def _thirds(

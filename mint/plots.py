@@ -18,9 +18,7 @@ _COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 _MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 
-def draw_scores(
-    path: Path, scores: Mapping[str, BlockScores], masks: Masks, *, title: str
-) -> None:
+def draw_scores(path: Path, scores: Mapping[str, BlockScores], masks: Masks, *, title: str) -> None:
     """Draw a heat map of every weight's block scores, with a cross on the pruned blocks."""
     figure = Figure(figsize=(6.4 * len(scores), 5.6), layout="constrained")
     figure.suptitle(title)

@@ -75,9 +75,7 @@ def read_records(path: Path) -> pd.DataFrame:
         InputError: the file is missing, or is not one of records.
     """
     try:
-        records = pd.read_csv(
-            path, keep_default_na=False, dtype=str, encoding="utf-8"
-        )
+        records = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"--records {path}: cannot be read: {error}") from error
     missing = [column for column in COLUMNS if column not in records.columns]
@@ -106,8 +104,8 @@ def write_whole(path: Path, content: bytes) -> None:
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
-    os.chmod(partial, 0o644)
-    os.replace(partial, path)
+    Path(partial).chmod(0o644)  # mkstemp's file is for its owner alone
+    Path(partial).replace(path)
 
 
 def records_bytes(records: pd.DataFrame) -> bytes:

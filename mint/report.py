@@ -1,7 +1,7 @@
-"""Records in, RESULTS.md, records.csv and plots out: the same records always give the same bytes."""
+"""Records in, RESULTS.md, records.csv and plots out: same records, same bytes."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mint.plots import draw_tradeoff
 from mint.records import read_records, records_bytes, write_whole
 
 _CELL = ["upper_limit", "groups", "samples_per_class"]
+_Key = tuple[str, int, int]
 
 
 def write_report(output: Path, records: pd.DataFrame) -> None:
@@ -60,26 +61,31 @@ def _section(
         "",
         f"![accuracy against params pruned]({plot})",
     ]
-    cells = {key: cell for key, cell in records.groupby(_CELL)}
+    cells: dict[_Key, pd.DataFrame] = dict(iter(records.groupby(_CELL)))  # type: ignore[arg-type]
     if quoted:
-        text += _table("Group variations", [_key(r) for r in quoted["groups"]], cells, quoted["groups"])
-        text += _table("Sample variations", [_key(r) for r in quoted["samples"]], cells, quoted["samples"])
-        shown = {_key(row) for row in quoted["groups"] + quoted["samples"]}
-        others = sorted((key for key in cells if key not in shown), key=_by_groups)
+        shown = []
+        for title, rows in (
+            ("Group variations", quoted["groups"]),
+            ("Sample variations", quoted["samples"]),
+        ):
+            keys = [tuple(row[name] for name in _CELL) for row in rows]
+            text += _table(title, keys, cells, rows)
+            shown += keys
+        others = sorted(set(cells).difference(shown), key=_by_groups)
         if others:
-            text += _table("Others", others, cells, None)
-        text += ["", f"Published figures: {quoted['source']}. Cells that say not run have no record."]
+            text += _table("Others", others, cells)
+        text += ["", f"Published figures: {quoted['source']}."]
     else:
-        text += _table("Group variations", sorted(cells, key=_by_groups), cells, None)
-        text += _table("Sample variations", sorted(cells, key=_by_samples), cells, None)
+        text += _table("Group variations", sorted(cells, key=_by_groups), cells)
+        text += _table("Sample variations", sorted(cells, key=_by_samples), cells)
     return text
 
 
 def _table(
     title: str,
-    keys: Iterable[tuple[str, int, int]],
-    cells: dict[Any, pd.DataFrame],
-    quoted: Sequence[dict[str, Any]] | None,
+    keys: Iterable[_Key],
+    cells: Mapping[_Key, pd.DataFrame],
+    quoted: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     header = ["Upper limit", "Groups", "Samples per class", "Params pruned", "Performance"]
     header += ["Drop", "Seeds"]
@@ -126,19 +132,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _key(row: dict[str, Any]) -> tuple[str, int, int]:
-    return row["upper_limit"], row["groups"], row["samples_per_class"]
-
-
 def _limit(text: str) -> float:
     return float("-inf") if text == "none" else -float(text)
 
 
-def _by_groups(key: tuple[str, int, int]) -> tuple[float, int, int]:
+def _by_groups(key: _Key) -> tuple[float, int, int]:
     limit, groups, samples = key
     return _limit(limit), samples, groups
 
 
-def _by_samples(key: tuple[str, int, int]) -> tuple[float, int, int]:
+def _by_samples(key: _Key) -> tuple[float, int, int]:
     limit, groups, samples = key
     return _limit(limit), groups, samples

@@ -26,7 +26,7 @@ from mint.config import TrialConfig
 from mint.errors import InputError
 from mint.provenance import Provenance
 from mint.tracking import Tracker
-from mint.trial import TrialResult, load_result, run_trial
+from mint.trial import Probe, TrialResult, load_result, run_trial
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,23 @@ def run_sweep(
     return outcome
 
 
-def _run_one(
-    parameters: dict[str, Any], settings: SweepSettings, provenance: Provenance
-) -> None:
+def _run_one(parameters: dict[str, Any], settings: SweepSettings, provenance: Provenance) -> None:
     config = TrialConfig.model_validate_json(parameters["trial"])
     tracker = Tracker(settings.tracking_uri)
     run_id = tracker.begin(config, settings.name, provenance)
-    probes = []
+    probes: list[Probe] = []
+
+    def on_probe(probe: Probe) -> None:
+        probes.append(probe)
+        tracker.log_probes(run_id, probes)
+
     try:
         folder = run_trial(
             config,
             data_dir=settings.data_dir,
             cache=settings.cache,
             device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
-            on_probe=lambda probe: (probes.append(probe), tracker.log_probes(run_id, probes)),
+            on_probe=on_probe,
         )
         tracker.finish(run_id, load_result(folder), folder)
     except Exception as error:
@@ -187,7 +190,6 @@ class _Watcher(Callback):
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self.failed[config] = _reason(error)
         self._on_trial(config, self.failed[config], self._seconds(trial))
-
 
     def _seconds(self, trial: Trial) -> float:
         return time.monotonic() - self._started.get(str(trial), time.monotonic())

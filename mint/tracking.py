@@ -1,6 +1,7 @@
 """The runs in MLflow: the only file that knows it. Every write may be repeated without harm."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from mint.errors import InputError
 from mint.provenance import Provenance
 from mint.records import COLUMNS, sort_records, trial_columns
 from mint.trial import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
+
+# What it says of its tables is nothing that a user of a sweep can act on.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -146,7 +150,6 @@ class Tracker:
     def begin(self, config: TrialConfig, sweep: str, provenance: Provenance) -> str:
         """Return the id of the trial's run, now RUNNING: the one it has already, or a new one."""
         client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name(config.experiment.name)
         tags = {
             "mint.key": config.key,
             "mint.sweep": sweep,
@@ -157,9 +160,10 @@ class Tracker:
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": f"{config.experiment.title}, trial {config.name}",
         }
-        run = _run_of(client, experiment, config.key)
+        run = _run_of(client, config)
         if run is None:
-            run = client.create_run(experiment.experiment_id, run_name=config.name, tags=tags)
+            experiment_id = _experiment_id(client, config)
+            run = client.create_run(experiment_id, run_name=config.name, tags=tags)
         run_id: str = run.info.run_id
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
@@ -190,8 +194,7 @@ class Tracker:
     def close(self, config: TrialConfig, status: str, reason: str) -> None:
         """Close the trial's run, if it is open, as FAILED or KILLED with a reason."""
         client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name(config.experiment.name)
-        run = _run_of(client, experiment, config.key)
+        run = _run_of(client, config)
         if run is not None and run.info.status == "RUNNING":
             client.set_tag(run.info.run_id, "mint.failure", reason)
             client.set_terminated(run.info.run_id, status)
@@ -240,9 +243,17 @@ def _log_series(client: MlflowClient, run_id: str, series: Mapping[str, dict[int
         client.log_batch(run_id, metrics=missing[start : start + 1000])
 
 
-def _run_of(client: MlflowClient, experiment: Experiment, key: str) -> Run | None:
+def _experiment_id(client: MlflowClient, config: TrialConfig) -> str:
+    experiment = client.get_experiment_by_name(config.experiment.name)
+    if experiment is None:
+        raise LookupError(f"{config.experiment.name}: the tracking store is not prepared for it")
+    identifier: str = experiment.experiment_id
+    return identifier
+
+
+def _run_of(client: MlflowClient, config: TrialConfig) -> Run | None:
     runs = client.search_runs(
-        [experiment.experiment_id], f"tags.`mint.key` = '{key}'", max_results=1
+        [_experiment_id(client, config)], f"tags.`mint.key` = '{config.key}'", max_results=1
     )
     return runs[0] if runs else None
 

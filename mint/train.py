@@ -1,7 +1,7 @@
 """The one training loop: it trains the baseline, and retrains under masks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mint.config import TrainingConfig
 from mint.data import Dataset, Split
-from mint.errors import TrainingDiverged
+from mint.errors import TrainingDivergedError
 from mint.seeds import stream, torch_seeded
 
 
@@ -30,7 +30,6 @@ def train(
     *,
     seed: int,
     masks: Mapping[str, Tensor] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train the model in place and return its history; the last epoch counts, none is chosen.
 
@@ -40,10 +39,9 @@ def train(
         settings: SGD, its schedule and the number of epochs.
         seed: of the batches' order and of dropout.
         masks: for a parameter's name, 1 where its weight is kept and 0 where it is held at zero.
-        on_epoch: called after every epoch.
 
     Raises:
-        TrainingDiverged: the loss is no longer finite.
+        TrainingDivergedError: the loss is no longer finite.
     """
     if masks:
         _hold_at_zero(model, masks)
@@ -66,12 +64,10 @@ def train(
             loss = _epoch(model, dataset.train, order, settings.batch_size, optimizer)
             schedule.step()
             if not math.isfinite(loss):
-                raise TrainingDiverged(
+                raise TrainingDivergedError(
                     f"the training loss is {loss} in epoch {number} (lr {settings.lr})"
                 )
             history.append(Epoch(number, loss, accuracy(model, dataset.validation)))
-            if on_epoch:
-                on_epoch(history[-1])
     return history
 
 

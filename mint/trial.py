@@ -96,8 +96,9 @@ def check_trial(config: TrialConfig, source: Source) -> None:
         InputError: more groups than filters, or more samples than a class has.
     """
     network = _build(config)
+    weights = dict(network.named_parameters())
     for pair in chosen_pairs(network, config.experiment.prune):
-        filters = min(network.get_submodule(pair.child).weight.shape)
+        filters = min(weights[f"{pair.child}.weight"].shape[:2])
         if config.groups > filters:
             raise InputError(
                 f"--groups {config.groups}: {pair.parent} -> {pair.child} allows 1 to {filters}"
@@ -135,7 +136,7 @@ def run_trial(
 
     Raises:
         InputError: the data cannot be had, or are not those of the configuration.
-        TrainingDiverged: a training loss is no longer finite.
+        TrainingDivergedError: a training loss is no longer finite.
     """
 
     def make(folder: Path) -> None:
@@ -269,7 +270,7 @@ def _estimated_scores(
         for pair in pairs:
             arrays |= _scores_of_pair(config, pair, activations)
         arrays["seconds"] = np.array(time.perf_counter() - start)
-        np.savez(folder / SCORES_FILE, **arrays)
+        np.savez(folder / SCORES_FILE, allow_pickle=False, **arrays)
 
     return cache.produce("scores", config.scores_key, make)
 

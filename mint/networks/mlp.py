@@ -2,19 +2,20 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
 
 def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Return flatten, then fc1, relu1, dropout1, fc2, ...: inputs (n, ...) to logits (n, widths[-1]).
+    """Return flatten, fc1, relu1, dropout1, fc2, ...: inputs (n, ...), logits (n, widths[-1]).
 
     Args:
         widths: neurons of every layer, inputs and classes included.
         dropout: the share of activations dropped after every ReLU while training.
     """
     layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
-    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for index, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         layers.append((f"fc{index}", nn.Linear(inputs, outputs)))
         if index < len(widths) - 1:
             layers.append((f"relu{index}", nn.ReLU()))

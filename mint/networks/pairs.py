@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.fx
 from torch import nn
@@ -49,9 +50,7 @@ def layer_pairs(model: nn.Module) -> list[LayerPair]:
             raise TypeError(f"{name}: cannot trace through {type(module).__name__}")
     return [
         LayerPair(parent, child, parent_output, child_output)
-        for (parent, parent_output), (child, child_output) in zip(
-            layers, layers[1:], strict=False
-        )
+        for (parent, parent_output), (child, child_output) in pairwise(layers)
     ]
 
 

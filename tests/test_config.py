@@ -1,0 +1,138 @@
+"""Configurations refuse what is wrong by name, and their keys follow what changes a result."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mint.config import (
+    EXPERIMENTS_FOLDER,
+    Grid,
+    TrialConfig,
+    experiment_names,
+    format_limit,
+    load_experiment,
+    parse_limit,
+)
+from mint.errors import InputError
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_loads_under_its_own_name(name: str) -> None:
+    assert load_experiment(name).name == name
+
+
+def test_published_setting() -> None:
+    experiment = load_experiment("mnist_mlp")
+    training = experiment.training
+    assert experiment.network.widths == (784, 500, 300, 10)
+    assert experiment.network.dropout == 0.2
+    assert (training.epochs, training.batch_size, training.lr) == (30, 256, 0.1)
+    assert (training.milestones, training.gamma, training.weight_decay) == ((10, 20), 0.1, 1e-4)
+    assert training.nesterov
+    assert training.momentum == 0.9
+
+
+def _edited(tmp_path: Path, edit: dict[str, object]) -> str:
+    content = yaml.safe_load((EXPERIMENTS_FOLDER / "digits_mlp.yaml").read_text())
+    for key, value in edit.items():
+        *sections, last = key.split(".")
+        target = content
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ({"training.epoch": 3}, "unknown key training.epoch; did you mean epochs?"),
+        ({"colour": "red"}, "unknown key colour; known are name, title"),
+        ({"training.lr": -1}, "training.lr -1: Input should be greater than 0"),
+        ({"training.epochs": 2.5}, "training.epochs 2.5"),
+        ({"search.max_drop": float("nan")}, "search.max_drop nan"),
+        ({"data.name": "cifar"}, "data.name 'cifar': Input should be 'digits' or 'mnist'"),
+        ({"prune": [["fc1", "fc9"]]}, "prune ['fc1', 'fc9']: this network has [fc1, fc2]"),
+        ({"name": "../escape"}, "name '../escape'"),
+    ],
+)
+def test_bad_key_is_refused_by_name(tmp_path: Path, edit: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load_experiment(_edited(tmp_path, edit))
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "!!python/object:os.system {}"])
+def test_file_that_is_no_experiment(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"bad\.yaml"):
+        load_experiment(str(path))
+
+
+def test_unknown_experiment_names_those_there_are() -> None:
+    with pytest.raises(InputError, match="known are digits_mlp, mnist_mlp"):
+        load_experiment("cifar_mlp")
+
+
+@pytest.mark.parametrize(
+    ("word", "groups", "limit"),
+    [
+        ("none", 5, None),
+        ("0.8", 5, 0.8),
+        ("0", 5, 0.0),
+        ("1", 5, 1.0),
+        ("g/50", 5, 0.1),
+        ("g/50", 50, 1.0),
+        ("(g/50)^2", 20, 0.16),
+        ("(g/50)^2", 5, 0.01),
+    ],
+)
+def test_limits(word: str, groups: int, limit: float | None) -> None:
+    assert parse_limit(word, groups) == limit
+    assert parse_limit(format_limit(limit), groups) == limit
+
+
+@pytest.mark.parametrize("word", ["1.1", "-0.1", "nan", "inf", "half", "g/0", "g/2", "", "1/0"])
+def test_limit_out_of_range_is_refused(word: str) -> None:
+    with pytest.raises(InputError, match="--upper-limits"):
+        parse_limit(word, 5)
+
+
+def test_grid_rules_meet_in_one_point() -> None:
+    grid = Grid(groups=(50,), samples_per_class=(250,), upper_limits=("g/50", "(g/50)^2", "1"))
+    assert set(grid.points()) == {(50, 250, 1.0)}
+
+
+def test_schedule_follows_the_number_of_epochs() -> None:
+    training = load_experiment("mnist_mlp").training
+    assert training.with_epochs(6).milestones == (2, 4)
+    assert training.with_epochs(30) == training
+
+
+def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> None:
+    def copy(**update: object) -> TrialConfig:
+        return quick_trial.model_copy(update=update)
+
+    longer = quick_trial.experiment.model_copy(
+        update={"training": quick_trial.experiment.training.with_epochs(4)}
+    )
+    assert quick_trial.key == copy().key
+    changed = [
+        copy(groups=7),
+        copy(samples_per_class=31),
+        copy(upper_limit=0.5),
+        copy(seed=1),
+        copy(experiment=longer),
+        copy(data_digest="other"),
+    ]
+    assert len({trial.key for trial in [quick_trial, *changed]}) == 7
+    assert copy(upper_limit=0.5).scores_key == quick_trial.scores_key
+    assert copy(groups=7).baseline_key == quick_trial.baseline_key
+    assert copy(groups=7).scores_key != quick_trial.scores_key
+    assert copy(seed=1).baseline_key != quick_trial.baseline_key
+    assert copy(data_digest="other").baseline_key != quick_trial.baseline_key

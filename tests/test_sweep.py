@@ -1,0 +1,167 @@
+"""A real sweep: Ray, SQLite and MLflow on digits, as a user types it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mint.config import TrialConfig, load_experiment
+from mint.data import Source
+from mint.records import read_records
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {
+    f"g{groups}-s50-u{limit}-seed0": (groups, limit) for groups in (5, 20) for limit in ("none", "0.8")
+}  # fmt: skip
+AXES = "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 --epochs 3"
+
+
+def _sweep(folder: Path, options: str) -> subprocess.CompletedProcess[str]:
+    # Without the settings of whoever runs the tests, and with its own folder to work in.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MINT_", "MLFLOW_"))}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "sweeps" / "groups_vs_samples.py"), *options.split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def _runs(folder: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("digits_mlp")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    done = _sweep(folder, AXES)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+    return folder
+
+
+def test_runs_hold_what_a_trial_found(swept: Path) -> None:
+    runs = _runs(swept)
+    assert {run.info.run_name for run in runs} == set(NAMES)
+    for run in runs:
+        groups, limit = NAMES[str(run.info.run_name)]
+        params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+        assert run.info.status == "FINISHED"
+        assert (params["groups"], params["upper_limit"]) == (str(groups), limit)
+        assert (params["samples_per_class"], params["seed"], params["epochs"]) == ("50", "0", "3")
+        assert metrics["accuracy_drop"] == metrics["baseline_accuracy"] - metrics["accuracy"]
+        assert tags["mint.sweep"] == "groups_vs_samples"
+        assert len(tags["mint.key"]) == 16
+        assert "mlflow.source.git.commit" in tags
+        client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
+        for metric, steps in (
+            ("probe/params_pruned", metrics["probes"]),
+            ("probe/validation_accuracy", metrics["probes"]),
+            ("retrain/loss", 3 * metrics["probes"]),
+            ("retrain/validation_accuracy", 3 * metrics["probes"]),
+        ):
+            history = client.get_metric_history(run.info.run_id, metric)
+            assert [point.step for point in history] == list(range(1, int(steps) + 1))
+        masks = safetensors.numpy.load_file(
+            client.download_artifacts(run.info.run_id, "masks/masks.safetensors")
+        )
+        zeros = sum(int((mask == 0).sum()) for mask in masks.values())
+        assert metrics["params_pruned"] == 100 * zeros / 150000
+        assert limit == "none" or zeros <= float(limit) * 150000
+        artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "masks")}
+        assert artifacts == {
+            f"masks/{n}" for n in ("masks.safetensors", "scores.npz", "scores.png")
+        }
+
+
+def test_table_of_runs_has_its_columns(swept: Path) -> None:
+    client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("digits_mlp")
+    assert experiment is not None
+    view = json.loads(experiment.tags["mlflow.sharedViewState.mint"])
+    assert "metrics.`params_pruned`" in view["selectedColumns"]
+
+
+def test_same_command_again_runs_nothing(swept: Path) -> None:
+    before = (swept / "results" / "RESULTS.md").read_bytes()
+    done = _sweep(swept, AXES)
+    assert done.returncode == 0, done.stderr
+    assert "4 already finished, 0 to run" in done.stdout
+    assert len(_runs(swept)) == 4
+    assert (swept / "results" / "RESULTS.md").read_bytes() == before
+
+
+def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
+    swept: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(swept / ".mint", copy / ".mint")
+    done = _sweep(copy, AXES.replace("5 20", "5 20 30"))
+    assert done.returncode == 0, done.stderr
+    assert "6 trials, 4 already finished, 2 to run" in done.stdout
+    assert len(_runs(copy)) == 6
+    old, new = (read_records(folder / "results" / "records.csv") for folder in (swept, copy))
+    both = new[new["key"].isin(old["key"])].reset_index(drop=True)
+    measured = [column for column in old.columns if column not in ("run_id", "git_commit")]
+    assert both[measured].equals(old[measured])
+
+
+def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: Path) -> None:
+    records = swept / "results" / "records.csv"
+    done = subprocess.run(
+        [sys.executable, "-c", "from mint.cli import main; raise SystemExit(main())", "report"]
+        + ["--records", str(records), "--output", str(tmp_path)],
+        check=True,
+    )
+    assert done.returncode == 0
+    written = {path.name: path.read_bytes() for path in (swept / "results").iterdir()}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
+
+
+def test_failed_trial_is_recorded_and_the_others_go_on(tmp_path: Path, digits: Source) -> None:
+    experiment = load_experiment("digits_mlp")
+    training = experiment.training.with_epochs(3)
+    broken = TrialConfig(
+        experiment=experiment.model_copy(update={"training": training}),
+        groups=5,
+        samples_per_class=50,
+        upper_limit=0.8,
+        seed=0,
+        data_digest=digits.digest,
+    )
+    (tmp_path / ".mint" / "scores" / broken.scores_key).mkdir(parents=True)  # with nothing in it
+    done = _sweep(tmp_path, AXES.replace("none 0.8", "0.8"))
+    assert done.returncode == 1
+    assert "1 of 2 trials failed" in done.stderr
+    status = {run.info.run_name: run for run in _runs(tmp_path)}
+    assert status["g20-s50-u0.8-seed0"].info.status == "FINISHED"
+    failed = status["g5-s50-u0.8-seed0"]
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["mint.failure"].startswith("FileNotFoundError")
+    assert "Traceback" not in done.stderr
+
+    (tmp_path / ".mint" / "scores" / broken.scores_key).rmdir()
+    done = _sweep(tmp_path, AXES.replace("none 0.8", "0.8"))
+    assert done.returncode == 0, done.stderr
+    runs = _runs(tmp_path)
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert not any("mint.failure" in run.data.tags for run in runs)
+
+
+def test_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = _sweep(tmp_path, AXES + " --gpus-per-trial 64")
+    assert done.returncode == 2
+    assert "--gpus-per-trial 64: this machine has" in done.stderr

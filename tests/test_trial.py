@@ -1,0 +1,153 @@
+"""One trial end to end on real digits: exact, repeatable, and never run twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from mint.cache import Cache
+from mint.config import TrialConfig
+from mint.data import Source
+from mint.errors import InputError, TrainingDivergedError
+from mint.masks import Masks
+from mint.trial import MASKS_FILE, SCORES_FILE, Probe, check_trial, load_result, run_trial
+
+CPU = torch.device("cpu")
+
+
+def _run(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Path:
+    return run_trial(
+        config,
+        data_dir=root,
+        cache=Cache(root),
+        device=CPU,
+        on_probe=None if probes is None else probes.append,
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("limit", [None, 0.8, 0.35, 0.0])
+def test_result_is_what_the_masks_say(
+    quick_trial: TrialConfig, shared_cache: Path, limit: float | None
+) -> None:
+    config = quick_trial.model_copy(update={"upper_limit": limit})
+    probes: list[Probe] = []
+    folder = _run(config, shared_cache, probes)
+    result = load_result(folder)
+    masks = safetensors.numpy.load_file(folder / MASKS_FILE)
+    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
+    assert list(masks) == ["fc2.weight"]
+    assert result.counted_weights == masks["fc2.weight"].size == 150000
+    assert result.pruned_weights == zeros
+    assert result.params_pruned == 100 * zeros / 150000
+    assert zeros <= (1 if limit is None else limit) * 150000
+    assert result.accuracy_drop == result.baseline_accuracy - result.accuracy
+    assert tuple(probes) == result.probes
+    assert len(probes) <= config.experiment.search.probes
+    passed = [probe.params_pruned for probe in probes if probe.passed]
+    assert result.params_pruned == max([0, *passed])
+    for probe in probes:
+        drop = result.baseline_validation_accuracy - probe.retraining.validation_accuracy
+        assert probe.passed == (drop <= config.experiment.search.max_drop + 1e-9)
+        assert len(probe.retraining.training) == 3
+    if not zeros:
+        assert result.accuracy == result.baseline_accuracy
+
+
+def test_stages_are_shared_and_a_finished_trial_is_not_run_again(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    folder = _run(quick_trial, shared_cache)
+    _run(quick_trial.model_copy(update={"upper_limit": 0.8}), shared_cache)
+    for stage in ("baselines", "scores"):
+        made = [path for path in (shared_cache / stage).iterdir() if path.is_dir()]
+        assert len(made) == 1
+    before = (folder / MASKS_FILE).stat().st_mtime_ns
+    assert _run(quick_trial, shared_cache) == folder
+    assert (folder / MASKS_FILE).stat().st_mtime_ns == before
+
+
+def test_same_trial_in_another_place_gives_the_same(
+    quick_trial: TrialConfig, shared_cache: Path, tmp_path: Path
+) -> None:
+    first = _run(quick_trial, shared_cache)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the trial must not care
+    torch.rand(3)
+    second = _run(quick_trial, tmp_path)
+    assert (first / MASKS_FILE).read_bytes() == (second / MASKS_FILE).read_bytes()
+    ours, theirs = load_result(first), load_result(second)
+    assert ours.accuracy == theirs.accuracy
+    assert ours.baseline_accuracy == theirs.baseline_accuracy
+    losses = [[e.loss for p in r.probes for e in p.retraining.training] for r in (ours, theirs)]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_gives_another_trial(quick_trial: TrialConfig, shared_cache: Path) -> None:
+    other = _run(quick_trial.model_copy(update={"seed": 1}), shared_cache)
+    ours = np.load(_run(quick_trial, shared_cache) / SCORES_FILE)
+    theirs = np.load(other / SCORES_FILE)
+    assert not np.array_equal(ours["rows"], theirs["rows"])
+    assert not np.array_equal(ours["fc2.weight/value"], theirs["fc2.weight/value"])
+
+
+@pytest.mark.parametrize("groups", [30, 40])
+def test_groups_that_do_not_divide(
+    quick_trial: TrialConfig, shared_cache: Path, groups: int
+) -> None:
+    config = quick_trial.model_copy(update={"groups": groups, "upper_limit": 0.5})
+    folder = _run(config, shared_cache)
+    scores = np.load(folder / SCORES_FILE)
+    assert scores["fc2.weight/value"].shape == (groups, groups)
+    assert np.bincount(scores["fc2.weight/parent_labels"]).sum() == 500
+    assert np.unique(scores["fc2.weight/child_labels"]).size == groups
+    assert Masks.load(folder / MASKS_FILE).pruned <= 75000
+
+
+def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path) -> None:
+    training = quick_trial.experiment.training.model_copy(update={"lr": 1e9})
+    wild = quick_trial.model_copy(
+        update={"experiment": quick_trial.experiment.model_copy(update={"training": training})}
+    )
+    with pytest.raises(TrainingDivergedError):
+        _run(wild, tmp_path)
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert left == []
+
+
+def test_other_data_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not what this sweep began with"):
+        _run(quick_trial.model_copy(update={"data_digest": "0" * 16}), tmp_path)
+
+
+def test_trials_the_network_or_data_cannot_serve(quick_trial: TrialConfig, digits: Source) -> None:
+    check_trial(quick_trial.model_copy(update={"groups": 300}), digits)
+    with pytest.raises(InputError, match=r"--groups 301: fc1 -> fc2 allows 1 to 300"):
+        check_trial(quick_trial.model_copy(update={"groups": 301}), digits)
+    with pytest.raises(InputError, match=r"--samples-per-class 200: digits allows 1 to \d+"):
+        check_trial(quick_trial.model_copy(update={"samples_per_class": 200}), digits)
+
+
+@pytest.mark.slow
+def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
+    from mint.config import load_experiment
+    from mint.data import load_source
+
+    digest = load_source("mnist", mnist_dir).digest
+    config = TrialConfig(
+        experiment=load_experiment("mnist_mlp"),
+        groups=20,
+        samples_per_class=250,
+        upper_limit=0.0,  # the baseline is all that is wanted
+        seed=0,
+        data_digest=digest,
+    )
+    cache = Cache(tmp_path)
+    folder = run_trial(config, data_dir=mnist_dir, cache=cache, device=CPU)
+    assert load_result(folder).baseline_accuracy >= 98.4
