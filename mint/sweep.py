@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from mint.errors import InputError
 from mint.provenance import Provenance
 from mint.tracking import Tracker
 from mint.trial import Probe, TrialResult, load_result, run_trial
+
+# A trial that fails gets a line of ours and its traceback in its run, not pages of Ray's here.
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, provenance: Pr
         )
         tracker.finish(run_id, load_result(folder), folder)
     except Exception as error:
-        tracker.close(config, "FAILED", _reason(error))
+        tracker.close(config, "FAILED", _reason(error), details=traceback.format_exc())
         raise
     tune.report({"finished": 1})
 
@@ -207,12 +211,7 @@ def _reason(error: object) -> str:
 
 
 def _start_ray(settings: SweepSettings) -> None:
-    ray.init(
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     cards = ray.cluster_resources().get("GPU", 0)
     if settings.gpus_per_trial > cards:
         ray.shutdown()

@@ -191,12 +191,21 @@ class Tracker:
             client.log_artifact(run_id, str(folder / file), subfolder)
         client.set_terminated(run_id, "FINISHED")
 
-    def close(self, config: TrialConfig, status: str, reason: str) -> None:
-        """Close the trial's run, if it is open, as FAILED or KILLED with a reason."""
+    def close(self, config: TrialConfig, status: str, reason: str, details: str = "") -> None:
+        """Close the trial's run, if it is open, as FAILED or KILLED.
+
+        Args:
+            config: of the trial.
+            status: FAILED or KILLED.
+            reason: one line, for the tag mint.failure.
+            details: such as a traceback, for the artifact failure.txt.
+        """
         client = MlflowClient(self.uri)
         run = _run_of(client, config)
         if run is not None and run.info.status == "RUNNING":
             client.set_tag(run.info.run_id, "mint.failure", reason)
+            if details:
+                client.log_text(run.info.run_id, details, "failure.txt")
             client.set_terminated(run.info.run_id, status)
 
     def _artifacts(self, experiment: str) -> str | None:
