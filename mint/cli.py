@@ -100,6 +100,13 @@ def _sweep_parser(
         "(g/N)^2 with g the groups",
     )
     axes.add_argument(
+        "--bootstraps",
+        type=_positive,
+        nargs="+",
+        metavar="N",
+        help="estimates that the scores are the mean of; with --reliability, the most of them",
+    )
+    axes.add_argument(
         "--seeds", type=_natural, nargs="+", metavar="N", default=[0], help="(default: 0)"
     )
     trial = parser.add_argument_group("trial")
@@ -116,6 +123,13 @@ def _sweep_parser(
         metavar="POINTS",
         help="percentage points of validation accuracy that pruning may cost "
         "(default: the experiment's)",
+    )
+    trial.add_argument(
+        "--reliability",
+        type=_correlation,
+        metavar="R",
+        help="make no more bootstraps once the scores are this reliable: the rank correlation, "
+        "0 to 1, to expect with scores of as many others (default: the experiment's)",
     )
     running = parser.add_argument_group("running")
     running.add_argument(
@@ -237,12 +251,17 @@ def _planned_trials(
     if options.max_drop is not None:
         search = experiment.search.model_copy(update={"max_drop": options.max_drop})
         experiment = experiment.model_copy(update={"search": search})
+    if options.reliability is not None:
+        estimate = experiment.estimate.model_copy(update={"reliability": options.reliability})
+        experiment = experiment.model_copy(update={"estimate": estimate})
     axes = {
         "groups": options.groups,
         "samples_per_class": options.samples_per_class,
         "upper_limits": options.upper_limits,
     }
     given = {axis: tuple(values) for axis, values in axes.items() if values}
+    if options.bootstraps:
+        given["bootstraps"] = tuple(options.bootstraps)
     blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
     if not blocks:
         absent = [f"--{axis.replace('_', '-')}" for axis in axes if axis not in given]
@@ -252,7 +271,8 @@ def _planned_trials(
                 f"{', '.join(absent)} must be given"
             )
         blocks = [Grid.model_validate(given)]
-    points = list(dict.fromkeys(point for block in blocks for point in block.points()))
+    points = [point for block in blocks for point in block.points()]
+    distinct = [point for i, point in enumerate(points) if point not in points[:i]]
 
     from mint.data import load_source
     from mint.trial import check_trial
@@ -260,16 +280,9 @@ def _planned_trials(
     source = load_source(experiment.data.name, _data_dir(options.data_dir))
     digest = source.digest
     trials = [
-        TrialConfig(
-            experiment=experiment,
-            groups=groups,
-            samples_per_class=samples,
-            upper_limit=limit,
-            seed=seed,
-            data_digest=digest,
-        )
+        TrialConfig(experiment=experiment, **point, seed=seed, data_digest=digest)
         for seed in dict.fromkeys(options.seeds)
-        for groups, samples, limit in points
+        for point in distinct
     ]
     for trial in trials:
         check_trial(trial, source)
@@ -388,6 +401,13 @@ def _whole(text: str, least: int) -> int:
 
 def _percent(text: str) -> float:
     return _between(text, 0, 100)
+
+
+def _correlation(text: str) -> float:
+    number = _between(text, 0, 1)
+    if number in (0, 1):
+        raise argparse.ArgumentTypeError(f"{text}: allowed are numbers between 0 and 1")
+    return number
 
 
 def _share(text: str) -> float:

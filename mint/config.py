@@ -62,9 +62,15 @@ class TrainingConfig(_Frozen):
 
 
 class EstimateConfig(_Frozen):
-    """How the scores are estimated: the number of independent bootstraps to average."""
+    """How the scores are estimated.
+
+    Attributes:
+        bootstraps: splits to average; where a reliability is asked for, the most that are drawn.
+        reliability: stop when the scores are as reliable; None to draw all bootstraps.
+    """
 
     bootstraps: _PositiveInt
+    reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class SearchConfig(_Frozen):
@@ -111,6 +117,7 @@ class TrialConfig(_Frozen):
         groups: blocks of filters in each layer of a pair, contiguous.
         samples_per_class: training images of every class that the scores are estimated from.
         upper_limit: largest share of one layer's weights that may be pruned; None for no limit.
+        bootstraps: in place of the experiment's; None for those.
         seed: of everything that is drawn: split, initialisation, batches, rows, bootstraps.
         data_digest: content of the data set, so that other data never answer for these.
     """
@@ -119,18 +126,36 @@ class TrialConfig(_Frozen):
     groups: _PositiveInt
     samples_per_class: _PositiveInt
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
+    bootstraps: _PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)]
     data_digest: str
 
     @property
     def name(self) -> str:
-        """Such as g20-s250-u0.8-seed0."""
+        """Such as g20-s250-u0.8-seed0, with -b8 before the seed where bootstraps are its own."""
         limit = format_limit(self.upper_limit)
-        return f"g{self.groups}-s{self.samples_per_class}-u{limit}-seed{self.seed}"
+        own = "" if self.bootstraps is None else f"-b{self.bootstraps}"
+        return f"g{self.groups}-s{self.samples_per_class}-u{limit}{own}-seed{self.seed}"
+
+    @property
+    def estimate(self) -> EstimateConfig:
+        """How this trial's scores are estimated."""
+        if self.bootstraps is None:
+            return self.experiment.estimate
+        return self.experiment.estimate.model_copy(update={"bootstraps": self.bootstraps})
 
     @property
     def key(self) -> str:
-        return content_key("trial", self.model_dump(mode="json"))
+        content = self.model_dump(mode="json", exclude={"bootstraps": True})
+        content["experiment"]["estimate"] = self.estimate.model_dump()
+        return content_key("trial", content)
+
+    @property
+    def protocol(self) -> str:
+        """Eight hex digits that trials share if they differ in the axes of a sweep only."""
+        estimate = self.estimate.model_dump(exclude={"bootstraps"})
+        experiment = self.experiment.model_dump() | {"estimate": estimate}
+        return content_key("protocol", experiment, self.data_digest)[:8]
 
     @property
     def baseline_key(self) -> str:
@@ -152,7 +177,7 @@ class TrialConfig(_Frozen):
             "scores",
             self.baseline_key,
             chosen.prune,
-            chosen.estimate.model_dump(),
+            self.estimate.model_dump(),
             self.groups,
             self.samples_per_class,
         )
@@ -168,16 +193,22 @@ class Grid(_Frozen):
     groups: tuple[int, ...]
     samples_per_class: tuple[int, ...]
     upper_limits: tuple[str, ...]
+    bootstraps: tuple[int | None, ...] = (None,)
 
-    def points(self) -> Iterator[tuple[int, int, float | None]]:
-        """Yield (groups, samples per class, upper limit), limits outermost.
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Yield what a trial takes of every point, limits outermost.
 
         In this order trials that run side by side seldom wait for the scores of one another.
         """
-        for limit, groups, samples in product(
-            self.upper_limits, self.groups, self.samples_per_class
+        for limit, groups, samples, bootstraps in product(
+            self.upper_limits, self.groups, self.samples_per_class, self.bootstraps
         ):
-            yield groups, samples, parse_limit(limit, groups)
+            yield {
+                "groups": groups,
+                "samples_per_class": samples,
+                "upper_limit": parse_limit(limit, groups),
+                "bootstraps": bootstraps,
+            }
 
 
 _LIMIT_RULE = re.compile(r"g/(\d+)|\(g/(\d+)\)\^2")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mint.config import METHOD_VERSION, TrialConfig, content_key, format_limit
+from mint.config import TrialConfig, format_limit
 from mint.errors import InputError
 
 # Percent for accuracies and params_pruned, percentage points for accuracy_drop.
+# bootstraps is what was asked for, bootstraps_drawn what a reliability that was reached took.
 COLUMNS: dict[str, type] = {
     "experiment": str,
     "protocol": str,
@@ -17,6 +18,7 @@ COLUMNS: dict[str, type] = {
     "upper_limit": str,
     "groups": int,
     "samples_per_class": int,
+    "bootstraps": int,
     "seed": int,
     "params_pruned": float,
     "accuracy": float,
@@ -27,44 +29,45 @@ COLUMNS: dict[str, type] = {
     "pruned_weights": int,
     "counted_weights": int,
     "probes": int,
+    "bootstraps_drawn": int,
+    "reliability": float,
     "key": str,
     "run_id": str,
     "git_commit": str,
 }
-_ORDER = ["experiment", "protocol", "groups", "samples_per_class", "upper_limit", "seed", "key"]
+_ORDER = [
+    *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "bootstraps"),
+    *("seed", "key"),
+]
 
 
 def trial_columns(config: TrialConfig) -> dict[str, str | int]:
     """Return the columns that a trial's configuration decides."""
     return {
         "experiment": config.experiment.name,
-        "protocol": protocol(config),
+        "protocol": config.protocol,
         "setting": setting(config),
         "upper_limit": format_limit(config.upper_limit),
         "groups": config.groups,
         "samples_per_class": config.samples_per_class,
+        "bootstraps": config.estimate.bootstraps,
         "seed": config.seed,
         "key": config.key,
     }
-
-
-def protocol(config: TrialConfig) -> str:
-    """Return eight hex digits that trials share if they differ in nothing but the sweep's axes."""
-    return content_key(METHOD_VERSION, config.experiment.model_dump(), config.data_digest)[:8]
 
 
 def setting(config: TrialConfig) -> str:
     """Return the protocol as a sentence for the report."""
     chosen = config.experiment
     training, search = chosen.training, chosen.search
-    bootstraps = chosen.estimate.bootstraps
+    reliability = chosen.estimate.reliability
+    stop = "" if reliability is None else f", or as many as reach a reliability of {reliability:g}"
     return (
         f"{chosen.title}. Baseline and every retraining: {training.epochs} epochs, batch "
-        f"{training.batch_size}, learning rate {training.lr:g}, last epoch. Scores: "
-        f"{bootstraps} bootstrap{'s' if bootstraps > 1 else ''}. Search: the largest pruning, "
-        f"out of at most {search.probes} tried, whose accuracy on "
-        f"{chosen.data.validation_size} validation images is no more than {search.max_drop:g} "
-        "percentage points below the baseline's."
+        f"{training.batch_size}, learning rate {training.lr:g}, last epoch. Scores: the mean of "
+        f"the bootstraps told{stop}. Search: the largest pruning, out of at most {search.probes} "
+        f"tried, whose accuracy on {chosen.data.validation_size} validation images is no more "
+        f"than {search.max_drop:g} percentage points below the baseline's."
     )
 
 
@@ -110,5 +113,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def records_bytes(records: pd.DataFrame) -> bytes:
     """Return the records as CSV; floating point in full, so that reading gives them back."""
-    text: str = records.to_csv(index=False, lineterminator="\n")
+    text: str = records.to_csv(index=False, lineterminator="\n", na_rep="nan")
     return text.encode()

@@ -1,7 +1,7 @@
 """Records in, RESULTS.md, records.csv and plots out: same records, same bytes."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from mint.plots import draw_tradeoff
 from mint.records import read_records, records_bytes, write_whole
 
 _CELL = ["upper_limit", "groups", "samples_per_class"]
-_Key = tuple[str, int, int]
+_Cell = tuple[str, int, int]
+_NOT_RUN = ["not run", "not run", "not run", "0", "not run", "not run"]
 
 
 def write_report(output: Path, records: pd.DataFrame) -> None:
@@ -33,7 +34,9 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are "
         "percent of the counted weights, performance is test accuracy in percent of the network "
         "after the last epoch of retraining; mean ± standard deviation over seeds. Drop is the "
-        "baseline's test accuracy less that of the pruned network, in percentage points.",
+        "baseline's test accuracy less that of the pruned network, in percentage points. "
+        "Reliability is the rank correlation to expect between the scores and those of as many "
+        "other bootstraps.",
     ]
     for (experiment, protocol), own in records.groupby(["experiment", "protocol"]):
         plot = f"{experiment}-{protocol}.png"
@@ -61,17 +64,19 @@ def _section(
         "",
         f"![accuracy against params pruned]({plot})",
     ]
-    cells: dict[_Key, pd.DataFrame] = dict(iter(records.groupby(_CELL)))  # type: ignore[arg-type]
+    cells: dict[_Cell, list[pd.DataFrame]] = {}
+    for key, cell in records.groupby([*_CELL, "bootstraps"]):
+        cells.setdefault(key[:3], []).append(cell)  # type: ignore[arg-type]
     if quoted:
-        shown = []
+        shown: set[_Cell] = set()
         for title, rows in (
             ("Group variations", quoted["groups"]),
             ("Sample variations", quoted["samples"]),
         ):
             keys = [tuple(row[name] for name in _CELL) for row in rows]
             text += _table(title, keys, cells, rows)
-            shown += keys
-        others = sorted(set(cells).difference(shown), key=_by_groups)
+            shown.update(keys)
+        others = sorted(set(cells) - shown, key=_by_groups)
         if others:
             text += _table("Others", others, cells)
         text += ["", f"Published figures: {quoted['source']}."]
@@ -83,28 +88,32 @@ def _section(
 
 def _table(
     title: str,
-    keys: Iterable[_Key],
-    cells: Mapping[_Key, pd.DataFrame],
+    keys: Sequence[_Cell],
+    cells: Mapping[_Cell, Sequence[pd.DataFrame]],
     quoted: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     header = ["Upper limit", "Groups", "Samples per class", "Params pruned", "Performance"]
-    header += ["Drop", "Seeds"]
+    header += ["Drop", "Seeds", "Bootstraps", "Reliability"]
     if quoted:
         header += ["Published params pruned", "Published performance"]
     rows = []
     for index, key in enumerate(keys):
         limit, groups, samples = key
-        row = ["N/A" if limit == "none" else limit, str(groups), str(samples)]
-        if key in cells:
-            cell = cells[key]
-            row += [_spread(cell[c]) for c in ("params_pruned", "accuracy", "accuracy_drop")]
-            row.append(str(len(cell)))
-        else:
-            row += ["not run", "not run", "not run", "0"]
-        if quoted:
-            row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
-        rows.append(row)
+        for measured in [_measured(cell) for cell in cells.get(key, ())] or [_NOT_RUN]:
+            row = ["N/A" if limit == "none" else limit, str(groups), str(samples), *measured]
+            if quoted:
+                row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
+            rows.append(row)
     return ["", f"### {title}", "", *_markdown(header, rows)]
+
+
+def _measured(cell: pd.DataFrame) -> list[str]:
+    return [
+        *(_spread(cell[name]) for name in ("params_pruned", "accuracy", "accuracy_drop")),
+        str(len(cell)),
+        _range(cell["bootstraps_drawn"]),
+        "N/A" if cell["reliability"].isna().all() else _spread(cell["reliability"].dropna()),
+    ]
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -124,6 +133,11 @@ def _spread(values: "pd.Series[float]") -> str:
     return f"{values.mean():.2f} ± {values.std():.2f}"
 
 
+def _range(counts: "pd.Series[int]") -> str:
+    least, most = counts.min(), counts.max()
+    return str(least) if least == most else f"{least} to {most}"
+
+
 def _quote(value: float | None) -> str:
     return "open" if value is None else f"{value:.2f}"
 
@@ -136,11 +150,11 @@ def _limit(text: str) -> float:
     return float("-inf") if text == "none" else -float(text)
 
 
-def _by_groups(key: _Key) -> tuple[float, int, int]:
+def _by_groups(key: _Cell) -> tuple[float, int, int]:
     limit, groups, samples = key
     return _limit(limit), samples, groups
 
 
-def _by_samples(key: _Key) -> tuple[float, int, int]:
+def _by_samples(key: _Cell) -> tuple[float, int, int]:
     limit, groups, samples = key
     return _limit(limit), groups, samples

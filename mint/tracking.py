@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ _VIEW_COLUMNS = (
     "metrics.`accuracy`",
     "metrics.`accuracy_drop`",
     "metrics.`baseline_accuracy`",
+    "metrics.`estimate/reliability`",
     "attributes.`Duration`",
 )
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
@@ -112,7 +114,11 @@ class Tracker:
                     f"--tracking-uri {self.uri}: its experiment {experiment} was deleted; restore "
                     "it there, or use another store"
                 )
-            view = {"selectedColumns": _VIEW_COLUMNS, "orderByKey": "params.`groups`"}
+            view = {
+                "selectedColumns": _VIEW_COLUMNS,
+                "orderByKey": "metrics.`params_pruned`",
+                "orderByAsc": False,
+            }
             client.set_experiment_tag(
                 identifier, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view)
             )
@@ -186,6 +192,9 @@ class Tracker:
         finals: Series = {name: {0: getattr(result, name)} for name in _FINAL_METRICS}
         finals["probes"] = {0: len(result.probes)}
         finals["estimate/seconds"] = {0: result.score_seconds}
+        finals["estimate/bootstraps"] = {0: result.bootstraps}
+        if result.reliability is not None:
+            finals["estimate/reliability"] = {0: result.reliability}
         _log_series(client, run_id, _probe_series(result.probes) | finals)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
             client.log_artifact(run_id, str(folder / file), subfolder)
@@ -222,7 +231,6 @@ def _params(config: TrialConfig) -> dict[str, str | int | float]:
         **{name: value for name, value in trial_columns(config).items() if name != "key"},
         "epochs": chosen.training.epochs,
         "max_drop": chosen.search.max_drop,
-        "bootstraps": chosen.estimate.bootstraps,
         "data_digest": config.data_digest,
     }
 
@@ -286,6 +294,8 @@ def _row(run: Run) -> dict[str, object]:
     values = {
         **run.data.params,
         **run.data.metrics,
+        "bootstraps_drawn": run.data.metrics["estimate/bootstraps"],
+        "reliability": run.data.metrics.get("estimate/reliability", math.nan),
         "key": run.data.tags["mint.key"],
         "run_id": run.info.run_id,
         "git_commit": run.data.tags["mlflow.source.git.commit"],

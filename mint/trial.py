@@ -1,10 +1,13 @@
 """One trial: baseline, activations, scores, masks, retraining. Knows neither Ray nor MLflow."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -15,10 +18,10 @@ from torch import nn
 
 from mint.activations import collect
 from mint.cache import Cache
-from mint.config import TrialConfig
+from mint.config import EstimateConfig, TrialConfig
 from mint.data import Dataset, Source, balanced_rows, load_source, smallest_class, split_source
 from mint.errors import InputError
-from mint.information import contiguous_groups, gmi_scores
+from mint.information import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
 from mint.masks import BlockScores, Masks, PruningOrder
 from mint.networks import LayerPair, chosen_pairs, mlp
 from mint.plots import draw_scores
@@ -65,6 +68,9 @@ class TrialResult(_Record):
         accuracy_drop: baseline_accuracy - accuracy, in percentage points.
         probes: in the order they were tried.
         score_seconds: what the scores took when they were estimated.
+        bootstraps: how many the scores are the mean of.
+        reliability: of the scores, the lowest of all pairs; None where there is none, as for one
+            bootstrap.
         device: such as cpu, or the name of the card.
     """
 
@@ -79,6 +85,8 @@ class TrialResult(_Record):
     baseline_validation_accuracy: float
     probes: tuple[Probe, ...]
     score_seconds: float
+    bootstraps: int
+    reliability: float | None
     device: str
 
 
@@ -169,7 +177,7 @@ def _make_trial(
     baseline_folder = _trained_baseline(config, dataset, cache, device)
     baseline = Baseline.model_validate_json((baseline_folder / RESULT_FILE).read_bytes())
     scores_folder = _estimated_scores(config, dataset, baseline_folder, cache, device)
-    scores, score_seconds = _load_scores(scores_folder)
+    scores, estimation = _load_scores(scores_folder)
     order = PruningOrder(
         scores,
         upper_limit=config.upper_limit,
@@ -225,7 +233,7 @@ def _make_trial(
         validation_accuracy=accuracy(final_network, dataset.validation),
         baseline_validation_accuracy=baseline.validation_accuracy,
         probes=tuple(probes),
-        score_seconds=score_seconds,
+        **estimation,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )
     _write(folder, result)
@@ -268,34 +276,49 @@ def _estimated_scores(
         activations = collect(network, dataset.train.inputs[torch.from_numpy(rows)], outputs)
         arrays: dict[str, np.ndarray] = {"rows": rows}
         for pair in pairs:
-            arrays |= _scores_of_pair(config, pair, activations)
-        arrays["seconds"] = np.array(time.perf_counter() - start)
+            arrays |= _scores_of_pair(config, pair, activations, device)
+        arrays["score_seconds"] = np.array(time.perf_counter() - start)
         np.savez(folder / SCORES_FILE, allow_pickle=False, **arrays)
 
     return cache.produce("scores", config.scores_key, make)
 
 
 def _scores_of_pair(
-    config: TrialConfig, pair: LayerPair, activations: dict[str, np.ndarray]
+    config: TrialConfig, pair: LayerPair, activations: dict[str, np.ndarray], device: torch.device
 ) -> dict[str, np.ndarray]:
     child, parent = activations[pair.child_output], activations[pair.parent_output]
-    scores = gmi_scores(
-        child,
-        parent,
-        config.groups,
-        config.groups,
-        bootstraps=config.experiment.estimate.bootstraps,
-        seed=config.seed,
+    bootstraps = gmi_bootstraps(
+        child, parent, config.groups, config.groups, seed=config.seed, device=device.type
     )
+    drawn: list[Bootstrap] = []
+    for wanted in _bootstraps_to_try(config.estimate):
+        drawn += islice(bootstraps, wanted - len(drawn))
+        scores = summarize(drawn)
+        if config.estimate.reliability and scores.reliability >= config.estimate.reliability:
+            break
     weight = f"{pair.child}.weight"
     return {
         f"{weight}/value": scores.value,
+        f"{weight}/standard_error": scores.standard_error,
+        f"{weight}/z_score": scores.z_score,
+        f"{weight}/reliability": np.array(scores.reliability),
+        f"{weight}/bootstraps": np.stack([bootstrap.value for bootstrap in drawn]),
         f"{weight}/child_labels": contiguous_groups(child.shape[1], config.groups),
         f"{weight}/parent_labels": contiguous_groups(parent.shape[1], config.groups),
     }
 
 
-def _load_scores(folder: Path) -> tuple[dict[str, BlockScores], float]:
+def _bootstraps_to_try(estimate: EstimateConfig) -> Iterator[int]:
+    """Yield after how many bootstraps to look at the reliability: each time half as many again."""
+    wanted = 4
+    while estimate.reliability and wanted < estimate.bootstraps:
+        yield wanted
+        wanted += wanted // 2
+    yield estimate.bootstraps
+
+
+def _load_scores(folder: Path) -> tuple[dict[str, BlockScores], dict[str, Any]]:
+    """Return the scores of every weight, and the fields of the result that tell of them."""
     with np.load(folder / SCORES_FILE, allow_pickle=False) as arrays:
         weights = [name.removesuffix("/value") for name in arrays if name.endswith("/value")]
         scores = {
@@ -306,7 +329,13 @@ def _load_scores(folder: Path) -> tuple[dict[str, BlockScores], float]:
             )
             for weight in weights
         }
-        return scores, float(arrays["seconds"])
+        reliability = min(float(arrays[f"{weight}/reliability"]) for weight in weights)
+        estimation = {
+            "score_seconds": float(arrays["score_seconds"]),
+            "bootstraps": max(len(arrays[f"{weight}/bootstraps"]) for weight in weights),
+            "reliability": None if math.isnan(reliability) else reliability,
+        }
+    return scores, estimation
 
 
 def _retrained(

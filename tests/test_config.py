@@ -105,7 +105,10 @@ def test_limit_out_of_range_is_refused(word: str) -> None:
 
 def test_grid_rules_meet_in_one_point() -> None:
     grid = Grid(groups=(50,), samples_per_class=(250,), upper_limits=("g/50", "(g/50)^2", "1"))
-    assert set(grid.points()) == {(50, 250, 1.0)}
+    points = list(grid.points())
+    assert len(points) == 3
+    assert all(point == points[0] for point in points)
+    assert points[0]["upper_limit"] == 1.0
 
 
 def test_schedule_follows_the_number_of_epochs() -> None:
@@ -131,6 +134,10 @@ def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> Non
         copy(data_digest="other"),
     ]
     assert len({trial.key for trial in [quick_trial, *changed]}) == 7
+    default = quick_trial.experiment.estimate.bootstraps
+    assert copy(bootstraps=default).key == quick_trial.key
+    assert copy(bootstraps=default + 1).key != quick_trial.key
+    assert copy(bootstraps=default + 1).name == "g6-s30-unone-b11-seed0"
     assert copy(upper_limit=0.5).scores_key == quick_trial.scores_key
     assert copy(groups=7).baseline_key == quick_trial.baseline_key
     assert copy(groups=7).scores_key != quick_trial.scores_key

@@ -1,99 +1,322 @@
-"""The estimator against closed forms, and the kernel against scipy's trees."""
+"""The estimator against closed forms, its null, its invariances, and its refusals."""
+
+import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import spearmanr
 
-from mint.information import gmi_scores, squared_distances, unit_variance
-from mint.mst import cross_edges
+from mint.blocks import Split, count_blocks
+from mint.information import (
+    Estimate,
+    conditional_gmi,
+    friedman_rafsky_z,
+    gmi_bootstraps,
+    gmi_scores,
+    reliability,
+    summarize,
+)
 
-# GMI = E_p[tanh(i / 2)] of two Gaussians of correlation rho, i the information density.
-GAUSSIAN_GMI = {0.0: 0.0, 0.3: 0.02310, 0.5: 0.06833, 0.7: 0.15344, 0.9: 0.35173}
-
-
-def _correlated(rho: float, n: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    x = generator.normal(size=(n, 1))
-    y = rho * x + np.sqrt(1 - rho**2) * generator.normal(size=(n, 1))
-    return x, y
-
-
-@pytest.mark.parametrize("rho", GAUSSIAN_GMI)
-def test_conditional_gaussian(rho: float) -> None:
-    generator = np.random.default_rng(int(10 * rho))
-    x, y = _correlated(rho, 3000, generator)
-    z = generator.normal(size=(3000, 1))
-    parent = np.hstack([y + z, z]).astype(np.float32)
-    child = (x - 2 * z).astype(np.float32)
-    value = gmi_scores(child, parent, 1, 2, bootstraps=20, seed=0).value[0, 0]
-    # At this size the estimate falls up to a quarter short of strong dependence.
-    assert 0.75 * GAUSSIAN_GMI[rho] - 0.02 <= value <= GAUSSIAN_GMI[rho] + 0.02
+Floats = NDArray[np.float64]
+ROWS = 3000
 
 
-def test_conditional_independence_of_two_readers() -> None:
+def gaussian_truth(rho: float, dimensions: int) -> float:
+    """E_p[tanh(i / 2)] for d independent pairs of correlation rho, i the information density."""
     generator = np.random.default_rng(0)
-    z = generator.normal(size=(1500, 1))
-    child = (z + 0.5 * generator.normal(size=(1500, 1))).astype(np.float32)
-    reader = z + 0.5 * generator.normal(size=(1500, 1))
-    parent = np.hstack([reader, z]).astype(np.float32)
-    value = gmi_scores(child, parent, 1, 2, bootstraps=20, seed=0).value[0, 0]
-    assert abs(value) < 0.03
+    density = np.zeros(400_000)
+    for _ in range(dimensions):
+        x, noise = generator.normal(size=(2, len(density)))
+        y = rho * x + math.sqrt(1 - rho**2) * noise
+        quadratic = rho**2 * (x**2 + y**2) - 2 * rho * x * y
+        density += -0.5 * math.log(1 - rho**2) - quadratic / (2 * (1 - rho**2))
+    return float(np.tanh(density / 2).mean())
+
+
+def _pairs(rho: float, rows: int, dimensions: int, seed: int) -> tuple[Floats, Floats, Floats]:
+    """X and Y of so many correlated pairs, and as many coordinates of Z that are independent."""
+    generator = np.random.default_rng(seed)
+    x, noise, z = generator.normal(size=(3, rows, dimensions))
+    return x, rho * x + math.sqrt(1 - rho**2) * noise, z
+
+
+def _mean_of_two(x: Floats, y: Floats, z: Floats | None) -> float:
+    halves = [conditional_gmi(x, y, z, bootstraps=25, seed=seed).value for seed in (0, 1)]
+    return float(np.mean(halves))
+
+
+def test_truth_is_that_of_the_tables() -> None:
+    assert gaussian_truth(0.3, 1) == pytest.approx(0.02310, abs=0.002)
+    assert gaussian_truth(0.9, 2) == pytest.approx(0.5824, abs=0.002)
+    assert gaussian_truth(0.5, 5) == pytest.approx(0.2839, abs=0.002)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.5, 0.7, 0.9])
+def test_gaussians_of_two_and_three_dimensions(rho: float) -> None:
+    x, y, z = _pairs(rho, ROWS, 1, seed=int(10 * rho))
+    truth = gaussian_truth(rho, 1)
+    assert _mean_of_two(x, y, None) == pytest.approx(truth, abs=0.03)
+    assert _mean_of_two(x, y, z) == pytest.approx(truth, abs=0.03)
+    # Both read the same confounder, one of them strongly.
+    assert _mean_of_two(x - 2 * z, y + z, z) == pytest.approx(truth, abs=0.03)
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.6, 0.9])
+def test_gaussians_of_up_to_six_dimensions(rho: float) -> None:
+    x, y, z = _pairs(rho, ROWS, 2, seed=int(10 * rho))
+    assert _mean_of_two(x, y, None) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
+    assert _mean_of_two(x + z, y + z, z) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
+    x, y, z = _pairs(rho, ROWS, 3, seed=int(10 * rho))
+    assert _mean_of_two(x, y, None) == pytest.approx(gaussian_truth(rho, 3), abs=0.06)
+    # Blocks of unequal size: one pair, two coordinates that say nothing, three of Z.
+    unequal = _mean_of_two(x[:, :1], np.hstack([y[:, :1], x[:, 1:]])[:, :2], z)
+    assert unequal == pytest.approx(gaussian_truth(rho, 1), abs=0.06)
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.9])
+def test_maps_of_a_block_change_nothing(rho: float) -> None:
+    x, y, _ = _pairs(rho, ROWS, 1, seed=5)
+    truth = gaussian_truth(rho, 1)
+    assert _mean_of_two(np.exp(x), y, None) == pytest.approx(truth, abs=0.03)
+    assert _mean_of_two(np.tanh(x), y**3, None) == pytest.approx(truth, abs=0.03)
+
+
+@pytest.mark.parametrize("dimensions", [1, 5, 25])
+def test_stronger_dependence_scores_higher(dimensions: int) -> None:
+    values = []
+    for rho in (0.1, 0.3, 0.5, 0.7, 0.9):
+        x, y, _ = _pairs(rho, 1500, dimensions, seed=7)
+        values.append(conditional_gmi(x, y, bootstraps=40).value)
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize(("coordinates", "rank"), [(1, 1), (20, 20), (475, 8)])
+@pytest.mark.parametrize("refined", [True, False])
+def test_false_alarms_are_as_frequent_as_they_may_be(
+    coordinates: int, rank: int, refined: bool
+) -> None:
+    alarms = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        factors = generator.normal(size=(240, rank))
+        z = factors @ generator.normal(size=(rank, coordinates))
+        read = factors @ generator.normal(size=(rank, 2)) / math.sqrt(rank)
+        noise = generator.normal(size=(240, 2))
+        # Independent on even seeds, independent given Z alone on odd ones.
+        x, y = np.split(noise + (seed % 2) * 0.5 * read, 2, axis=1)
+        alarms += conditional_gmi(x, y, z, seed=seed, refined=refined).p_value < 0.05
+    assert alarms <= 14  # 5 expected; more than 14 of 100 once in ten thousand
+
+
+def test_p_values_are_not_all_large_under_the_null() -> None:
+    z_scores = [
+        conditional_gmi(*_pairs(0.0, 240, 1, seed=seed), seed=seed).z_score for seed in range(100)
+    ]
+    assert abs(np.mean(z_scores)) < 0.4
+    assert 0.7 < np.std(z_scores) < 1.3
 
 
 def test_copy_is_found_among_hundreds_of_others() -> None:
     generator = np.random.default_rng(0)
-    parent = generator.normal(size=(1500, 200)).astype(np.float32)
-    child = np.hstack([parent[:, :10], generator.normal(size=(1500, 10))]).astype(np.float32)
-    value = gmi_scores(child, parent, 2, 20, bootstraps=4, seed=0).value
-    assert value[0, 0] > 0.25
-    assert np.abs(value[1]).max() < 0.1
+    x = generator.normal(size=(900, 1))
+    z = generator.normal(size=(900, 475))
+    assert conditional_gmi(x, x.copy(), z).z_score > 8
+    assert conditional_gmi(x, x.copy(), z, refined=False).z_score > 5
 
 
-def test_same_seed_same_scores_and_no_other() -> None:
+def test_shared_coordinate_among_hundreds_is_no_dependence() -> None:
     generator = np.random.default_rng(0)
-    child, parent = (generator.normal(size=(90, 6)).astype(np.float32) for _ in range(2))
-    scores = [gmi_scores(child, parent, 2, 3, bootstraps=2, seed=s).value for s in (0, 0, 1)]
-    assert np.array_equal(scores[0], scores[1])
-    assert not np.array_equal(scores[0], scores[2])
+    z = generator.normal(size=(900, 475))
+    x, y = (z[:, :1] + 0.5 * generator.normal(size=(900, 1)) for _ in range(2))
+    assert conditional_gmi(x, y, z).z_score < 3
+    # Without the regression on Z this is a false alarm, and documented as one.
+    assert conditional_gmi(x, y, z, refined=False).z_score > 2
 
 
-def test_dead_filters_do_no_harm() -> None:
+def test_null_of_the_count_given_the_tree() -> None:
     generator = np.random.default_rng(0)
-    parent = generator.normal(size=(90, 6)).astype(np.float32)
-    child = parent.copy()
-    child[:, :3] = 1
-    parent[:, :2] = 0
-    value = gmi_scores(child, parent, 2, 3, bootstraps=3, seed=0).value
-    assert np.isfinite(value).all()
+    points = generator.normal(size=(60, 3))
+    tree = minimum_spanning_tree(squareform(pdist(points))).tocoo()
+    degrees = np.bincount(np.concatenate([tree.row, tree.col]), minlength=60)
+    adjacent = np.array([int((degrees * (degrees - 1) // 2).sum())])
+    z_scores = []
+    for _ in range(4000):
+        in_first = generator.permutation(60) < 24
+        crossing = np.array([int((in_first[tree.row] != in_first[tree.col]).sum())])
+        z_scores.append(friedman_rafsky_z(crossing, adjacent, 24, 36)[0])
+    assert np.mean(z_scores) == pytest.approx(0, abs=0.06)
+    assert np.std(z_scores) == pytest.approx(1, abs=0.04)
 
 
-def test_cross_edges_are_those_of_scipys_tree() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        n = int(generator.integers(6, 60))
-        child, parent = (
-            squared_distances(generator.normal(size=(n, 3)).astype(np.float32)) for _ in range(2)
+def _activations(rows: int, filters: int, seed: int) -> NDArray[np.float32]:
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(rows, 4)) @ generator.normal(size=(4, filters))
+    relu = np.maximum(values + generator.normal(size=values.shape), 0)
+    return relu.astype(np.float32)
+
+
+def test_scores_are_the_estimates_of_their_blocks() -> None:
+    # Without the many zeros of a ReLU: where distances tie, trees need not be the same.
+    child, parent = (np.random.default_rng(s).normal(size=(120, c)) for s, c in ((0, 6), (1, 8)))
+    child_labels, parent_labels = np.array([0, 1, 0, 1, 1, 0]), np.array([2, 0, 0, 1, 1, 2, 2, 0])
+    scores = gmi_scores(child, parent, child_labels, parent_labels, bootstraps=3, seed=4)
+    for (i, j), value in np.ndenumerate(scores.value):
+        single = conditional_gmi(
+            child[:, child_labels == i],
+            parent[:, parent_labels == j],
+            parent[:, parent_labels != j],
+            bootstraps=3,
+            seed=4,
+            refined=False,
         )
-        in_first = generator.random(n) < 0.5
-        tree = minimum_spanning_tree((child + parent).astype(np.float64)).tocoo()
-        expected = int((in_first[tree.row] != in_first[tree.col]).sum())
-        assert cross_edges(child[None], parent, in_first).tolist() == [expected]
+        assert single.value == pytest.approx(value)
+        assert single.z_score == pytest.approx(scores.z_score[i, j])
+        assert single.standard_error == pytest.approx(scores.standard_error[i, j])
 
 
-def test_equal_points_are_joined() -> None:
-    zeros = np.zeros((1, 9, 9), np.float32)
-    in_first = np.arange(9) < 5
-    # Any tree will do where all points are one, but it has to be a tree.
-    assert 1 <= int(cross_edges(zeros, zeros[0], in_first)[0]) <= 8
+def test_bootstraps_are_independent_of_how_many_there_are() -> None:
+    child, parent = _activations(90, 4, 0), _activations(90, 6, 1)
+    endless = gmi_bootstraps(child, parent, 2, 3, seed=5)
+    drawn = [next(endless) for _ in range(3)]
+    assert np.array_equal(
+        summarize(drawn).value, gmi_scores(child, parent, 2, 3, bootstraps=3, seed=5).value
+    )
+    assert not np.array_equal(drawn[0].value, drawn[1].value)
 
 
-def test_distances_of_points_that_are_equal_or_known() -> None:
-    points = np.array([[0, 0], [3, 4], [3, 4]], np.float32)
-    assert squared_distances(points).tolist() == [[0, 25, 25], [25, 0, 0], [25, 0, 0]]
+def test_counts_do_not_change_with_what_leaves_distances_alone() -> None:
+    generator = np.random.default_rng(0)
+    child, parent = (generator.normal(size=(150, 6)).astype(np.float32) for _ in range(2))
+    split = Split(*np.split(generator.permutation(150), 3))
+    groups = [np.arange(3), np.arange(3, 6)]
+
+    def counts(
+        child: NDArray[np.float32], parent: NDArray[np.float32], split: Split = split
+    ) -> list[list[list[int]]]:
+        counted = count_blocks(child, parent, groups, groups, split)
+        return [counted.crossing.tolist(), counted.adjacent.tolist()]
+
+    original = counts(child, parent)
+    within = [2, 0, 1, 5, 3, 4]
+    assert counts(child[:, within], parent[:, within]) == original
+    rotation, _ = np.linalg.qr(generator.normal(size=(3, 3)))
+    both = np.kron(np.eye(2), rotation).astype(np.float32)
+    assert counts(child @ both, parent @ both) == original
+    assert counts(child * np.float32(0.25), parent * np.float32(0.25)) == original
+    assert counts(child + np.float32(2), parent - np.float32(1)) == original
+    order = generator.permutation(150)
+    place = np.argsort(order)
+    moved = Split(place[split.first], place[split.second], place[split.reference])
+    assert counts(child[order], parent[order], moved) == original
 
 
-def test_unit_variance_scales_the_block_as_a_whole() -> None:
-    block = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * [1, 2, 3] + 7
-    scaled = unit_variance(block.astype(np.float32))
-    assert scaled.var(0).sum() == pytest.approx(1, abs=1e-5)
-    assert np.corrcoef(scaled[:, 2], block[:, 2])[0, 1] == pytest.approx(1)
-    assert not unit_variance(np.full((9, 2), 3, np.float32)).any()
+def test_dead_filters_and_groups_score_nothing() -> None:
+    child, parent = _activations(200, 6, 0), _activations(200, 9, 1)
+    child[:, :3], parent[:, :3] = 0.7, 0
+    scores = gmi_scores(child, parent, 2, 3, bootstraps=8)
+    for field in (scores.value, scores.z_score, scores.standard_error):
+        assert np.isfinite(field).all()
+    assert np.abs(scores.value[0]).max() < 0.1
+    assert np.abs(scores.value[:, 0]).max() < 0.1
+    constant = conditional_gmi(np.ones((90, 2)), parent[:90, 3:], bootstraps=8)
+    assert abs(constant.value) < 0.1
+
+
+def test_paper_and_unconditional_are_to_be_had() -> None:
+    child, parent = _activations(300, 4, 0), _activations(300, 6, 0)
+    ours = gmi_scores(child, parent, 2, 2, bootstraps=2)
+    paper = gmi_scores(child, parent, 2, 2, bootstraps=2, scaled=False, one_to_one=False)
+    unconditional = gmi_scores(child, parent, 2, 2, bootstraps=2, conditional=False)
+    assert not np.array_equal(ours.value, paper.value)
+    assert unconditional.value.mean() > ours.value.mean()
+    x, y, _ = _pairs(0.9, 600, 1, seed=0)
+    assert conditional_gmi(x, y, scaled=False, one_to_one=False, refined=False).value > 0.2
+
+
+def test_one_bootstrap_has_no_error_bar() -> None:
+    estimate = conditional_gmi(*_pairs(0.5, 60, 1, seed=0))
+    assert isinstance(estimate, Estimate)
+    assert math.isnan(estimate.standard_error)
+    scores = gmi_scores(_activations(60, 4, 0), _activations(60, 4, 1), 2, 2)
+    assert np.isnan(scores.standard_error).all()
+    assert math.isnan(scores.reliability)
+    assert scores.bootstraps == 1
+
+
+def test_standard_error_is_that_of_the_mean() -> None:
+    child, parent = _activations(90, 6, 0), _activations(90, 6, 1)
+    means, errors = [], []
+    for seed in range(60):
+        scores = gmi_scores(child, parent, 1, 2, bootstraps=8, seed=seed)
+        means.append(scores.value)
+        errors.append(scores.standard_error)
+    spread = np.std(means, axis=0, ddof=1)
+    assert np.sqrt(np.mean(np.square(errors), axis=0)) == pytest.approx(spread, rel=0.3)
+
+
+def test_reliability_is_the_correlation_with_as_many_others() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=400)
+    told, found = [], []
+    for _ in range(40):
+        first, second = truth + 3 * generator.normal(size=(2, 9, 400))
+        told.append(reliability(first))
+        found.append(spearmanr(first.mean(0), second.mean(0)).statistic)
+    assert np.mean(told) == pytest.approx(np.mean(found), abs=0.03)
+    assert reliability(np.repeat(truth[None], 4, 0)) == pytest.approx(1)
+    noise = [reliability(generator.normal(size=(4, 400))) for _ in range(40)]
+    assert abs(np.mean(noise)) < 0.05
+    assert math.isnan(reliability(truth[None]))
+    assert math.isnan(reliability(generator.normal(size=(4, 1))))
+    assert math.isnan(reliability(np.zeros((4, 5))))
+
+
+def test_progress_comes_to_its_end() -> None:
+    told: list[tuple[int, int]] = []
+    child, parent = _activations(60, 4, 0), _activations(60, 6, 1)
+    gmi_scores(child, parent, 2, 3, bootstraps=2, on_progress=lambda *work: told.append(work))
+    done, total = zip(*told, strict=True)
+    assert list(done) == sorted(done)
+    assert set(total) == {done[-1]}
+
+
+GOOD = np.random.default_rng(0).normal(size=(12, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "complaint"),
+    [
+        ((np.where(GOOD > 1, np.nan, GOOD), GOOD, 2, 2), {}, "child: holds values that are nan"),
+        ((GOOD, np.where(GOOD > 1, np.inf, GOOD), 2, 2), {}, "parent: holds values that are nan"),
+        ((GOOD, GOOD[:9], 2, 2), {}, "child and parent: must have the same rows, but child has 12"),
+        ((GOOD[:5], GOOD[:5], 2, 2), {}, "child: must have at least 6 rows, not 5"),
+        ((GOOD[:, 0], GOOD, 1, 1), {}, r"child: must be \(rows, columns\)"),
+        ((GOOD, GOOD[:, :0], 1, 1), {}, "parent: must be .* with columns"),
+        ((GOOD, GOOD, 0, 2), {}, "child_groups: must be from 1 to the 4 filters, not 0"),
+        ((GOOD, GOOD, 2, 5), {}, "parent_groups: must be from 1 to the 4 filters, not 5"),
+        ((GOOD, GOOD, [0, 1], 2), {}, "child_groups: must be a number, or a whole-numbered label"),
+        ((GOOD, GOOD, [0, 1, 0, 9], 2), {}, "child_groups: labels must be from 0 to 3"),
+        ((GOOD, GOOD, [0, 1, 0, -1], 2), {}, "child_groups: labels must be from 0 to 3"),
+        ((GOOD, GOOD, 2, [0, 2, 0, 2]), {}, "parent_groups: no filter has the label 1"),
+        ((GOOD, GOOD, 2, [0.5, 2, 0, 2]), {}, "parent_groups: must be a number, or a whole"),
+        ((GOOD, GOOD, 2, 2), {"bootstraps": 0}, "bootstraps: must be at least 1, not 0"),
+        ((GOOD, GOOD, 2, 2), {"memory_limit": "much"}, "memory_limit: must be bytes, or such as"),
+        ((GOOD, GOOD, 2, 2), {"memory_limit": 1000}, "memory_limit"),
+        ((GOOD, GOOD, 2, 2), {"device": "tpu"}, "device: must be cpu or cuda, not 'tpu'"),
+    ],
+)
+def test_refusals_name_the_argument(
+    arguments: tuple[object, ...], options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        gmi_scores(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_refusals_of_one_estimate() -> None:
+    with pytest.raises(ValueError, match="x and y and z: must have the same rows"):
+        conditional_gmi(GOOD, GOOD, GOOD[:9])
+    with pytest.raises(ValueError, match="z: holds values that are nan"):
+        conditional_gmi(GOOD, GOOD, GOOD * np.nan)

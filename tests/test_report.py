@@ -10,7 +10,6 @@ from mint.errors import InputError
 from mint.records import (
     COLUMNS,
     merge_records,
-    protocol,
     read_records,
     records_bytes,
     sort_records,
@@ -40,6 +39,8 @@ def _row(
         "pruned_weights": int(pruned * 1500),
         "counted_weights": 150000,
         "probes": 6,
+        "bootstraps_drawn": 4,
+        "reliability": float("nan") if seed == 1 else 0.25,
         "run_id": f"run{groups}-{seed}",
         "git_commit": "c0ffee",
     }
@@ -74,12 +75,13 @@ def test_tables_say_what_the_records_say(tmp_path: Path, records: pd.DataFrame) 
     groups = _cells(text, "Group variations", "mnist_mlp")
     assert len(groups) == 16
     assert groups[2] == [
-        "N/A", "20", "250", "91.00 ± 1.41", "98.07 ± 0.10", "0.50 ± 0.00", "2", "88.48", "98.53",
-    ]  # fmt: skip
-    assert groups[0][3:7] == ["not run", "not run", "not run", "0"]
-    assert groups[4][7:] == ["86.54", "open"]
+        *("N/A", "20", "250", "91.00 ± 1.41", "98.07 ± 0.10", "0.50 ± 0.00", "2"),
+        *("4", "0.25", "88.48", "98.53"),
+    ]
+    assert groups[0][3:9] == ["not run", "not run", "not run", "0", "not run", "not run"]
+    assert groups[4][9:] == ["86.54", "open"]
     assert _cells(text, "Others", "mnist_mlp") == [
-        ["0.8", "30", "250", "79.50", "98.00", "0.50", "1"]
+        ["0.8", "30", "250", "79.50", "98.00", "0.50", "1", "4", "0.25"]
     ]
     digits = _cells(text, "Sample variations", "digits_mlp")
     assert [row[2:4] for row in digits] == [["50", "96.00"], ["100", "92.00"]]
@@ -124,8 +126,8 @@ def test_protocol_ignores_the_axes_and_nothing_else() -> None:
             }
         )
 
-    assert protocol(config(experiment, 5)) == protocol(config(experiment, 6))
-    assert protocol(config(experiment, 5)) != protocol(config(longer, 5))
+    assert config(experiment, 5).protocol == config(experiment, 6).protocol
+    assert config(experiment, 5).protocol != config(longer, 5).protocol
 
 
 def test_newer_record_replaces_the_one_of_its_key(records: pd.DataFrame) -> None:

@@ -1,0 +1,77 @@
+"""Time the trees of 20 x 20 blocks on a GPU: `python -m benchmarks.cuda`.
+
+As a module, because the folder of a script comes first among those Python imports from, and a
+`cuda` there hides NVIDIA's package of that name.
+"""
+
+import sys
+import time
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from mint.cuda import count_blocks_on
+
+
+class Options(TypedDict, total=False):
+    """How partners are found."""
+
+    conditional: bool
+    one_to_one: bool
+
+
+ROWS = (2500, 6500)
+GROUPS = 20
+CHILD_FILTERS, PARENT_FILTERS = 300, 500
+REPEATS = 3
+# What the partners cost shows as the difference: none, argmin, and an assignment on the CPU.
+WAYS: dict[str, Options] = {
+    "X and Y only": {"conditional": False},
+    "nearest in Z": {"one_to_one": False},
+    "one to one in Z": {"one_to_one": True},
+}
+
+
+def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two layers of ReLU features over a few latent inputs, (rows, filters) each."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(rows, 30))
+    parent = np.maximum(inputs @ generator.normal(size=(30, PARENT_FILTERS)), 0)
+    child = np.maximum(parent @ generator.normal(size=(PARENT_FILTERS, CHILD_FILTERS)), 0)
+    return child.astype(np.float32), parent.astype(np.float32)
+
+
+def main() -> int:
+    """Print a table of seconds; return 2 where there is no GPU."""
+    if not torch.cuda.is_available():
+        print("no GPU that torch can use: nothing to time", file=sys.stderr)
+        return 2
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {GROUPS} x {GROUPS} groups")
+    print(f"{'rows':>6}  {'partners':<16} {'median s':>9} {'ms a block':>11} {'peak MiB':>9}")
+    for rows in ROWS:
+        child, parent = _features(rows)
+        order = np.random.default_rng(1).permutation(rows)
+        third = rows // 3
+        split = order[: rows - 2 * third], order[-2 * third : -third], order[-third:]
+        child_groups = np.array_split(np.arange(CHILD_FILTERS), GROUPS)
+        parent_groups = np.array_split(np.arange(PARENT_FILTERS), GROUPS)
+        arguments = child, parent, child_groups, parent_groups, split
+        # Compiles the kernels for this size.
+        count_blocks_on("cuda", *arguments, conditional=False)
+        for name, way in WAYS.items():
+            torch.cuda.reset_peak_memory_stats()
+            seconds = []
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                count_blocks_on("cuda", *arguments, **way)
+                seconds.append(time.perf_counter() - start)
+            median = float(np.median(seconds))
+            peak = torch.cuda.max_memory_allocated() / 2**20
+            block = 1000 * median / GROUPS**2
+            print(f"{rows:>6}  {name:<16} {median:>9.3f} {block:>11.3f} {peak:>9.0f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
