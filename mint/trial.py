@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -23,7 +24,7 @@ from mint.data import Dataset, Source, balanced_rows, load_source, smallest_clas
 from mint.errors import InputError
 from mint.information import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
 from mint.masks import BlockScores, Masks, PruningOrder
-from mint.networks import LayerPair, chosen_pairs, mlp
+from mint.networks import chosen_pairs, mlp
 from mint.plots import draw_scores
 from mint.search import largest_passing
 from mint.seeds import stream, torch_seeded
@@ -174,7 +175,7 @@ def _make_trial(
     dataset = split_source(
         source, validation_size=experiment.data.validation_size, seed=config.seed, device=device
     )
-    baseline_folder = _trained_baseline(config, dataset, cache, device)
+    baseline_folder = trained_baseline(config, dataset, cache, device)
     baseline = Baseline.model_validate_json((baseline_folder / RESULT_FILE).read_bytes())
     scores_folder = _estimated_scores(config, dataset, baseline_folder, cache, device)
     scores, estimation = _load_scores(scores_folder)
@@ -218,8 +219,8 @@ def _make_trial(
     final_folder = (
         cache.folder("retrained", config.probe_key(masks.digest)) if blocks else baseline_folder
     )
-    baseline_network = _load_network(config, baseline_folder, device)
-    final_network = _load_network(config, final_folder, device)
+    baseline_network = load_network(config, baseline_folder, device)
+    final_network = load_network(config, final_folder, device)
     baseline_accuracy = accuracy(baseline_network, dataset.test)
     final_accuracy = accuracy(final_network, dataset.test)
     result = TrialResult(
@@ -239,9 +240,11 @@ def _make_trial(
     _write(folder, result)
 
 
-def _trained_baseline(
+def trained_baseline(
     config: TrialConfig, dataset: Dataset, cache: Cache, device: torch.device
 ) -> Path:
+    """Return the folder of the trained baseline, training it if nobody has."""
+
     def make(folder: Path) -> None:
         start = time.perf_counter()
         with torch_seeded(config.seed, "initial weights", torch.device("cpu")):
@@ -267,26 +270,46 @@ def _estimated_scores(
 ) -> Path:
     def make(folder: Path) -> None:
         start = time.perf_counter()
-        network = _load_network(config, baseline_folder, device)
-        pairs = chosen_pairs(network, config.experiment.prune)
-        rows = balanced_rows(
-            dataset.train.labels, samples_per_class=config.samples_per_class, seed=config.seed
+        rows, activations = pair_activations(
+            config, load_network(config, baseline_folder, device), dataset
         )
-        outputs = [name for pair in pairs for name in (pair.parent_output, pair.child_output)]
-        activations = collect(network, dataset.train.inputs[torch.from_numpy(rows)], outputs)
         arrays: dict[str, np.ndarray] = {"rows": rows}
-        for pair in pairs:
-            arrays |= _scores_of_pair(config, pair, activations, device)
+        for weight, (child, parent) in activations.items():
+            arrays |= _scores_of_weight(config, weight, child, parent, device)
         arrays["score_seconds"] = np.array(time.perf_counter() - start)
         np.savez(folder / SCORES_FILE, allow_pickle=False, **arrays)
 
     return cache.produce("scores", config.scores_key, make)
 
 
-def _scores_of_pair(
-    config: TrialConfig, pair: LayerPair, activations: dict[str, np.ndarray], device: torch.device
+def pair_activations(
+    config: TrialConfig, network: nn.Module, dataset: Dataset
+) -> tuple[NDArray[np.int64], dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+    """Return the training rows that scores are estimated from, and what the layers make of them.
+
+    Returns:
+        (n,) rows, the same number of every class; and for the name of every weight to be scored
+        the activations (n, c) of its layer and (n, p) of the layer before.
+    """
+    rows = balanced_rows(
+        dataset.train.labels, samples_per_class=config.samples_per_class, seed=config.seed
+    )
+    pairs = chosen_pairs(network, config.experiment.prune)
+    outputs = [name for pair in pairs for name in (pair.parent_output, pair.child_output)]
+    found = collect(network, dataset.train.inputs[torch.from_numpy(rows)], outputs)
+    return rows, {
+        f"{pair.child}.weight": (found[pair.child_output], found[pair.parent_output])
+        for pair in pairs
+    }
+
+
+def _scores_of_weight(
+    config: TrialConfig,
+    weight: str,
+    child: NDArray[np.float32],
+    parent: NDArray[np.float32],
+    device: torch.device,
 ) -> dict[str, np.ndarray]:
-    child, parent = activations[pair.child_output], activations[pair.parent_output]
     bootstraps = gmi_bootstraps(
         child, parent, config.groups, config.groups, seed=config.seed, device=device.type
     )
@@ -296,7 +319,6 @@ def _scores_of_pair(
         scores = summarize(drawn)
         if config.estimate.reliability and scores.reliability >= config.estimate.reliability:
             break
-    weight = f"{pair.child}.weight"
     return {
         f"{weight}/value": scores.value,
         f"{weight}/standard_error": scores.standard_error,
@@ -348,7 +370,7 @@ def _retrained(
 ) -> Path:
     def make(folder: Path) -> None:
         start = time.perf_counter()
-        network = _load_network(config, baseline_folder, device)
+        network = load_network(config, baseline_folder, device)
         history = train(
             network, dataset, config.experiment.training, seed=config.seed, masks=masks.tensors()
         )
@@ -370,7 +392,8 @@ def _build(config: TrialConfig) -> nn.Module:
     return mlp(network.widths, network.dropout)
 
 
-def _load_network(config: TrialConfig, folder: Path, device: torch.device) -> nn.Module:
+def load_network(config: TrialConfig, folder: Path, device: torch.device) -> nn.Module:
+    """Return the network with the weights of a baseline's or a retraining's folder."""
     network = _build(config)
     safetensors.torch.load_model(network, str(folder / _WEIGHTS_FILE))
     return network.to(device)

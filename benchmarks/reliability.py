@@ -1,0 +1,132 @@
+"""How many bootstraps make the scores of MNIST's fc1 -> fc2 a measurement?
+
+Run as: uv run python benchmarks/reliability.py [--data-dir DIR] [--bootstraps 200] [--output results]
+
+Draws bootstraps of the scores of the mnist_mlp baseline at 20 x 20 groups and 250 samples per class,
+conditional and unconditional, and writes reliability-mnist_mlp-g20-s250.csv and .png: the
+reliability that so many bootstraps reach, how it splits into noise of a block, of a column and of
+a bootstrap, and what the Spearman-Brown formula expects of the first ten.
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mint.cache import Cache
+from mint.config import TrialConfig, load_experiment
+from mint.data import load_source, split_source
+from mint.information import gmi_bootstraps, reliability
+from mint.plots import save
+from mint.records import write_whole
+from mint.trial import load_network, pair_activations, trained_baseline
+
+COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
+NAME = "reliability-mnist_mlp-g20-s250"
+
+
+def main() -> int:
+    """Draw, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
+    parser.add_argument("--data-dir", type=Path, default=data_dir)
+    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser.add_argument("--bootstraps", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    source = load_source("mnist", options.data_dir)
+    config = TrialConfig(
+        experiment=load_experiment("mnist_mlp"),
+        groups=20,
+        samples_per_class=250,
+        upper_limit=None,
+        seed=0,
+        data_digest=source.digest,
+    )
+    cpu = torch.device("cpu")
+    size = config.experiment.data.validation_size
+    dataset = split_source(source, validation_size=size, seed=config.seed, device=cpu)
+    baseline = trained_baseline(config, dataset, Cache(options.cache_dir), cpu)
+    _, activations = pair_activations(config, load_network(config, baseline, cpu), dataset)
+    child, parent = activations["fc2.weight"]
+    rows = []
+    for kind, conditional in (("conditional", True), ("unconditional", False)):
+        start = time.perf_counter()
+        endless = gmi_bootstraps(child, parent, 20, 20, seed=0, conditional=conditional)
+        values = []
+        for bootstrap in islice(endless, options.bootstraps):
+            values.append(bootstrap.value)
+            if sys.stderr.isatty():
+                print(f"\r{kind} {len(values)}/{options.bootstraps}", end="", file=sys.stderr)
+        seconds = (time.perf_counter() - start) / len(values)
+        print(f"{kind}: {seconds:.2f} s a bootstrap; {_noise(np.stack(values))}", flush=True)
+        rows += [
+            {"scores": kind, "bootstraps": count, "reliability": reliability(values[:count])}
+            for count in COUNTS
+            if count <= len(values)
+        ]
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    write_whole(options.output / f"{NAME}.csv", table.to_csv(index=False).encode())
+    _draw(options.output / f"{NAME}.png", table)
+    return 0
+
+
+def _noise(values: NDArray[np.float64]) -> str:
+    """Tell the spread of blocks, and a bootstrap's noise: common, of a column, of a block."""
+    count = len(values)
+    noise = values - values.mean(0)
+    common = noise.mean((1, 2), keepdims=True)
+    column = noise.mean(1, keepdims=True) - common
+    own = noise - common - column
+    parts = [
+        float((part**2).sum() / part.size) * count / (count - 1) for part in (common, column, own)
+    ]
+    # The means still carry a share of the noise; what is left over is the blocks' own spread.
+    blocks = float(values.mean(0).var()) - (parts[1] + parts[2]) / count
+    told = zip(("of all blocks", "of a column", "of one block"), parts, strict=True)
+    return f"SD of blocks {math.sqrt(max(blocks, 0)):.4f}, noise of a bootstrap " + ", ".join(
+        f"{name} {math.sqrt(part):.4f}" for name, part in told
+    )
+
+
+def _draw(path: Path, table: pd.DataFrame) -> None:
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for (kind, own), colour, marker in zip(
+        table.groupby("scores"), ("#0072b2", "#e69f00"), "os", strict=True
+    ):
+        axes.plot(
+            own["bootstraps"], own["reliability"], color=colour, marker=marker, label=str(kind)
+        )
+        known = own[own["bootstraps"] == own["bootstraps"].max()].iloc[0]
+        single = known["reliability"] / (
+            known["bootstraps"] - (known["bootstraps"] - 1) * known["reliability"]
+        )
+        counts = np.geomspace(2, table["bootstraps"].max())
+        expected = counts * single / (1 + (counts - 1) * single)
+        axes.plot(counts, expected, color=colour, linewidth=1, linestyle=":")
+    axes.axhline(0.8, color="0.5", linewidth=1, linestyle="--")
+    axes.set(
+        xscale="log",
+        xlabel="bootstraps",
+        ylabel="reliability (dotted: Spearman-Brown)",
+        ylim=(0, 1),
+        title="MNIST fc1 -> fc2, 20 x 20 groups, 250 samples per class",
+    )
+    axes.grid(color="0.9")
+    axes.legend()
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
