@@ -315,6 +315,37 @@ def test_refusals_name_the_argument(
         gmi_scores(*arguments, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rows", [6, 7, 8, 9, 11, 12, 13])
+@pytest.mark.parametrize("refined", [True, False])
+def test_fewest_rows(rows: int, refined: bool) -> None:
+    generator = np.random.default_rng(rows)
+    x, y, z = (generator.normal(size=(rows, columns)) for columns in (1, 2, 20))
+    for others in (None, z):
+        estimate = conditional_gmi(x, y, others, bootstraps=4, refined=refined)
+        assert math.isfinite(estimate.value)
+        assert math.isfinite(estimate.standard_error)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1e6, 1e15])
+def test_common_scale_does_not_matter(scale: float) -> None:
+    x, y, z = _pairs(0.8, 300, 2, seed=0)
+    for refined in (True, False):
+        plain = conditional_gmi(x, y, z, refined=refined)
+        scaled = conditional_gmi(scale * x, scale * y, scale * z, refined=refined)
+        assert scaled.value == pytest.approx(plain.value, abs=0.02)
+
+
+def test_what_z_says_wholly_is_no_dependence() -> None:
+    z = np.random.default_rng(0).normal(size=(600, 2))
+    assert abs(conditional_gmi(z[:, :1], 2 * z[:, :1] + z[:, 1:], z, bootstraps=4).value) < 0.1
+
+
+def test_whole_numbers_and_lists_will_do() -> None:
+    x = np.random.default_rng(0).integers(0, 3, size=(30, 2))
+    estimate = conditional_gmi(x.tolist(), x.astype(np.uint8), bootstraps=4)
+    assert estimate.value > 0.2
+
+
 def test_refusals_of_one_estimate() -> None:
     with pytest.raises(ValueError, match="x and y and z: must have the same rows"):
         conditional_gmi(GOOD, GOOD, GOOD[:9])
