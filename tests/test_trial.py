@@ -8,7 +8,7 @@ import safetensors.numpy
 import torch
 
 from mint.cache import Cache
-from mint.config import TrialConfig
+from mint.config import EstimateConfig, TrialConfig
 from mint.data import Source
 from mint.errors import InputError, TrainingDivergedError
 from mint.masks import Masks
@@ -108,6 +108,29 @@ def test_groups_that_do_not_divide(
     assert np.bincount(scores["fc2.weight/parent_labels"]).sum() == 500
     assert np.unique(scores["fc2.weight/child_labels"]).size == groups
     assert Masks.load(folder / MASKS_FILE).pruned <= 75000
+
+
+def test_bootstraps_are_drawn_until_the_scores_are_reliable(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    def drawn(reliability: float | None, most: int) -> tuple[int, float]:
+        estimate = EstimateConfig(bootstraps=1, reliability=reliability)
+        experiment = quick_trial.experiment.model_copy(update={"estimate": estimate})
+        config = quick_trial.model_copy(
+            update={"experiment": experiment, "bootstraps": most, "upper_limit": 0.0}
+        )
+        result = load_result(_run(config, shared_cache))
+        scores = np.load(shared_cache / "trials" / config.key / SCORES_FILE)
+        assert len(scores["fc2.weight/bootstraps"]) == result.bootstraps
+        assert result.reliability == float(scores["fc2.weight/reliability"])
+        assert result.reliability is not None
+        return result.bootstraps, result.reliability
+
+    assert drawn(None, 7)[0] == 7
+    assert drawn(0.999, 7)[0] == 7
+    count, reached = drawn(0.3, 400)
+    assert reached >= 0.3
+    assert count < 400
 
 
 def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path) -> None:
