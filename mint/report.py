@@ -129,8 +129,8 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def _spread(values: "pd.Series[float]") -> str:
     if len(values) == 1:
-        return f"{values.iloc[0]:.2f}"
-    return f"{values.mean():.2f} ± {values.std():.2f}"
+        return f"{values.iloc[0]:z.2f}"
+    return f"{values.mean():z.2f} ± {values.std():.2f}"
 
 
 def _range(counts: "pd.Series[int]") -> str:
