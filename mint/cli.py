@@ -13,9 +13,12 @@ from mint.errors import InputError
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mint.tracking import Tracker
     from mint.trial import TrialResult
 
+_LARGEST = 2**31 - 1
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -182,6 +185,8 @@ def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[
     trials = _planned_trials(options, grids)
     _check_folder("--output", options.output)
 
+    _kept_records(options.output)  # what cannot be added to is told before hours of work
+
     from mint.cache import Cache
     from mint.tracking import Tracker, tracking_uri
 
@@ -274,19 +279,40 @@ def _planned_trials(
     points = [point for block in blocks for point in block.points()]
     distinct = [point for i, point in enumerate(points) if point not in points[:i]]
 
-    from mint.data import load_source
-    from mint.trial import check_trial
+    from mint.data import is_absent, load_source
+    from mint.trial import check_data, check_network
 
-    source = load_source(experiment.data.name, _data_dir(options.data_dir))
-    digest = source.digest
+    data_dir = _data_dir(options.data_dir)
     trials = [
-        TrialConfig(experiment=experiment, **point, seed=seed, data_digest=digest)
+        TrialConfig(experiment=experiment, **point, seed=seed, data_digest="unknown")
         for seed in dict.fromkeys(options.seeds)
         for point in distinct
     ]
     for trial in trials:
-        check_trial(trial, source)
+        check_network(trial)
+    _check_gpus(options.gpus_per_trial)
+    if options.dry_run and is_absent(experiment.data.name, data_dir):
+        print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
+        return trials
+    source = load_source(experiment.data.name, data_dir)
+    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
+    for trial in trials:
+        check_data(trial, source)
     return trials
+
+
+def _check_gpus(share: float) -> None:
+    if share == 0:
+        return
+
+    import torch
+
+    cards = torch.cuda.device_count()
+    if share > cards or (share > 1 and share != int(share)):
+        raise InputError(
+            f"--gpus-per-trial {share:g}: this machine has {cards} GPUs; allowed are 0 for the "
+            "CPU, a share of a card up to 1, and whole numbers of cards"
+        )
 
 
 class _Progress:
@@ -338,14 +364,22 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _write_report(output: Path, tracker: "Tracker") -> None:
-    from mint.records import merge_records, read_records
+    from mint.records import merge_records
     from mint.report import write_report
 
-    records = tracker.records()
-    kept = output / "records.csv"
-    if kept.exists():
-        records = merge_records(read_records(kept), records)
-    write_report(output, records)
+    write_report(output, merge_records(_kept_records(output), tracker.records()))
+
+
+def _kept_records(output: Path) -> "pd.DataFrame":
+    from mint.records import COLUMNS, read_records, sort_records
+
+    path = output / "records.csv"
+    if path.exists():
+        return read_records(path, option=f"--output {output}:")
+
+    import pandas as pd
+
+    return sort_records(pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS))
 
 
 def _guarded(prog: str, command: Callable[[], int]) -> int:
@@ -394,8 +428,10 @@ def _whole(text: str, least: int) -> int:
         number = int(text)
     except ValueError:
         number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
+    if not least <= number <= _LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text}: allowed are whole numbers from {least} to {_LARGEST}"
+        )
     return number
 
 

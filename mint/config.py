@@ -40,7 +40,7 @@ class NetworkConfig(_Frozen):
 
     name: Literal["mlp"]
     widths: Annotated[tuple[_PositiveInt, ...], Field(min_length=3)]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
 
 
 class TrainingConfig(_Frozen):
@@ -48,12 +48,12 @@ class TrainingConfig(_Frozen):
 
     epochs: _PositiveInt
     batch_size: _PositiveInt
-    lr: Annotated[float, Field(gt=0)]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    nesterov: bool
-    weight_decay: Annotated[float, Field(ge=0)]
+    lr: Annotated[float, Field(gt=0, strict=True)]
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)]
+    nesterov: Annotated[bool, Field(strict=True)]
+    weight_decay: Annotated[float, Field(ge=0, strict=True)]
     milestones: tuple[_PositiveInt, ...]
-    gamma: Annotated[float, Field(gt=0, le=1)]
+    gamma: Annotated[float, Field(gt=0, le=1, strict=True)]
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the schedule stretched or shrunk to another number of epochs."""
@@ -76,7 +76,7 @@ class EstimateConfig(_Frozen):
 class SearchConfig(_Frozen):
     """How far validation accuracy may drop (percentage points), and how many masks are tried."""
 
-    max_drop: Annotated[float, Field(ge=0, le=100)]
+    max_drop: Annotated[float, Field(ge=0, le=100, strict=True)]
     probes: _PositiveInt
 
 
@@ -107,6 +107,8 @@ class Experiment(_Frozen):
         for pair in self.prune:
             if pair not in allowed:
                 raise ValueError(f"prune {list(pair)}: this network has {_listed(allowed)}")
+            if self.prune.count(pair) > 1:
+                raise ValueError(f"prune {list(pair)}: must be named once")
         return self
 
 
@@ -240,7 +242,7 @@ def parse_limit(text: str, groups: int) -> float | None:
 
 def format_limit(limit: float | None) -> str:
     """Return the word for an upper limit: none, or the number."""
-    return "none" if limit is None else f"{limit:g}"
+    return "none" if limit is None else repr(float(limit)).removesuffix(".0")
 
 
 def content_key(*parts: Any) -> str:

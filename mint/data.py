@@ -63,6 +63,11 @@ class Dataset:
     test: Split
 
 
+def is_absent(name: str, data_dir: Path) -> bool:
+    """Tell whether reading a data set would have to download it first."""
+    return name == "mnist" and not any(file.exists() for file in _mnist_files(data_dir))
+
+
 def load_source(name: str, data_dir: Path) -> Source:
     """Read a data set, downloading it where it is absent and can be had.
 
@@ -163,16 +168,8 @@ def _digits(_: Path) -> Source:
 def _mnist(data_dir: Path) -> Source:
     from torchvision.datasets import MNIST  # takes seconds, and only this data set needs it
 
-    files = [
-        data_dir / "MNIST" / "raw" / name
-        for name in (
-            "train-images-idx3-ubyte",
-            "train-labels-idx1-ubyte",
-            "t10k-images-idx3-ubyte",
-            "t10k-labels-idx1-ubyte",
-        )
-    ]
-    if not any(file.exists() for file in files):
+    files = _mnist_files(data_dir)
+    if is_absent("mnist", data_dir):
         _download_mnist(data_dir)
     try:
         parts = [MNIST(str(data_dir), train=train) for train in (True, False)]
@@ -190,6 +187,11 @@ def _mnist(data_dir: Path) -> Source:
         test.data.numpy(),
         test.targets.numpy().astype(np.int64),
     )
+
+
+def _mnist_files(data_dir: Path) -> list[Path]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return [data_dir / "MNIST" / "raw" / f"{name}-ubyte" for name in names]
 
 
 def _download_mnist(data_dir: Path) -> None:

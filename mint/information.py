@@ -130,7 +130,8 @@ def conditional_gmi(
     blocks = {"x": x, "y": y} | ({} if z is None else {"z": z})
     arrays = {name: _matrix(name, block) for name, block in blocks.items()}
     _check_rows(arrays)
-    _check_bootstraps(bootstraps)
+    _check_whole("bootstraps", bootstraps, 1)
+    _check_whole("seed", seed, 0)
     child, parent = arrays["x"], arrays["y"]
     others = arrays.get("z", np.empty((len(child), 0)))
     if refined:
@@ -142,6 +143,7 @@ def conditional_gmi(
             [np.arange(child.shape[1])],
             [np.arange(parent.shape[1])],
             seed=seed,
+            scaled=scaled,
             count=partial(count_blocks, scaled=scaled, one_to_one=one_to_one),
         )
     scores = summarize(list(islice(estimates, bootstraps)))
@@ -197,7 +199,7 @@ def gmi_scores(
     Raises:
         ValueError: an argument that cannot be, by its name.
     """
-    _check_bootstraps(bootstraps)
+    _check_whole("bootstraps", bootstraps, 1)
 
     def on_bootstrap(index: int, done: int, total: int) -> None:
         if on_progress:
@@ -238,6 +240,7 @@ def gmi_bootstraps(
     For who decides on the way how many are enough. The arguments are those of gmi_scores, but
     on_bootstrap is called with (number of the bootstrap from 0, work done in it, work in it).
     """
+    _check_whole("seed", seed, 0)
     arrays = {"child": _matrix("child", child), "parent": _matrix("parent", parent)}
     _check_rows(arrays)
     return _bootstraps(
@@ -246,6 +249,7 @@ def gmi_bootstraps(
         _members("child_groups", child_groups, arrays["child"].shape[1]),
         _members("parent_groups", parent_groups, arrays["parent"].shape[1]),
         seed=seed,
+        scaled=scaled,
         count=partial(
             _count_blocks_of(device),
             scaled=scaled,
@@ -353,9 +357,19 @@ def _bootstraps(
     parent_groups: Sequence[NDArray[np.int64]],
     *,
     seed: int,
+    scaled: bool,
     count: Callable[..., Counts],
     on_bootstrap: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[Bootstrap]:
+    # A constant group says nothing of any other, and the tree of the rest says nothing of it.
+    telling = np.outer(
+        [np.ptp(child[:, group], axis=0).any() for group in child_groups],
+        [np.ptp(parent[:, group], axis=0).any() for group in parent_groups],
+    )
+    if scaled:
+        child, parent = _near_one(child), _near_one(parent)
+    else:
+        child, parent = np.split(_near_one(np.hstack([child, parent])), [child.shape[1]], axis=1)
     children, parents = _single_precision(child), _single_precision(parent)
     for index, split in enumerate(_splits(len(child), seed)):
 
@@ -364,22 +378,30 @@ def _bootstraps(
                 on_bootstrap(index, done, total)
 
         counts = count(children, parents, child_groups, parent_groups, split, on_column=on_column)
-        yield _estimate(counts, len(split.first), len(split.second))
+        estimate = _estimate(counts, len(split.first), len(split.second))
+        yield Bootstrap(
+            np.where(telling, estimate.value, 0), np.where(telling, estimate.z_score, 0)
+        )
 
 
 def _refined(
     x: Floats, y: Floats, z: Floats, *, seed: int, one_to_one: bool
 ) -> Iterator[Bootstrap]:
+    x, y, z = _near_one(x), _near_one(y), _near_one(z)
     z = _unit_variance(z) if z.shape[1] else z
     if z.any():
         x, y = _residuals(z, x, y)
     x, y = _unit_variance(x) * math.sqrt(x.shape[1]), _unit_variance(y) * math.sqrt(y.shape[1])
+    telling = x.any() and y.any()
     joint = np.hstack([x, y])
     coordinates = joint.shape[1]
     covariance = joint.T @ joint / len(joint) + _RIDGE_OF_METRIC * np.eye(coordinates)
     metric = np.linalg.inv(np.linalg.cholesky(covariance)).T * math.sqrt(2 / coordinates)
     weighted = math.sqrt(_VARIANCE_OF_Z) * z
     for split in _splits(len(x), seed):
+        if not telling:
+            yield Bootstrap(np.zeros((1, 1)), np.zeros((1, 1)))
+            continue
         pooled = np.concatenate([split.first, split.second])
         swapped = np.concatenate([y[split.first], y[_partners(z, split, one_to_one)]])
         points = np.hstack([np.hstack([x[pooled], swapped]) @ metric, weighted[pooled]])
@@ -501,6 +523,13 @@ def _unit_variance(block: Floats) -> Floats:
     return np.zeros_like(block) if constant else centred / math.sqrt(variance)
 
 
+def _near_one(values: Floats) -> Floats:
+    """Multiply by the power of two that brings the largest value near one: it rounds nothing."""
+    exponent = np.frexp(np.abs(values).max(initial=0))[1]
+    near: Floats = np.ldexp(values, -exponent)
+    return near
+
+
 def _single_precision(values: Floats) -> NDArray[np.float32]:
     # Large offsets would eat the digits that tell points apart.
     single: NDArray[np.float32] = (values - values.mean(0)).astype(np.float32)
@@ -508,7 +537,12 @@ def _single_precision(values: Floats) -> NDArray[np.float32]:
 
 
 def _matrix(name: str, values: ArrayLike) -> Floats:
-    matrix = np.asarray(values, np.float64)
+    if np.iscomplexobj(values):
+        raise ValueError(f"{name}: must be real numbers")
+    try:
+        matrix = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: must be a table of numbers: {error}") from error
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ValueError(f"{name}: must be (rows, columns) with columns, not {matrix.shape}")
     if not np.isfinite(matrix).all():
@@ -526,14 +560,14 @@ def _check_rows(arrays: dict[str, Floats]) -> None:
         raise ValueError(f"{name}: must have at least 6 rows, not {count}")
 
 
-def _check_bootstraps(bootstraps: int) -> None:
-    if bootstraps < 1:
-        raise ValueError(f"bootstraps: must be at least 1, not {bootstraps}")
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: must be a whole number of at least {least}, not {value!r}")
 
 
 def _members(name: str, groups: Groups, filters: int) -> list[NDArray[np.int64]]:
     labels = np.asarray(groups)
-    if labels.ndim == 0:
+    if labels.ndim == 0 and np.issubdtype(labels.dtype, np.integer):
         if not 1 <= int(labels) <= filters:
             raise ValueError(f"{name}: must be from 1 to the {filters} filters, not {int(labels)}")
         labels = contiguous_groups(filters, int(labels))
@@ -551,9 +585,9 @@ def _members(name: str, groups: Groups, filters: int) -> list[NDArray[np.int64]]
 
 
 def _parse_bytes(limit: int | str) -> int:
-    if isinstance(limit, int):
-        return limit
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", limit)
+    if isinstance(limit, int | np.integer) and not isinstance(limit, bool):
+        return int(limit)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", str(limit))
     if not found:
         raise ValueError(f"memory_limit: must be bytes, or such as 2GiB or 500MB, not {limit!r}")
     number, unit = found.groups()

@@ -1,9 +1,11 @@
 """Records: one flat row a finished trial, in records.csv; all that the report is made from."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mint.config import TrialConfig, format_limit
@@ -34,6 +36,11 @@ COLUMNS: dict[str, type] = {
     "key": str,
     "run_id": str,
     "git_commit": str,
+}
+_PATTERNS = {
+    "experiment": r"[a-z0-9][a-z0-9_-]*",
+    "protocol": r"[0-9a-f]{8}",
+    "upper_limit": r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+",
 }
 _ORDER = [
     *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "bootstraps"),
@@ -71,23 +78,46 @@ def setting(config: TrialConfig) -> str:
     )
 
 
-def read_records(path: Path) -> pd.DataFrame:
+def read_records(path: Path, *, option: str = "--records") -> pd.DataFrame:
     """Read records.csv.
+
+    Args:
+        path: of the file.
+        option: of the command line that a complaint names.
 
     Raises:
         InputError: the file is missing, or is not one of records.
     """
     try:
-        records = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"--records {path}: cannot be read: {error}") from error
+        return parse_records(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{option} {path}: is no file of records: {error}") from error
+
+
+def parse_records(content: bytes) -> pd.DataFrame:
+    """Return the records of a CSV file's content.
+
+    Raises:
+        ValueError: columns are missing, or a value is none that its column can have.
+    """
+    records = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
     missing = [column for column in COLUMNS if column not in records.columns]
     if missing:
-        raise InputError(f"--records {path}: lacks the columns {', '.join(missing)}")
-    try:
-        return sort_records(records[list(COLUMNS)].astype(COLUMNS))
-    except ValueError as error:
-        raise InputError(f"--records {path}: {error}") from error
+        raise ValueError(f"the columns {', '.join(missing)} are missing")
+    records = records[list(COLUMNS)].astype(COLUMNS)
+    for column, pattern in _PATTERNS.items():
+        wrong = records.loc[~records[column].str.fullmatch(pattern), column]
+        if len(wrong):
+            raise ValueError(f"{column} {wrong.iloc[0]!r} is not allowed")
+    numbers = records.select_dtypes("number").drop(columns="reliability")
+    if not np.isfinite(numbers.to_numpy()).all():
+        raise ValueError("a figure is nan or infinite")
+    repeated = records.loc[records["key"].duplicated(), "key"]
+    if len(repeated):
+        raise ValueError(f"the key {repeated.iloc[0]} stands there twice")
+    return sort_records(records)
 
 
 def sort_records(records: pd.DataFrame) -> pd.DataFrame:

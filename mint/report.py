@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from mint.plots import draw_tradeoff
-from mint.records import read_records, records_bytes, write_whole
+from mint.records import parse_records, records_bytes, write_whole
 
 _CELL = ["upper_limit", "groups", "samples_per_class"]
 _Cell = tuple[str, int, int]
@@ -24,9 +24,10 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         output: the folder; other files in it are left alone.
         records: with the columns of mint.records.
     """
-    write_whole(output / "records.csv", records_bytes(records))
-    # From the file, so that what is written does not depend on where the records came from.
-    records = read_records(output / "records.csv")
+    content = records_bytes(records)
+    # From the content, so that what is written does not depend on where the records came from.
+    records = parse_records(content)
+    made = {"records.csv": content}
     published = yaml.safe_load(files("mint").joinpath("published.yaml").read_text("utf-8"))
     text = [
         "# Results",
@@ -43,9 +44,11 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         quoted = published.get(experiment, {})
         buffer = io.BytesIO()
         draw_tradeoff(buffer, own, quoted.get("methods", []))
-        write_whole(output / plot, buffer.getvalue())
+        made[plot] = buffer.getvalue()
         text += _section(str(experiment), str(protocol), own, quoted, plot)
-    write_whole(output / "RESULTS.md", ("\n".join(text) + "\n").encode())
+    made["RESULTS.md"] = ("\n".join(text) + "\n").encode()
+    for name, written in made.items():
+        write_whole(output / name, written)
 
 
 def _section(

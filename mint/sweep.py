@@ -24,7 +24,6 @@ from ray.tune.experiment import Trial
 
 from mint.cache import Cache
 from mint.config import TrialConfig
-from mint.errors import InputError
 from mint.provenance import Provenance
 from mint.tracking import Tracker
 from mint.trial import Probe, TrialResult, load_result, run_trial
@@ -89,13 +88,10 @@ def run_sweep(
         trials: none of them finished.
         settings: where and how.
         on_trial: called after each with its result, or the reason of its failure, and its seconds.
-
-    Raises:
-        InputError: more of the machine is asked for than it has.
     """
-    _start_ray(settings)
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     provenance = Provenance.of_this_code()
-    watcher = _Watcher(dict(zip((t.name for t in trials), trials, strict=True)), settings, on_trial)
+    watcher = _Watcher(settings, on_trial)
     trainable = tune.with_resources(
         tune.with_parameters(_run_one, settings=settings, provenance=provenance),
         {"cpu": trials[0].experiment.threads, "gpu": settings.gpus_per_trial},
@@ -163,11 +159,9 @@ class _Watcher(Callback):
 
     def __init__(
         self,
-        trials: dict[str, TrialConfig],
         settings: SweepSettings,
         on_trial: Callable[[TrialConfig, TrialResult | str, float], None],
     ) -> None:
-        self._trials = trials
         self._cache = settings.cache
         self._on_trial = on_trial
         self._started: dict[str, float] = {}
@@ -182,7 +176,7 @@ class _Watcher(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        config = self._trials[str(trial)]
+        config = _config_of(trial)
         self.done.append(config)
         result = load_result(self._cache.folder("trials", config.key))
         self._on_trial(config, result, self._seconds(trial))
@@ -190,7 +184,7 @@ class _Watcher(Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        config = self._trials[str(trial)]
+        config = _config_of(trial)
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self.failed[config] = _reason(error)
         self._on_trial(config, self.failed[config], self._seconds(trial))
@@ -199,8 +193,12 @@ class _Watcher(Callback):
         return time.monotonic() - self._started.get(str(trial), time.monotonic())
 
 
+def _config_of(trial: Trial) -> TrialConfig:
+    return TrialConfig.model_validate_json(trial.config["trial"])
+
+
 def _trial_name(trial: Trial) -> str:
-    return TrialConfig.model_validate_json(trial.config["trial"]).name
+    return _config_of(trial).name
 
 
 def _reason(error: object) -> str:
@@ -208,14 +206,3 @@ def _reason(error: object) -> str:
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {cause}".splitlines()[0]
     return str(cause).strip().splitlines()[-1]
-
-
-def _start_ray(settings: SweepSettings) -> None:
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    cards = ray.cluster_resources().get("GPU", 0)
-    if settings.gpus_per_trial > cards:
-        ray.shutdown()
-        raise InputError(
-            f"--gpus-per-trial {settings.gpus_per_trial:g}: this machine has {cards:g} GPUs; "
-            "0 runs the trials on the CPU"
-        )

@@ -4,8 +4,10 @@ import json
 import logging
 import math
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config import TrialConfig
 from mint.errors import InputError
@@ -75,15 +78,17 @@ class Tracker:
             InputError: the URI is of no kind that can be used.
         """
         scheme = urlsplit(uri).scheme.split("+")[0]
-        if scheme not in _SCHEMES:
+        self.shown = re.sub(r"//[^/@]*@", "//***@", uri)
+        file = uri.removeprefix("sqlite:///")
+        if scheme not in _SCHEMES or (scheme == "sqlite" and file in (uri, "", ":memory:")):
             raise InputError(
-                f"--tracking-uri {uri}: allowed are sqlite:///FILE, the URI of another database, "
-                "and http(s)://HOST:PORT of an MLflow server"
+                f"--tracking-uri {self.shown}: allowed are sqlite:///FILE, the URI of another "
+                "database, and http(s)://HOST:PORT of an MLflow server"
             )
         self._database: Path | None = None
         self.uri = uri
         if scheme == "sqlite":
-            self._database = Path(uri.removeprefix("sqlite:///")).absolute()
+            self._database = Path(file).absolute()
             # Absolute, for the workers of a sweep do not run in this folder.
             self.uri = f"sqlite:///{self._database}"
 
@@ -102,8 +107,7 @@ class Tracker:
         """
         if self._database:
             self._database.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            client = MlflowClient(self.uri)
+        with self._opened() as client:
             found = client.get_experiment_by_name(experiment)
             if found is None:
                 identifier = client.create_experiment(experiment, self._artifacts(experiment))
@@ -111,8 +115,8 @@ class Tracker:
                 identifier = found.experiment_id
             else:
                 raise InputError(
-                    f"--tracking-uri {self.uri}: its experiment {experiment} was deleted; restore "
-                    "it there, or use another store"
+                    f"--tracking-uri {self.shown}: its experiment {experiment} was deleted; "
+                    "restore it there, or use another store"
                 )
             view = {
                 "selectedColumns": _VIEW_COLUMNS,
@@ -122,11 +126,7 @@ class Tracker:
             client.set_experiment_tag(
                 identifier, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view)
             )
-        except MlflowException as error:
-            raise InputError(
-                f"--tracking-uri {self.uri}: cannot be used: {str(error).splitlines()[0]}"
-            ) from error
-        return identifier
+        return str(identifier)
 
     def view(self, experiment_id: str) -> str:
         """Return the path, on the server's address, of the table of runs with our columns."""
@@ -139,18 +139,19 @@ class Tracker:
         """Return the content keys of the finished runs of an experiment."""
         if not self.exists:
             return set()
-        client = MlflowClient(self.uri)
-        found = client.get_experiment_by_name(experiment)
-        return {run.data.tags["mint.key"] for run in _finished(client, found)} if found else set()
+        with self._opened() as client:
+            found = client.get_experiment_by_name(experiment)
+            runs = _finished(client, found) if found else []
+        return {run.data.tags["mint.key"] for run in runs}
 
     def records(self) -> pd.DataFrame:
         """Return a row for every finished trial of every experiment."""
-        client = MlflowClient(self.uri)
-        rows = [
-            _row(run)
-            for experiment in client.search_experiments()
-            for run in _finished(client, experiment)
-        ]
+        with self._opened() as client:
+            rows = [
+                _row(run)
+                for experiment in client.search_experiments()
+                for run in _finished(client, experiment)
+            ]
         return sort_records(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
 
     def begin(self, config: TrialConfig, sweep: str, provenance: Provenance) -> str:
@@ -216,6 +217,16 @@ class Tracker:
             if details:
                 client.log_text(run.info.run_id, details, "failure.txt")
             client.set_terminated(run.info.run_id, status)
+
+    @contextmanager
+    def _opened(self) -> Iterator[MlflowClient]:
+        try:
+            yield MlflowClient(self.uri)
+        except (MlflowException, SQLAlchemyError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"--tracking-uri {self.shown}: cannot be used as a tracking store: {reason}"
+            ) from error
 
     def _artifacts(self, experiment: str) -> str | None:
         # A server decides for itself; beside a database the folder must be absolute, or each

@@ -98,12 +98,18 @@ SCORES_PLOT = "scores.png"
 _WEIGHTS_FILE = "weights.safetensors"
 
 
-def check_trial(config: TrialConfig, source: Source) -> None:
-    """Refuse a trial that the network or the data cannot serve.
+def check_network(config: TrialConfig) -> None:
+    """Refuse a trial that the network or the machine cannot serve; needs no data.
 
     Raises:
-        InputError: more groups than filters, or more samples than a class has.
+        InputError: more groups than filters, or more threads than cores.
     """
+    cores = os.cpu_count() or 1
+    if config.experiment.threads > cores:
+        raise InputError(
+            f"threads {config.experiment.threads} of {config.experiment.name}: this machine "
+            f"allows 1 to {cores}"
+        )
     network = _build(config)
     weights = dict(network.named_parameters())
     for pair in chosen_pairs(network, config.experiment.prune):
@@ -112,6 +118,28 @@ def check_trial(config: TrialConfig, source: Source) -> None:
             raise InputError(
                 f"--groups {config.groups}: {pair.parent} -> {pair.child} allows 1 to {filters}"
             )
+
+
+def check_data(config: TrialConfig, source: Source) -> None:
+    """Refuse a trial that the data cannot serve.
+
+    Raises:
+        InputError: a network of another shape, or more samples than a class has.
+    """
+    chosen = config.experiment
+    pixels, classes = source.train_images[0].size, int(source.train_labels.max()) + 1
+    widths = chosen.network.widths
+    if (widths[0], widths[-1]) != (pixels, classes):
+        raise InputError(
+            f"network.widths of {chosen.name}: must begin with {pixels} and end with {classes}, "
+            f"the pixels and classes of {chosen.data.name}, not {widths[0]} and {widths[-1]}"
+        )
+    images = len(source.train_labels)
+    if not classes <= chosen.data.validation_size <= images - classes:
+        raise InputError(
+            f"data.validation_size {chosen.data.validation_size} of {chosen.name}: must be from "
+            f"{classes} to {images - classes} of the {images} training images"
+        )
     available = smallest_class(
         source, validation_size=config.experiment.data.validation_size, seed=config.seed
     )

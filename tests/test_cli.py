@@ -61,6 +61,14 @@ def _exit_code(command: str) -> object:
         ("--data-dir nowhere --experiment mnist_mlp", "--data-dir nowhere: must be a folder"),
         ("--tracking-uri nothing://x", "--tracking-uri nothing://x: allowed are sqlite:///FILE"),
         ("--tracking-uri ./mlruns", "--tracking-uri ./mlruns: allowed are sqlite:///FILE"),
+        ("--tracking-uri sqlite://", "--tracking-uri sqlite://: allowed are sqlite:///FILE"),
+        ("--tracking-uri sqlite:///:memory:", "allowed are sqlite:///FILE"),
+        (
+            "--tracking-uri postgresql://me:secret@nowhere/x",
+            "--tracking-uri postgresql://***@nowhere",
+        ),
+        ("--gpus-per-trial 64", "--gpus-per-trial 64: this machine has"),
+        ("--seeds 99999999999999999999", "allowed are whole numbers from 0 to 2147483647"),
         ("--group-size 5", "unrecognized arguments: --group-size"),
     ],
 )
@@ -82,6 +90,32 @@ def test_file_where_a_folder_must_be(
     file.write_text("")
     assert _exit_code(arguments.replace("FILE", str(file))) == 2
     assert str(file) in capsys.readouterr().err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_store_and_records_that_are_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk = tmp_path / "junk.db"
+    junk.write_text("no database")
+    assert _exit_code(f"--tracking-uri sqlite:///{junk}") == 2
+    assert "cannot be used as a tracking store" in capsys.readouterr().err
+    assert main(["report", "--tracking-uri", f"sqlite:///{junk}"]) == 2
+    (tmp_path / "records.csv").write_text("junk")
+    assert _exit_code(f"--output {tmp_path}") == 2
+    assert f"--output {tmp_path}: {tmp_path / 'records.csv'}" in capsys.readouterr().err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_limits_that_differ_little_are_two_trials(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code("--upper-limits 0.8 0.80000001 1/3 --dry-run") == 0
+    names = capsys.readouterr().out.split()
+    assert {"g5-s50-u0.8-seed0", "g5-s50-u0.80000001-seed0"} <= set(names)
+
+
+def test_plan_is_shown_without_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code("--experiment mnist_mlp --dry-run") == 0
+    assert "mnist is not in data yet" in capsys.readouterr().out
     assert list(Path.cwd().iterdir()) == []
 
 

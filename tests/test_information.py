@@ -219,10 +219,12 @@ def test_dead_filters_and_groups_score_nothing() -> None:
     scores = gmi_scores(child, parent, 2, 3, bootstraps=8)
     for field in (scores.value, scores.z_score, scores.standard_error):
         assert np.isfinite(field).all()
-    assert np.abs(scores.value[0]).max() < 0.1
-    assert np.abs(scores.value[:, 0]).max() < 0.1
-    constant = conditional_gmi(np.ones((90, 2)), parent[:90, 3:], bootstraps=8)
-    assert abs(constant.value) < 0.1
+        assert not field[0].any()
+        assert not field[:, 0].any()
+        assert field[1, 1:].all()
+    for refined in (True, False):
+        constant = conditional_gmi(np.ones((90, 2)), parent[:90, 3:], refined=refined, bootstraps=8)
+        assert constant == Estimate(0, 0, 0, 0.5)
 
 
 def test_paper_and_unconditional_are_to_be_had() -> None:
@@ -302,7 +304,18 @@ GOOD = np.random.default_rng(0).normal(size=(12, 4))
         ((GOOD, GOOD, [0, 1, 0, -1], 2), {}, "child_groups: labels must be from 0 to 3"),
         ((GOOD, GOOD, 2, [0, 2, 0, 2]), {}, "parent_groups: no filter has the label 1"),
         ((GOOD, GOOD, 2, [0.5, 2, 0, 2]), {}, "parent_groups: must be a number, or a whole"),
-        ((GOOD, GOOD, 2, 2), {"bootstraps": 0}, "bootstraps: must be at least 1, not 0"),
+        (
+            (GOOD, GOOD, 2, 2),
+            {"bootstraps": 0},
+            "bootstraps: must be a whole number of at least 1, not 0",
+        ),
+        ((GOOD, GOOD, 2, 2), {"bootstraps": 1.5}, "bootstraps: must be a whole number"),
+        ((GOOD, GOOD, 2, 2), {"seed": -1}, "seed: must be a whole number of at least 0, not -1"),
+        ((GOOD, GOOD, None, 2), {}, "child_groups: must be a number, or a whole-numbered label"),
+        ((GOOD, GOOD, 2.0, 2), {}, "child_groups: must be a number, or a whole-numbered label"),
+        ((GOOD * 1j, GOOD, 2, 2), {}, "child: must be real numbers"),
+        (([["a"]], GOOD, 1, 1), {}, "child: must be a table of numbers"),
+        ((GOOD, GOOD, 2, 2), {"memory_limit": None}, "memory_limit: must be bytes, or such as"),
         ((GOOD, GOOD, 2, 2), {"memory_limit": "much"}, "memory_limit: must be bytes, or such as"),
         ((GOOD, GOOD, 2, 2), {"memory_limit": 1000}, "memory_limit"),
         ((GOOD, GOOD, 2, 2), {"device": "tpu"}, "device: must be cpu or cuda, not 'tpu'"),
@@ -326,13 +339,15 @@ def test_fewest_rows(rows: int, refined: bool) -> None:
         assert math.isfinite(estimate.standard_error)
 
 
-@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1e6, 1e15])
-def test_common_scale_does_not_matter(scale: float) -> None:
+@pytest.mark.parametrize("exponent", [-300, -126, -20, 20, 128, 300])
+def test_common_scale_does_not_matter(exponent: int) -> None:
     x, y, z = _pairs(0.8, 300, 2, seed=0)
-    for refined in (True, False):
-        plain = conditional_gmi(x, y, z, refined=refined)
-        scaled = conditional_gmi(scale * x, scale * y, scale * z, refined=refined)
-        assert scaled.value == pytest.approx(plain.value, abs=0.02)
+    scale = 2.0**exponent
+    for options in ({}, {"refined": False}, {"refined": False, "scaled": False}):
+        plain = conditional_gmi(x, y, z, **options)
+        scaled = conditional_gmi(scale * x, scale * y, scale * z, **options)
+        assert scaled.value == plain.value
+        assert scaled.z_score == plain.z_score
 
 
 def test_what_z_says_wholly_is_no_dependence() -> None:

@@ -149,10 +149,29 @@ def test_floats_come_back_to_the_last_bit(tmp_path: Path, records: pd.DataFrame)
 
 
 @pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("upper_limit", "foo", "upper_limit 'foo' is not allowed"),
+        ("experiment", "../../evil", "experiment '../../evil' is not allowed"),
+        ("accuracy", float("nan"), "a figure is nan or infinite"),
+        ("key", "same", "the key same stands there twice"),
+    ],
+)
+def test_record_that_cannot_be(
+    tmp_path: Path, records: pd.DataFrame, column: str, value: object, complaint: str
+) -> None:
+    path = tmp_path / "records.csv"
+    records[column] = value
+    path.write_bytes(records_bytes(records))
+    with pytest.raises(InputError, match=complaint):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("a,b\n1,2\n", "lacks the columns experiment"),
-        ("", "cannot be read"),
+        ("a,b\n1,2\n", "the columns experiment, .* are missing"),
+        ("", "is no file of records"),
         (",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS) + "\n", "invalid literal"),
     ],
 )

@@ -165,9 +165,3 @@ def test_failed_trial_is_recorded_and_the_others_go_on(tmp_path: Path, digits: S
     runs = _runs(tmp_path)
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
     assert not any("mint.failure" in run.data.tags for run in runs)
-
-
-def test_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
-    done = _sweep(tmp_path, AXES + " --gpus-per-trial 64")
-    assert done.returncode == 2
-    assert "--gpus-per-trial 64: this machine has" in done.stderr

@@ -12,7 +12,15 @@ from mint.config import EstimateConfig, TrialConfig
 from mint.data import Source
 from mint.errors import InputError, TrainingDivergedError
 from mint.masks import Masks
-from mint.trial import MASKS_FILE, SCORES_FILE, Probe, check_trial, load_result, run_trial
+from mint.trial import (
+    MASKS_FILE,
+    SCORES_FILE,
+    Probe,
+    check_data,
+    check_network,
+    load_result,
+    run_trial,
+)
 
 CPU = torch.device("cpu")
 
@@ -150,11 +158,26 @@ def test_other_data_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> Non
 
 
 def test_trials_the_network_or_data_cannot_serve(quick_trial: TrialConfig, digits: Source) -> None:
-    check_trial(quick_trial.model_copy(update={"groups": 300}), digits)
+    def changed(**update: object) -> TrialConfig:
+        experiment = quick_trial.experiment.model_copy(update=update)
+        return quick_trial.model_copy(update={"experiment": experiment})
+
+    check_network(quick_trial.model_copy(update={"groups": 300}))
+    check_data(quick_trial, digits)
     with pytest.raises(InputError, match=r"--groups 301: fc1 -> fc2 allows 1 to 300"):
-        check_trial(quick_trial.model_copy(update={"groups": 301}), digits)
+        check_network(quick_trial.model_copy(update={"groups": 301}))
+    with pytest.raises(InputError, match=r"threads 9999 of digits_mlp: this machine allows 1 to"):
+        check_network(changed(threads=9999))
     with pytest.raises(InputError, match=r"--samples-per-class 200: digits allows 1 to \d+"):
-        check_trial(quick_trial.model_copy(update={"samples_per_class": 200}), digits)
+        check_data(quick_trial.model_copy(update={"samples_per_class": 200}), digits)
+    for size in (9, 1437, 5000):
+        data = quick_trial.experiment.data.model_copy(update={"validation_size": size})
+        with pytest.raises(InputError, match=f"validation_size {size} .* must be from 10 to 1427"):
+            check_data(changed(data=data), digits)
+    for widths in ((63, 500, 300, 10), (64, 500, 300, 5)):
+        network = quick_trial.experiment.network.model_copy(update={"widths": widths})
+        with pytest.raises(InputError, match="must begin with 64 and end with 10"):
+            check_data(changed(network=network), digits)
 
 
 @pytest.mark.slow
