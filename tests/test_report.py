@@ -1,6 +1,7 @@
 """The report is a function of its records: same records, same bytes; every cell traceable."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -158,7 +159,7 @@ def test_floats_come_back_to_the_last_bit(tmp_path: Path, records: pd.DataFrame)
     ],
 )
 def test_record_that_cannot_be(
-    tmp_path: Path, records: pd.DataFrame, column: str, value: object, complaint: str
+    tmp_path: Path, records: pd.DataFrame, column: str, value: Any, complaint: str
 ) -> None:
     path = tmp_path / "records.csv"
     records[column] = value
