@@ -184,7 +184,6 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]) -> int:
     trials = _planned_trials(options, grids)
     _check_folder("--output", options.output)
-
     _kept_records(options.output)  # what cannot be added to is told before hours of work
 
     from mint.cache import Cache
@@ -228,12 +227,13 @@ def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[
             failed, reached = len(outcome.failed), len(outcome.done) + len(outcome.failed)
     _write_report(options.output, tracker)
     print(f"tables: {options.output / 'RESULTS.md'}")
-    print(
-        f"runs:   mlflow ui --backend-store-uri {tracker.uri}, then open "
-        f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
-        if not tracker.uri.startswith("http")
-        else f"runs:   {tracker.uri}{tracker.view(experiment_id)}"
-    )
+    if tracker.shown.startswith("http"):
+        print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
+    else:
+        print(
+            f"runs:   uv run mlflow ui --backend-store-uri {tracker.shown}, then open "
+            f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
+        )
     if reached < len(to_run):
         print(
             f"stopped with {len(to_run) - reached} trials to run; the same command carries on",
@@ -355,8 +355,8 @@ def _report(options: argparse.Namespace) -> int:
         tracker = Tracker(tracking_uri(options.tracking_uri))
         if not tracker.exists:
             raise InputError(
-                f"--tracking-uri {tracker.uri}: there is no such store; run a sweep first, or give "
-                "--records FILE"
+                f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
+                "give --records FILE"
             )
         _write_report(options.output, tracker)
     print(f"tables: {options.output / 'RESULTS.md'}")
