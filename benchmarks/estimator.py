@@ -229,23 +229,25 @@ def peak_memory() -> Iterator[list[int]]:
 
 def time_large(work: Workload) -> None:
     """Print time and peak memory of the largest trial of the record."""
-    child_groups = groups_of(work.child.shape[1], 250)
-    parent_groups = groups_of(work.parent.shape[1], 100)
+    child_groups = groups_of(work.child.shape[1], 100)
+    parent_groups = groups_of(work.parent.shape[1], 250)
     columns = 0
+    start = time.perf_counter()
 
-    def count(_done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal columns
         columns = total
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"  {done} of {total} columns, {time.perf_counter() - start:.0f} s", flush=True)
 
-    start = time.perf_counter()
     with peak_memory() as grown:
         count_blocks(
-            work.child, work.parent, child_groups, parent_groups, work.split(), on_column=count
+            work.child, work.parent, child_groups, parent_groups, work.split(), on_column=tell
         )
     seconds = time.perf_counter() - start
     print(
         f"250 x 100 groups, {len(work.child)} rows: {seconds:.0f} s, "
-        f"{1e3 * seconds / 25000:.2f} ms a block, {columns // 100} chunks of child groups, "
+        f"{1e3 * seconds / 25000:.2f} ms a block, {columns // 250} chunks of child groups, "
         f"{grown[0] / 2**20:.0f} MiB beside the activations"
     )
 
