@@ -61,19 +61,14 @@ class Outcome:
     failed: dict[TrialConfig, str]
 
 
-def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> list[TrialConfig]:
-    """Give the tracking store the trials that are finished on disk; return the others."""
+def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> None:
+    """Give the tracking store trials that are finished on disk."""
     tracker = Tracker(settings.tracking_uri)
     provenance = Provenance.of_this_code()
-    missing = []
     for config in trials:
         folder = settings.cache.folder("trials", config.key)
-        if folder.exists():
-            run_id = tracker.begin(config, settings.name, provenance)
-            tracker.finish(run_id, load_result(folder), folder)
-        else:
-            missing.append(config)
-    return missing
+        run_id = tracker.begin(config, settings.name, provenance)
+        tracker.finish(run_id, load_result(folder), folder)
 
 
 def run_sweep(
