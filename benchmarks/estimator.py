@@ -26,10 +26,11 @@ from scipy.spatial.distance import cdist
 from mint.activations import collect
 from mint.blocks import Split, count_blocks
 from mint.config import load_experiment
-from mint.data import balanced_rows, load_source, split_source
+from mint.data import balanced_rows, split_source
 from mint.matching import match
-from mint.networks import mlp
+from mint.networks import build_network, chosen_pairs, trace
 from mint.seeds import torch_seeded
+from mint.sources import load_source
 from mint.train import train
 
 try:
@@ -71,24 +72,23 @@ def groups_of(filters: int, count: int) -> Groups:
 def mnist_workloads(data_dir: Path, *, quick: bool, samples: list[int]) -> Iterator[Workload]:
     """Yield fc1 and fc2 of the MNIST network, at several numbers of samples a class."""
     experiment = load_experiment("mnist_mlp")
-    source = load_source("mnist", data_dir)
-    dataset = split_source(
-        source,
-        validation_size=experiment.data.validation_size,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    source = load_source(experiment.data, data_dir)
+    dataset = split_source(source, experiment.data, seed=0, device=torch.device("cpu"))
     with torch_seeded(0, "initial weights", torch.device("cpu")):
-        network = mlp(experiment.network.widths, experiment.network.dropout)
+        network = build_network(experiment.network)
     if quick:
         kind = "random weights"
     else:
         history = train(network, dataset, experiment.training.with_epochs(3), seed=0)
         kind = f"{history[-1].validation_accuracy:.1f}%"
+    traced = trace(network, torch.zeros(1, *dataset.image_shape))
+    (pair,) = chosen_pairs(traced, experiment)
     for samples_per_class in samples:
         rows = balanced_rows(dataset.train.labels, samples_per_class=samples_per_class, seed=0)
-        found = collect(network, dataset.train.inputs[torch.from_numpy(rows)], ["relu1", "relu2"])
-        child, parent = found["relu2"], found["relu1"]
+        batches = dataset.train.batches(1024, rows)
+        nodes = {pair.child_node: pair.child_filters, pair.parent_node: pair.parent_filters}
+        found = collect(traced, (inputs for inputs, _ in batches), nodes)
+        child, parent = found[pair.child_node], found[pair.parent_node]
         yield Workload(
             f"MNIST ({kind}), {samples_per_class} a class, 20 x 20 groups",
             child,

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from mint.cache import Cache
 from mint.config import TrialConfig, load_experiment
-from mint.data import load_source, split_source
 from mint.information import gmi_bootstraps, reliability
 from mint.plots import save
 from mint.records import write_whole
-from mint.trial import load_network, pair_activations, trained_baseline
+from mint.sources import load_source
+from mint.trial import Stages, reproducible
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 NAME = "reliability-mnist_mlp-g20-s250"
@@ -42,9 +42,10 @@ def main() -> int:
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
-    source = load_source("mnist", options.data_dir)
+    experiment = load_experiment("mnist_mlp")
+    source = load_source(experiment.data, options.data_dir)
     config = TrialConfig(
-        experiment=load_experiment("mnist_mlp"),
+        experiment=experiment,
         groups=20,
         samples_per_class=250,
         upper_limit=None,
@@ -52,11 +53,10 @@ def main() -> int:
         data_digest=source.digest,
     )
     cpu = torch.device("cpu")
-    size = config.experiment.data.validation_size
-    dataset = split_source(source, validation_size=size, seed=config.seed, device=cpu)
-    baseline = trained_baseline(config, dataset, Cache(options.cache_dir), cpu)
-    _, activations = pair_activations(config, load_network(config, baseline, cpu), dataset)
-    child, parent = activations["fc2.weight"]
+    with reproducible(experiment.threads, cpu):
+        stages = Stages(config, source, cache=Cache(options.cache_dir), device=cpu)
+        (pair,) = stages.pairs
+        child, parent = stages.activations[pair.child_node], stages.activations[pair.parent_node]
     rows = []
     for kind, conditional in (("conditional", True), ("unconditional", False)):
         start = time.perf_counter()

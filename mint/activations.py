@@ -1,41 +1,49 @@
 """Activations of several layers for the same rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+import torch.fx
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+
+from mint.networks.trace import Traced, evaluating
 
 
 def collect(
-    model: nn.Module, inputs: Tensor, outputs_of: Iterable[str], *, batch_size: int = 1024
+    traced: Traced, inputs: Iterable[Tensor], nodes: Mapping[str, int]
 ) -> dict[str, NDArray[np.float32]]:
-    """Run the model on the inputs and return what the named modules put out.
+    """Run a network on the inputs and return one number a row and filter: the mean over space.
 
     Args:
-        model: left in evaluation mode.
-        inputs: (n, ...), on the model's device.
-        outputs_of: names of modules whose output is (batch, filters).
-        batch_size: rows a forward pass.
+        traced: the network.
+        inputs: batches (n, ...) on the network's device.
+        nodes: for the name of every node of the graph that is wanted, its number of filters C;
+            its value is (n, C, ...), or (n, C * m) where C filters were flattened.
 
     Returns:
-        (n, filters) for every name, rows in the order of the inputs.
+        (total of n, C) for every name, rows in the order of the inputs.
     """
-    names = list(dict.fromkeys(outputs_of))
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: parts[name].append(output)
-        )
-        for name in names
-    ]
-    try:
-        model.eval()
-        with torch.inference_mode():
-            for batch in inputs.split(batch_size):
-                model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts[name]).float().cpu().numpy() for name in names}
+    reader = _Reader(traced.graph, nodes)
+    with evaluating(traced.graph), torch.inference_mode():
+        for batch in inputs:
+            reader.run(batch)
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in reader.parts.items()}
+
+
+class _Reader(torch.fx.Interpreter):
+    """Keeps the means of the wanted nodes, and no value longer than a node still reads it."""
+
+    def __init__(self, graph: torch.fx.GraphModule, filters: Mapping[str, int]) -> None:
+        super().__init__(graph, garbage_collect_values=True)
+        self._filters = filters
+        self.parts: dict[str, list[Tensor]] = {name: [] for name in filters}
+
+    def run_node(self, n: torch.fx.Node) -> object:
+        # At once: an operation in place may come next and change the value.
+        value = super().run_node(n)
+        if n.name in self._filters:
+            by_filter = value.reshape(len(value), self._filters[n.name], -1)
+            self.parts[n.name].append(by_filter.mean(2, dtype=torch.float32))
+        return value

@@ -18,6 +18,12 @@ class Cache:
         """Return where a stage of this key lives once it is finished."""
         return self.root / stage / key
 
+    def checkpoint(self, stage: str, key: str) -> Path:
+        """Return where a stage that is being made keeps its progress, for who takes it up again."""
+        folder = self.root / "progress"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{stage}-{key}.pt"
+
     def produce(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
         """Return the finished stage of this key, making it if nobody has.
 

@@ -1,36 +1,117 @@
-"""The command lines: mint, and what the scripts of sweeps/ share."""
+"""The command `mint`: one trial, whole or stage by stage; what it left; and the tables."""
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from mint.config import Grid, TrialConfig, experiment_names, load_experiment
+from mint.config import Experiment, TrialConfig, parse_limit, trial_defaults
 from mint.errors import InputError
+from mint.options import (
+    Parser,
+    add_experiment,
+    add_folders,
+    add_results,
+    cache_folder,
+    check_folder,
+    chosen_experiment,
+    data_folder,
+    duration,
+    guarded,
+    initial_weights,
+    kept_records,
+    natural,
+    positive,
+    rebuild_report,
+    show_runs,
+)
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
-    import pandas as pd
+    from mint.results import LayerScoring, Probe, TrialResult
+    from mint.train import Epoch
+    from mint.trial import Listener, Stages
 
-    from mint.tracking import Tracker
-    from mint.trial import TrialResult
-
-_LARGEST = 2**31 - 1
-EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+_STAGES = {
+    "run": (
+        "run one trial: train, estimate, prune, retrain",
+        "Run one trial, all stages, and add it to the tracking store and the tables. A stage that "
+        "is finished already is not run again; one that was stopped carries on.",
+    ),
+    "train": (
+        "train the baseline",
+        "Train the network before pruning: the first stage of a trial.",
+    ),
+    "estimate": (
+        "score the weight blocks of every layer",
+        "Estimate the scores of all weight blocks, layer by layer, and print what each took: the "
+        "second stage of a trial, after mint train.",
+    ),
+    "prune": (
+        "make the masks of a fraction",
+        "Rank the blocks of all layers together and make the masks that prune a fraction of the "
+        "counted weights: the third stage of a trial, after mint estimate.",
+    ),
+    "retrain": (
+        "retrain under the masks, and finish the trial",
+        "Retrain the pruned network, read its test accuracy, and add the trial to the tracking "
+        "store and the tables: the last stage of a trial, after mint prune.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `mint` and return its exit code."""
-    parser = _Parser(prog="mint", description="Mutual-information-based neuron trimming.")
+    parser = Parser(prog="mint", description="Mutual-information-based neuron trimming.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    handlers: dict[str, Callable[[argparse.Namespace], int]] = {}
+
+    for name, (summary, description) in _STAGES.items():
+        stage = commands.add_parser(name, help=summary, description=description)
+        _add_trial(stage)
+        if name in ("run", "retrain"):
+            add_results(stage)
+    handlers |= {
+        "run": _run,
+        "train": _train,
+        "estimate": _estimate,
+        "prune": _prune,
+        "retrain": _retrain,
+    }
+
+    layers = commands.add_parser(
+        "layers",
+        help="print the layer breakdown of a network or a finished trial",
+        description="Print every convolution and linear layer with the one before it, its "
+        "weights, and what is left of them. Pairs that are pruned are starred; of the others it "
+        "is said why not.",
+    )
+    which = layers.add_mutually_exclusive_group(required=True)
+    which.add_argument("--trial", type=Path, metavar="DIR", help="folder of a finished trial")
+    add_experiment(layers, alternatives=which)
+    add_folders(layers.add_argument_group("data"))
+    handlers["layers"] = _layers
+
+    export = commands.add_parser(
+        "export",
+        help="write the pruned network as a smaller plain PyTorch module",
+        description="Remove the filters that no kept connection reads or feeds, and write what is "
+        "left as PyTorch code that needs no mint, with its weights, its size and its latency "
+        "beside the dense network's.",
+    )
+    export.add_argument(
+        "--trial", type=Path, metavar="DIR", required=True, help="folder of a finished trial"
+    )
+    export.add_argument(
+        "--output", type=Path, metavar="DIR", required=True, help="new folder to write"
+    )
+    export.add_argument("--onnx", action="store_true", help="write network.onnx too")
+    add_folders(export.add_argument_group("data"))
+    handlers["export"] = _export
+
     report = commands.add_parser(
         "report",
         help="rebuild the results tables from the finished trials",
@@ -41,428 +122,337 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument(
         "--records", type=Path, metavar="FILE", help="a records.csv to make the report from"
     )
-    _add_places(report)
+    add_results(report)
+    handlers["report"] = _report
+
     options = parser.parse_args(arguments)
-    return _guarded(parser.prog, lambda: _report(options))
+    return guarded(f"mint {options.command}", lambda: handlers[options.command](options))
 
 
-def sweep_main(
-    question: str,
-    name: str,
-    grids: Mapping[str, Sequence[Grid]],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Run a sweep's command line and return its exit code.
-
-    Args:
-        question: what the sweep is for, in a sentence or two.
-        name: of the sweep.
-        grids: for every experiment, the blocks of trials that run where no option says otherwise;
-            the first experiment is the default.
-        arguments: of the command line.
-    """
-    parser = _sweep_parser(question, name, grids)
-    options = parser.parse_args(arguments)
-    return _guarded(parser.prog, lambda: _sweep(options, name, grids))
-
-
-def _sweep_parser(
-    question: str, name: str, grids: Mapping[str, Sequence[Grid]]
-) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{name}.py",
-        description=question,
-        epilog="The same command again runs only what is missing. Exit codes: 0 all trials are "
-        "finished, 1 some failed, 2 bad input, 130 stopped by Ctrl-C.",
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    add_experiment(parser)
+    trial = parser.add_argument_group("trial", "The default is the experiment's section trial.")
+    trial.add_argument(
+        "--groups", type=positive, metavar="N", help="groups of filters in each layer"
     )
-    default = next(iter(grids))
-    parser.add_argument(
-        "--experiment",
-        default=default,
-        metavar="NAME",
-        help=f"one of {', '.join(experiment_names())}, or a YAML file (default: {default})",
-    )
-    axes = parser.add_argument_group(
-        "axes", "Each replaces that axis of the experiment's own grid, which --dry-run shows."
-    )
-    axes.add_argument(
-        "--groups", type=_positive, nargs="+", metavar="N", help="groups of filters in each layer"
-    )
-    axes.add_argument(
+    trial.add_argument(
         "--samples-per-class",
-        type=_positive,
-        nargs="+",
+        type=positive,
         metavar="N",
         help="training images of every class that the scores are estimated from",
     )
-    axes.add_argument(
-        "--upper-limits",
-        nargs="+",
+    trial.add_argument(
+        "--upper-limit",
         metavar="LIMIT",
-        help="largest share of a layer's weights that may be pruned: none, 0 to 1, or g/N and "
-        "(g/N)^2 with g the groups",
+        help="largest share of a layer's weights that may be pruned: none, or 0 to 1",
     )
-    axes.add_argument(
+    trial.add_argument(
         "--bootstraps",
-        type=_positive,
-        nargs="+",
+        type=positive,
         metavar="N",
-        help="estimates that the scores are the mean of; with --reliability, the most of them",
-    )
-    axes.add_argument(
-        "--seeds", type=_natural, nargs="+", metavar="N", default=[0], help="(default: 0)"
-    )
-    trial = parser.add_argument_group("trial")
-    trial.add_argument(
-        "--epochs",
-        type=_positive,
-        metavar="N",
-        help="epochs of the baseline and of each retraining, the schedule stretched to fit "
+        help="estimates that the scores are the mean of; with --reliability, the most of them "
         "(default: the experiment's)",
     )
-    trial.add_argument(
-        "--max-drop",
-        type=_percent,
-        metavar="POINTS",
-        help="percentage points of validation accuracy that pruning may cost "
-        "(default: the experiment's)",
-    )
-    trial.add_argument(
-        "--reliability",
-        type=_correlation,
-        metavar="R",
-        help="make no more bootstraps once the scores are this reliable: the rank correlation, "
-        "0 to 1, to expect with scores of as many others (default: the experiment's)",
-    )
+    trial.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
     running = parser.add_argument_group("running")
     running.add_argument(
-        "--max-concurrent",
-        type=_positive,
-        metavar="N",
-        help="trials side by side (default: as many as there are cores for)",
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="(default: auto, a GPU where there is one)",
     )
-    running.add_argument(
-        "--gpus-per-trial",
-        type=_share,
-        default=0.0,
-        metavar="SHARE",
-        help="GPUs of one trial; 0.5 lets two share a card (default: 0, the CPU)",
-    )
-    running.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of the data sets (default: MINT_DATA_DIR, else ./data)",
-    )
-    running.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of baselines, scores and checkpoints (default: MINT_CACHE_DIR, else ./.mint)",
-    )
-    running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
-    _add_places(parser)
-    return parser
+    add_folders(running)
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
-    places = parser.add_argument_group("results")
-    places.add_argument(
-        "--output",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of RESULTS.md, records.csv and the plots (default: results)",
-    )
-    places.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
-    )
+@dataclass(frozen=True)
+class _Plan:
+    """One trial, checked, and its stages."""
+
+    config: TrialConfig
+    stages: "Stages"
+    listener: "Listener"
 
 
-def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]) -> int:
-    trials = _planned_trials(options, grids)
-    _check_folder("--output", options.output)
-    _kept_records(options.output)  # what cannot be added to is told before hours of work
-
-    from mint.cache import Cache
-    from mint.tracking import Tracker, tracking_uri
-
-    tracker = Tracker(tracking_uri(options.tracking_uri))
-    cache = Cache(options.cache_dir or Path(os.environ.get("MINT_CACHE_DIR") or ".mint"))
-    _check_folder("--cache-dir", cache.root)
-    experiment = trials[0].experiment
-    concurrent = options.max_concurrent or max(1, (os.cpu_count() or 1) // experiment.threads)
-    delivered = tracker.finished_keys(experiment.name)
-    missing = [trial for trial in trials if trial.key not in delivered]
-    to_run = [trial for trial in missing if not cache.folder("trials", trial.key).exists()]
-    print(
-        f"{name} of {experiment.name}: {len(trials)} trials, {len(trials) - len(to_run)} already "
-        f"finished, {len(to_run)} to run, {min(concurrent, max(1, len(to_run)))} at a time",
-        flush=True,
-    )
-    if options.dry_run:
-        waiting = set(to_run)
-        for trial in trials:
-            print(f"  {trial.name}{'' if trial in waiting else '  (finished)'}")
-        return 0
-
-    experiment_id = tracker.prepare(experiment.name)
-    failed = reached = 0
-    if missing:
-        from mint.sweep import SweepSettings, deliver, run_sweep
-
-        settings = SweepSettings(
-            name=name,
-            data_dir=_data_dir(options.data_dir).absolute(),
-            cache=cache,
-            tracking_uri=tracker.uri,
-            max_concurrent=concurrent,
-            gpus_per_trial=options.gpus_per_trial,
-        )
-        deliver([trial for trial in missing if trial not in set(to_run)], settings)
-        if to_run:
-            outcome = run_sweep(to_run, settings, on_trial=_Progress(len(to_run)))
-            failed, reached = len(outcome.failed), len(outcome.done) + len(outcome.failed)
-    _write_report(options.output, tracker)
-    print(f"tables: {options.output / 'RESULTS.md'}")
-    if tracker.shown.startswith("http"):
-        print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
-    else:
-        print(
-            f"runs:   uv run mlflow ui --backend-store-uri {tracker.shown}, then open "
-            f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
-        )
-    if reached < len(to_run):
-        print(
-            f"stopped with {len(to_run) - reached} trials to run; the same command carries on",
-            file=sys.stderr,
-        )
-        return EXIT_INTERRUPTED
-    if failed:
-        print(f"{failed} of {len(to_run)} trials failed", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
-
-
-def _planned_trials(
-    options: argparse.Namespace, grids: Mapping[str, Sequence[Grid]]
-) -> list[TrialConfig]:
-    experiment = load_experiment(options.experiment)
-    if options.epochs:
-        training = experiment.training.with_epochs(options.epochs)
-        experiment = experiment.model_copy(update={"training": training})
-    if options.max_drop is not None:
-        search = experiment.search.model_copy(update={"max_drop": options.max_drop})
-        experiment = experiment.model_copy(update={"search": search})
-    if options.reliability is not None:
-        estimate = experiment.estimate.model_copy(update={"reliability": options.reliability})
-        experiment = experiment.model_copy(update={"estimate": estimate})
-    axes = {
-        "groups": options.groups,
-        "samples_per_class": options.samples_per_class,
-        "upper_limits": options.upper_limits,
-    }
-    given = {axis: tuple(values) for axis, values in axes.items() if values}
-    if options.bootstraps:
-        given["bootstraps"] = tuple(options.bootstraps)
-    blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
-    if not blocks:
-        absent = [f"--{axis.replace('_', '-')}" for axis in axes if axis not in given]
-        if absent:
-            raise InputError(
-                f"--experiment {options.experiment}: this sweep has no grid of its own for it, so "
-                f"{', '.join(absent)} must be given"
-            )
-        blocks = [Grid.model_validate(given)]
-    points = [point for block in blocks for point in block.points()]
-    distinct = [point for i, point in enumerate(points) if point not in points[:i]]
-
-    from mint.data import is_absent, load_source
-    from mint.trial import check_data, check_network
-
-    data_dir = _data_dir(options.data_dir)
-    trials = [
-        TrialConfig(experiment=experiment, **point, seed=seed, data_digest="unknown")
-        for seed in dict.fromkeys(options.seeds)
-        for point in distinct
-    ]
-    for trial in trials:
-        check_network(trial)
-    _check_gpus(options.gpus_per_trial)
-    if options.dry_run and is_absent(experiment.data.name, data_dir):
-        print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
-        return trials
-    source = load_source(experiment.data.name, data_dir)
-    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
-    for trial in trials:
-        check_data(trial, source)
-    return trials
-
-
-def _check_gpus(share: float) -> None:
-    if share == 0:
-        return
+def _planned(options: argparse.Namespace) -> _Plan:
+    experiment = chosen_experiment(options)
+    defaults = trial_defaults(options.experiment, smoke=options.smoke)
+    for option in ("groups", "samples_per_class", "upper_limit"):
+        if getattr(options, option) is None:
+            if defaults is None:
+                raise InputError(
+                    f"--{option.replace('_', '-')}: must be given, for {options.experiment} has "
+                    "no section trial"
+                )
+            setattr(options, option, getattr(defaults, option))
+    limit = parse_limit(options.upper_limit, options.groups, option="--upper-limit")
+    init = initial_weights(options.init, experiment)
+    data_dir, cache_dir = data_folder(options.data_dir), cache_folder(options.cache_dir)
 
     import torch
 
-    cards = torch.cuda.device_count()
-    if share > cards or (share > 1 and share != int(share)):
-        raise InputError(
-            f"--gpus-per-trial {share:g}: this machine has {cards} GPUs; allowed are 0 for the "
-            "CPU, a share of a card up to 1, and whole numbers of cards"
-        )
+    from mint.cache import Cache
+    from mint.networks import source_digest
+    from mint.sources import load_source
+    from mint.trial import Listener, Stages, check_trials
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no GPU that torch can use; allowed: cpu")
+    cuda = torch.cuda.is_available() and options.device != "cpu"
+    config = TrialConfig(
+        experiment=experiment,
+        groups=options.groups,
+        samples_per_class=options.samples_per_class,
+        upper_limit=limit,
+        bootstraps=options.bootstraps,
+        seed=options.seed,
+        data_digest="unknown",
+        network_digest=source_digest(experiment.network),
+        init=init,
+    )
+    check_trials([config], None)
+    source = load_source(experiment.data, data_dir)
+    config = config.model_copy(update={"data_digest": source.digest})
+    check_trials([config], source)
+    progress = _Progress()
+    listener = Listener(epoch=progress.epoch, layer=progress.layer, probe=progress.probe)
+    stages = Stages(
+        config,
+        source,
+        cache=Cache(cache_dir),
+        device=torch.device("cuda" if cuda else "cpu"),
+        init=options.init,
+        listener=listener,
+    )
+    print(f"{experiment.name} {config.name} on {'a GPU' if cuda else 'the CPU'}", flush=True)
+    emulated = not (cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if emulated and "bfloat16" in (
+        experiment.training.precision,
+        experiment.retraining_settings.precision,
+    ):
+        print("note: this CPU only emulates bfloat16, slowly; precision: float32 is faster here")
+    return _Plan(config, stages, listener)
 
 
 class _Progress:
-    """Prints a line for every trial that ends."""
+    """Prints a line for everything that takes long."""
 
-    def __init__(self, trials: int) -> None:
-        self._trials = trials
-        self._start = time.monotonic()
-        self._ended = 0
+    def __init__(self) -> None:
+        self._spent = 0.0
 
-    def __call__(self, config: TrialConfig, result: "TrialResult | str", seconds: float) -> None:
-        self._ended += 1
-        elapsed = time.monotonic() - self._start
-        left = elapsed / self._ended * (self._trials - self._ended)
-        width = len(str(self._trials))
-        if isinstance(result, str):
-            what = f"FAILED: {result}"
-        else:
-            what = (
-                f"pruned {result.params_pruned:6.2f}%  accuracy {result.accuracy:.2f}%  "
-                f"(baseline {result.baseline_accuracy:.2f}%)"
-            )
+    def epoch(self, stage: str, epoch: "Epoch", epochs: int) -> None:
+        self._spent = epoch.seconds if epoch.epoch == 1 else self._spent + epoch.seconds
+        left = self._spent / epoch.epoch * (epochs - epoch.epoch)
         print(
-            f"[{self._ended:{width}}/{self._trials}] {config.name:<24} {what}  "
-            f"{_duration(seconds)}, about {_duration(left)} left",
+            f"{stage} epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  validation "
+            f"{epoch.validation_accuracy:.2f}%  {duration(epoch.seconds)}, "
+            f"about {duration(left)} left",
+            flush=True,
+        )
+
+    def layer(self, scoring: "LayerScoring") -> None:
+        reliable = "" if scoring.reliability is None else f"  reliability {scoring.reliability:.2f}"
+        print(
+            f"scores {scoring.parent} -> {scoring.child}: {scoring.blocks} blocks, "
+            f"{scoring.bootstraps} bootstraps, {scoring.seconds:.1f} s{reliable}",
+            flush=True,
+        )
+
+    def probe(self, probe: "Probe") -> None:
+        verdict = {True: "passed", False: "too much", None: "as asked"}[probe.passed]
+        print(
+            f"pruned {probe.params_pruned:.2f}%: validation "
+            f"{probe.retraining.validation_accuracy:.2f}%, {verdict}",
             flush=True,
         )
 
 
+def _train(options: argparse.Namespace) -> int:
+    plan = _planned(options)
+
+    from mint.results import Baseline
+    from mint.trial import reproducible
+
+    with reproducible(plan.config.experiment.threads, plan.stages.device):
+        folder = plan.stages.baseline
+    print(f"baseline: validation accuracy {Baseline.load(folder).validation_accuracy:.2f}%")
+    print(f"weights:  {folder}")
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    plan = _planned(options)
+
+    from mint.trial import reproducible
+
+    _need(plan.stages.has_baseline, "train")
+    start = time.monotonic()
+    with reproducible(plan.config.experiment.threads, plan.stages.device):
+        folders = plan.stages.all_scores
+    print(f"scores of {len(folders)} layers, {duration(time.monotonic() - start)}")
+    print(f"scores: {next(iter(folders.values())).parent}")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    plan = _planned(options)
+    if plan.config.experiment.search.fraction is None:
+        raise InputError(
+            f"--fraction: must be given, for {plan.config.experiment.name} searches how much to "
+            "prune; mint run does that"
+        )
+
+    from mint.layers import breakdown
+
+    _need(plan.stages.has_baseline, "train")
+    _need(plan.stages.has_scores, "estimate")
+    folder = plan.stages.pruned
+    masks = plan.stages.masks
+    print("\n".join(breakdown(plan.stages.counted_layers(masks))))
+    share = 100 * masks.pruned / plan.stages.counted
+    print(f"pruned: {masks.pruned} of {plan.stages.counted} counted weights, {share:.2f}%")
+    print(f"masks:  {folder}")
+    return 0
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    plan = _planned(options)
+    _need(plan.stages.has_baseline, "train")
+    _need(plan.stages.has_scores, "estimate")
+    if plan.config.experiment.search.fraction is not None:
+        _need(plan.stages.has_masks, "prune")
+    return _finish(plan, options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _finish(_planned(options), options)
+
+
+def _finish(plan: _Plan, options: argparse.Namespace) -> int:
+    check_folder("--output", options.output)
+    kept_records(options.output)  # what cannot be added to is told before hours of work
+
+    from mint.provenance import Provenance
+    from mint.records import write_whole
+    from mint.results import TrialResult
+    from mint.tracking import Tracker, tracking_uri
+    from mint.trial import run_trial
+    from mint.trial_page import page_name, trial_page
+
+    tracker = Tracker(tracking_uri(options.tracking_uri))
+    experiment_id = tracker.prepare(plan.config.experiment.name)
+    run_id = tracker.begin(plan.config, None, Provenance.of_this_code())
+    try:
+        folder = run_trial(plan.stages)
+        result = TrialResult.load(folder)
+        tracker.log_probes(run_id, result.probes)
+        tracker.finish(run_id, result, folder)
+    except KeyboardInterrupt:
+        tracker.close(plan.config, "KILLED", "stopped by Ctrl-C")
+        raise
+    except Exception as error:
+        tracker.close(plan.config, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    page = options.output / "trials" / page_name(plan.config)
+    write_whole(page, trial_page(result).encode())
+    print(
+        f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
+        f"baseline's {result.baseline_accuracy:.2f}%"
+    )
+    print(f"trial:  {folder}")
+    print(f"page:   {page}")
+    rebuild_report(options.output, tracker)
+    show_runs(tracker, experiment_id)
+    return 0
+
+
+def _need(done: bool, stage: str) -> None:
+    if not done:
+        raise InputError(
+            f"this trial has no result of mint {stage} yet; run it first, with the same options"
+        )
+
+
+def _layers(options: argparse.Namespace) -> int:
+    from mint.layers import breakdown, count_layers
+
+    if options.trial:
+        print("\n".join(breakdown(_finished(options.trial).layers)))
+        return 0
+    experiment = chosen_experiment(options)
+
+    from mint.networks import chosen_pairs
+    from mint.trial import untrained
+
+    traced = untrained(experiment, _shape(experiment, options))
+    print("\n".join(breakdown(count_layers(traced, chosen_pairs(traced, experiment)))))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    result = _finished(options.trial)
+    check_folder("--output", options.output)
+
+    import torch
+
+    from mint.export import export
+    from mint.masks import Masks
+    from mint.trial import MASKS_FILE, finished_network
+
+    experiment = result.config.experiment
+    masks = Masks.load(options.trial / MASKS_FILE)
+    network = finished_network(options.trial)
+    masks.check_fit(network)
+    shape = _shape(experiment, options)
+    print(export(network, masks, torch.zeros(1, *shape), options.output, onnx=options.onnx))
+    return 0
+
+
+def _shape(experiment: Experiment, options: argparse.Namespace) -> tuple[int, int, int]:
+    from mint.sources import load_source
+    from mint.trial import image_shape
+
+    known = image_shape(experiment.data, None)
+    if known is None:
+        source = load_source(experiment.data, data_folder(options.data_dir))
+        known = image_shape(experiment.data, source)
+    assert known is not None
+    return known
+
+
+def _finished(folder: Path) -> "TrialResult":
+    from pydantic import ValidationError
+
+    from mint.results import TrialResult
+
+    try:
+        return TrialResult.load(folder)
+    except (OSError, ValidationError):
+        raise InputError(
+            f"--trial {folder}: is no folder of a finished trial, such as mint run prints"
+        ) from None
+
+
 def _report(options: argparse.Namespace) -> int:
-    _check_folder("--output", options.output)
+    check_folder("--output", options.output)
     if options.records:
         from mint.records import read_records
         from mint.report import write_report
 
         write_report(options.output, read_records(options.records))
-    else:
-        from mint.tracking import Tracker, tracking_uri
+        print(f"tables: {options.output / 'RESULTS.md'}")
+        return 0
 
-        tracker = Tracker(tracking_uri(options.tracking_uri))
-        if not tracker.exists:
-            raise InputError(
-                f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
-                "give --records FILE"
-            )
-        _write_report(options.output, tracker)
-    print(f"tables: {options.output / 'RESULTS.md'}")
+    from mint.tracking import Tracker, tracking_uri
+
+    tracker = Tracker(tracking_uri(options.tracking_uri))
+    if not tracker.exists:
+        raise InputError(
+            f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
+            "give --records FILE"
+        )
+    rebuild_report(options.output, tracker)
     return 0
 
 
-def _write_report(output: Path, tracker: "Tracker") -> None:
-    from mint.records import merge_records
-    from mint.report import write_report
-
-    write_report(output, merge_records(_kept_records(output), tracker.records()))
-
-
-def _kept_records(output: Path) -> "pd.DataFrame":
-    from mint.records import COLUMNS, read_records, sort_records
-
-    path = output / "records.csv"
-    if path.exists():
-        return read_records(path, option=f"--output {output}:")
-
-    import pandas as pd
-
-    return sort_records(pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS))
-
-
-def _guarded(prog: str, command: Callable[[], int]) -> int:
-    try:
-        return command()
-    except InputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except KeyboardInterrupt:
-        print(f"{prog}: stopped; the same command carries on", file=sys.stderr)
-        return EXIT_INTERRUPTED
-
-
-def _data_dir(chosen: Path | None) -> Path:
-    named = chosen or (
-        Path(os.environ["MINT_DATA_DIR"]) if os.environ.get("MINT_DATA_DIR") else None
-    )
-    if named is None:
-        return Path("data")
-    if not named.is_dir():
-        origin = "--data-dir" if chosen else "MINT_DATA_DIR"
-        raise InputError(f"{origin} {named}: must be a folder that exists")
-    return named
-
-
-def _check_folder(option: str, folder: Path) -> None:
-    existing = folder
-    while not existing.exists():
-        existing = existing.absolute().parent
-    if not existing.is_dir():
-        raise InputError(f"{option} {folder}: {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"{option} {folder}: {existing} is not writable")
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if not least <= number <= _LARGEST:
-        raise argparse.ArgumentTypeError(
-            f"{text}: allowed are whole numbers from {least} to {_LARGEST}"
-        )
-    return number
-
-
-def _percent(text: str) -> float:
-    return _between(text, 0, 100)
-
-
-def _correlation(text: str) -> float:
-    number = _between(text, 0, 1)
-    if number in (0, 1):
-        raise argparse.ArgumentTypeError(f"{text}: allowed are numbers between 0 and 1")
-    return number
-
-
-def _share(text: str) -> float:
-    return _between(text, 0, 1024)
-
-
-def _between(text: str, least: float, most: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = least - 1
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{text}: allowed are numbers from {least} to {most}")
-    return number
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+if __name__ == "__main__":
+    sys.exit(main())

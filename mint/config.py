@@ -4,14 +4,14 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from mint.errors import InputError
 
@@ -21,6 +21,7 @@ METHOD_VERSION = 1
 
 EXPERIMENTS_FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -29,35 +30,81 @@ class _Frozen(BaseModel):
 
 
 class DataConfig(_Frozen):
-    """A data set and how many of its training images are held out for validation."""
+    """A data set, how many of its training images are held out, and how images are prepared.
 
-    name: Literal["digits", "mnist"]
+    Attributes:
+        name: digits, mnist, cifar10, parquet:FOLDER (Hugging Face's image schema) or
+            imagefolder:FOLDER (train/CLASS/*, and val/ or test/); FOLDER is looked for in the data
+            folder.
+        validation_size: training images held out, classes in proportion.
+        size: images are resized to this shorter side and cut to the square in their middle
+            (pixels); None for images that are all of one size.
+        crop: side of what the network sees (pixels); None for whole images. Evaluation takes the
+            middle.
+        channels: 3 gives grey images to a network that takes colours; None for as they are.
+        augmentation: of training images. crop_flip: shifted by up to an eighth of their side and
+            mirrored, as is usual for CIFAR. resized_crop_flip: a random part, of 8 to 100% of the
+            area and an aspect of 3/4 to 4/3, and mirrored, as is usual for ImageNet.
+    """
+
+    name: Annotated[str, Field(pattern=r"^(digits|mnist|cifar10|(parquet|imagefolder):.+)$")]
     validation_size: _PositiveInt
+    size: _PositiveInt | None = None
+    crop: _PositiveInt | None = None
+    channels: Literal[3] | None = None
+    augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = "none"
 
 
 class NetworkConfig(_Frozen):
-    """A multilayer perceptron: neurons of each layer, inputs and classes included."""
+    """A network by the function that builds it.
 
-    name: Literal["mlp"]
-    widths: Annotated[tuple[_PositiveInt, ...], Field(min_length=3)]
-    dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    Attributes:
+        name: mlp, vgg16, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any other function
+            that returns an nn.Module.
+        arguments: keyword arguments of the function.
+    """
+
+    name: Annotated[
+        str, Field(pattern=r"^(mlp|vgg16|resnet56|resnet50|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    ]
+    arguments: dict[str, JsonValue] = {}
 
 
 class TrainingConfig(_Frozen):
-    """SGD and its schedule; the baseline and every retraining use the same one."""
+    """SGD and its schedule.
 
-    epochs: _PositiveInt
+    Attributes:
+        epochs: 0 takes the initial weights as they are.
+        batch_size: images a step.
+        lr: at the start.
+        momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: of all parameters.
+        schedule: milestones: lr is multiplied by gamma after these epochs. cosine: it falls to 0
+            along half a cosine, step by step.
+        milestones: epochs, for the schedule of that name.
+        gamma: likewise.
+        label_smoothing: share of the target spread evenly over the classes.
+        precision: bfloat16 runs the passes under autocast; weights and sums stay float32.
+        channels_last: memory layout of images and filters.
+    """
+
+    epochs: Annotated[int, Field(ge=0, strict=True)]
     batch_size: _PositiveInt
     lr: Annotated[float, Field(gt=0, strict=True)]
     momentum: Annotated[float, Field(ge=0, lt=1, strict=True)]
     nesterov: Annotated[bool, Field(strict=True)]
     weight_decay: Annotated[float, Field(ge=0, strict=True)]
-    milestones: tuple[_PositiveInt, ...]
-    gamma: Annotated[float, Field(gt=0, le=1, strict=True)]
+    schedule: Literal["milestones", "cosine"] = "milestones"
+    milestones: tuple[_PositiveInt, ...] = ()
+    gamma: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: Annotated[bool, Field(strict=True)] = False
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the schedule stretched or shrunk to another number of epochs."""
-        milestones = tuple(max(1, round(m * epochs / self.epochs)) for m in self.milestones)
+        milestones = tuple(max(1, round(m * epochs / max(1, self.epochs))) for m in self.milestones)
         return self.model_copy(update={"epochs": epochs, "milestones": milestones})
 
 
@@ -74,10 +121,25 @@ class EstimateConfig(_Frozen):
 
 
 class SearchConfig(_Frozen):
-    """How far validation accuracy may drop (percentage points), and how many masks are tried."""
+    """How much is pruned: a fraction that is given, or the most that keeps the accuracy.
 
-    max_drop: Annotated[float, Field(ge=0, le=100, strict=True)]
-    probes: _PositiveInt
+    Attributes:
+        fraction: of the counted weights; None to search.
+        max_drop: how far validation accuracy may drop (percentage points), for a search.
+        probes: how many masks a search tries.
+    """
+
+    fraction: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    max_drop: Annotated[float, Field(ge=0, le=100, strict=True)] | None = None
+    probes: _PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        searched = self.max_drop is not None and self.probes is not None
+        given = (self.fraction, self.max_drop, self.probes).count(None)
+        if given != (1 if searched else 2) or (self.fraction is None) != searched:
+            raise ValueError("search: give either fraction, or max_drop and probes")
+        return self
 
 
 class Experiment(_Frozen):
@@ -86,7 +148,14 @@ class Experiment(_Frozen):
     Attributes:
         name: names the MLflow experiment and the section of the report.
         title: heading of the section.
-        prune: pairs of layer names, parent and child; the child's weights are what is counted.
+        training: of the baseline.
+        retraining: under masks; None for the same as the baseline's.
+        prune: pairs of layer names, parent and child, or all that tracing finds.
+        leave_out: pairs that are not pruned, though tracing finds them.
+        count: the weights that fractions are of: those of the pruned pairs, or of all
+            convolutions and linear layers.
+        limits: largest share of a layer's weights that may be pruned, by the layer's name; in
+            place of the trial's one limit.
         threads: of one trial. Sums depend on it, so it belongs to the configuration.
     """
 
@@ -95,33 +164,66 @@ class Experiment(_Frozen):
     data: DataConfig
     network: NetworkConfig
     training: TrainingConfig
-    prune: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)]
+    retraining: TrainingConfig | None = None
+    prune: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] | Literal["all"]
+    leave_out: tuple[tuple[str, str], ...] = ()
+    count: Literal["pruned", "all"] = "pruned"
+    limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     estimate: EstimateConfig
     search: SearchConfig
     threads: _PositiveInt = 1
 
+    @property
+    def retraining_settings(self) -> TrainingConfig:
+        return self.retraining or self.training
+
     @model_validator(mode="after")
-    def _pairs_are_layers(self) -> Self:
-        last = len(self.network.widths) - 1
-        allowed = [(f"fc{i}", f"fc{i + 1}") for i in range(1, last)]
-        for pair in self.prune:
-            if pair not in allowed:
-                raise ValueError(f"prune {list(pair)}: this network has {_listed(allowed)}")
-            if self.prune.count(pair) > 1:
-                raise ValueError(f"prune {list(pair)}: must be named once")
+    def _pairs_are_named_once(self) -> Self:
+        for key, pairs in (("prune", self.prune), ("leave_out", self.leave_out)):
+            if pairs == "all":
+                continue
+            for pair in pairs:
+                if pairs.count(pair) > 1:
+                    raise ValueError(f"{key} {list(pair)}: must be named once")
+        if self.prune != "all" and self.leave_out:
+            raise ValueError("leave_out: is for prune: all; leave the pairs out of prune instead")
         return self
+
+
+class TrialDefaults(_Frozen):
+    """What a single trial of an experiment takes where the command line does not say.
+
+    Attributes:
+        groups: of filters in each layer.
+        samples_per_class: images that scores are estimated from.
+        upper_limit: largest share of one layer's weights that may be pruned, or none.
+    """
+
+    groups: _PositiveInt
+    samples_per_class: _PositiveInt
+    upper_limit: str = "none"
+
+
+class InitialWeights(_Frozen):
+    """A file that the baseline's training starts from: its name, and a digest of its content."""
+
+    file: str
+    digest: str
 
 
 class TrialConfig(_Frozen):
     """One trial: what the sweep varies, on top of an experiment.
 
     Attributes:
-        groups: blocks of filters in each layer of a pair, contiguous.
+        groups: blocks of filters in each layer of a pair, contiguous; a layer with fewer filters
+            has a block for each.
         samples_per_class: training images of every class that the scores are estimated from.
         upper_limit: largest share of one layer's weights that may be pruned; None for no limit.
         bootstraps: in place of the experiment's; None for those.
         seed: of everything that is drawn: split, initialisation, batches, rows, bootstraps.
         data_digest: content of the data set, so that other data never answer for these.
+        network_digest: source of a network's function that is not mint's own.
+        init: weights that the baseline starts from; None for random ones.
     """
 
     experiment: Experiment
@@ -131,13 +233,17 @@ class TrialConfig(_Frozen):
     bootstraps: _PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)]
     data_digest: str
+    network_digest: str | None = None
+    init: InitialWeights | None = None
 
     @property
     def name(self) -> str:
-        """Such as g20-s250-u0.8-seed0, with -b8 before the seed where bootstraps are its own."""
+        """Such as g20-s250-u0.8-f0.5-b8-seed0; a fraction and bootstraps only where given."""
         limit = format_limit(self.upper_limit)
         own = "" if self.bootstraps is None else f"-b{self.bootstraps}"
-        return f"g{self.groups}-s{self.samples_per_class}-u{limit}{own}-seed{self.seed}"
+        fraction = self.experiment.search.fraction
+        given = "" if fraction is None else f"-f{format_limit(fraction)}"
+        return f"g{self.groups}-s{self.samples_per_class}-u{limit}{given}{own}-seed{self.seed}"
 
     @property
     def estimate(self) -> EstimateConfig:
@@ -148,16 +254,19 @@ class TrialConfig(_Frozen):
 
     @property
     def key(self) -> str:
-        content = self.model_dump(mode="json", exclude={"bootstraps": True})
-        content["experiment"]["estimate"] = self.estimate.model_dump()
+        content = _content(self, without={"bootstraps"})
+        content["experiment"]["estimate"] = _content(self.estimate)
+        content["init"] = self.init and self.init.digest
         return content_key("trial", content)
 
     @property
     def protocol(self) -> str:
         """Eight hex digits that trials share if they differ in the axes of a sweep only."""
-        estimate = self.estimate.model_dump(exclude={"bootstraps"})
-        experiment = self.experiment.model_dump() | {"estimate": estimate}
-        return content_key("protocol", experiment, self.data_digest)[:8]
+        axes = {"groups", "samples_per_class", "upper_limit", "bootstraps", "seed"}
+        content = _content(self, without=axes)
+        content["experiment"]["estimate"].pop("bootstraps")
+        content["init"] = self.init and self.init.digest
+        return content_key("protocol", content)[:8]
 
     @property
     def baseline_key(self) -> str:
@@ -165,28 +274,30 @@ class TrialConfig(_Frozen):
         return content_key(
             "baseline",
             self.data_digest,
-            chosen.data.model_dump(),
-            chosen.network.model_dump(),
-            chosen.training.model_dump(),
+            self.network_digest,
+            self.init and self.init.digest,
+            _content(chosen.data),
+            _content(chosen.network),
+            _content(chosen.training),
             chosen.threads,
             self.seed,
         )
 
-    @property
-    def scores_key(self) -> str:
-        chosen = self.experiment
+    def scores_key(self, weight: str) -> str:
+        """Key of the scores of one layer's blocks."""
         return content_key(
             "scores",
             self.baseline_key,
-            chosen.prune,
-            self.estimate.model_dump(),
+            weight,
+            _content(self.estimate),
             self.groups,
             self.samples_per_class,
         )
 
-    def probe_key(self, mask_digest: str) -> str:
+    def retrained_key(self, mask_digest: str) -> str:
         """Key of retraining under a mask: trials that come upon the same mask share it."""
-        return content_key("probe", self.baseline_key, mask_digest)
+        settings = _content(self.experiment.retraining_settings)
+        return content_key("retrained", self.baseline_key, settings, mask_digest)
 
 
 class Grid(_Frozen):
@@ -216,7 +327,7 @@ class Grid(_Frozen):
 _LIMIT_RULE = re.compile(r"g/(\d+)|\(g/(\d+)\)\^2")
 
 
-def parse_limit(text: str, groups: int) -> float | None:
+def parse_limit(text: str, groups: int, *, option: str = "--upper-limits") -> float | None:
     """Return the upper limit that a word of the command line stands for.
 
     Raises:
@@ -233,15 +344,15 @@ def parse_limit(text: str, groups: int) -> float | None:
         else:
             limit = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"--upper-limits {text}: {allowed}") from None
+        raise InputError(f"{option} {text}: {allowed}") from None
     if not 0 <= limit <= 1:
         at = f" at {groups} groups is {float(limit):g}" if rule else ""
-        raise InputError(f"--upper-limits {text}{at}: {allowed}")
+        raise InputError(f"{option} {text}{at}: {allowed}")
     return float(limit)
 
 
 def format_limit(limit: float | None) -> str:
-    """Return the word for an upper limit: none, or the number."""
+    """Return the word for an upper limit or a fraction: none, or the number."""
     return "none" if limit is None else repr(float(limit)).removesuffix(".0")
 
 
@@ -251,17 +362,54 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def _content(config: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
+    # Without what is at its default: an option that is added later, at a default that changes
+    # nothing, leaves every key as it was.
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=set(without))
+
+
 def experiment_names() -> list[str]:
     """Return the names of the experiments that come with the project."""
     return sorted(path.stem for path in EXPERIMENTS_FOLDER.glob("*.yaml"))
 
 
-def load_experiment(name: str) -> Experiment:
+def load_experiment(name: str, *, smoke: bool = False) -> Experiment:
     """Read an experiment by its name, or by the path of a YAML file.
+
+    Args:
+        name: or path.
+        smoke: lay the file's section of that name, the same experiment shrunk to run in under a
+            minute, over the rest.
 
     Raises:
         InputError: there is none, or a key or value in it is not allowed.
     """
+    path, content = _read_experiment(name, smoke)
+    content.pop("trial", None)
+    return validated(Experiment, content, str(path))
+
+
+def trial_defaults(name: str, *, smoke: bool = False) -> TrialDefaults | None:
+    """Read the section trial of an experiment; None where it has none. See load_experiment."""
+    path, content = _read_experiment(name, smoke)
+    if content.get("trial") is None:
+        return None
+    return validated(TrialDefaults, content["trial"], f"{path}: trial")
+
+
+def validated(model: type[_Model], content: Any, origin: str) -> _Model:
+    """Return the content as a model.
+
+    Raises:
+        InputError: a key or value is not allowed; names the origin of the content.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {describe(error, model)}") from None
+
+
+def _read_experiment(name: str, smoke: bool) -> tuple[Path, dict[str, Any]]:
     is_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else EXPERIMENTS_FOLDER / f"{name}.yaml"
     if not path.is_file() or (not is_path and name not in experiment_names()):
@@ -277,10 +425,22 @@ def load_experiment(name: str) -> Experiment:
         ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
-    try:
-        return Experiment.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, Experiment)}") from None
+    profile = content.pop("smoke", None)
+    if smoke:
+        if not isinstance(profile, dict):
+            raise InputError(f"--smoke: {path} has no section smoke")
+        content = _laid_over(content, profile)
+    return path, content
+
+
+def _laid_over(content: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
+    """Return the content with the profile's values in place, section by section."""
+    merged = dict(content)
+    for key, value in profile.items():
+        below = merged.get(key)
+        inside = isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = _laid_over(below, value) if below and inside else value
+    return merged
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
@@ -305,11 +465,6 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
+        inside = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        (model,) = (kind for kind in inside if issubclass(kind, BaseModel))
     return list(model.model_fields)
-
-
-def _listed(pairs: list[tuple[str, str]]) -> str:
-    return ", ".join(f"[{parent}, {child}]" for parent, child in pairs)

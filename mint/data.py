@@ -1,113 +1,160 @@
-"""Data sets as tensors on one device: train, validation and test, and class-balanced rows."""
+"""A data set on one device: train, validation and test in batches, and class-balanced rows."""
 
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mint.augment import DRAWS, centre, crop_flip, resized_crop_flip
+from mint.config import DataConfig
 from mint.errors import InputError
+from mint.images import Images, StoredImages
 from mint.seeds import stream
+from mint.sources import Source, stratified_rows
 
+# Means and variances of larger images are those of a sample, but for no fewer images than these.
+_MEASURED_VALUES = 2**28
+_MEASURED_IMAGES = 10000
 
-@dataclass(frozen=True)
-class Source:
-    """A data set as it is published, before a validation set is held out.
-
-    Attributes:
-        train_images: (n, ...) uint8.
-        train_labels: (n,) int64.
-        test_images: (m, ...) uint8.
-        test_labels: (m,) int64.
-    """
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
-
-    @property
-    def digest(self) -> str:
-        """Sixteen hex digits of the content: two folders with different images differ in it."""
-        content = hashlib.sha256()
-        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            content.update(str(part.shape).encode())
-            content.update(np.ascontiguousarray(part).data)
-        return content.hexdigest()[:16]
+_AUGMENTATIONS = {"crop_flip": crop_flip, "resized_crop_flip": resized_crop_flip}
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels on one device: inputs (n, ...) float32, labels (n,) int64."""
+    """One part of a data set, in batches on one device.
 
-    inputs: Tensor
+    Attributes:
+        labels: (n,) int64 on the device.
+        images: that the part's are among, stored on the device or taken from where they are.
+        rows: (n,) of the part's images.
+        mean: (C, 1, 1) of pixels, on the device.
+        deviation: (C, 1, 1), likewise.
+        side: (h, w) of inputs.
+        augmentation: of inputs that are to be augmented.
+    """
+
     labels: Tensor
+    images: Images
+    rows: NDArray[np.int64]
+    mean: Tensor
+    deviation: Tensor
+    side: tuple[int, int]
+    augmentation: str
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batches(
+        self,
+        batch_size: int,
+        rows: Tensor | NDArray[np.int64] | None = None,
+        augment: np.random.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs (b, C, h, w) float32, normalised, and labels (b,) int64.
+
+        Args:
+            batch_size: largest b.
+            rows: what to yield, in this order; None for all, as they come.
+            augment: draws what is done to every image; None for their middle as it is.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        device = self.labels.device
+        order = torch.arange(len(self)) if rows is None else torch.as_tensor(rows).cpu()
+        labels = self.labels[order.to(device)].split(batch_size)
+        function = _AUGMENTATIONS.get(self.augmentation)
+        draws = None
+        if augment is not None and function is not None:
+            # All at once: a copy to the device for every batch would make it wait.
+            drawn = augment.random((len(order), DRAWS), np.float32)
+            draws = torch.from_numpy(drawn).to(device).split(batch_size)
+        for index, pixels in enumerate(self._pixels(order, batch_size)):
+            inputs = pixels.to(torch.float32).sub_(self.mean).div_(self.deviation)
+            if draws is None or function is None:
+                inputs = centre(inputs, self.side)
+            else:
+                inputs = function(inputs, draws[index], self.side)
+            yield inputs, labels[index]
+
+    def _pixels(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """Yield (b, C, H, W) uint8 on the device."""
+        rows = torch.from_numpy(self.rows)[order]
+        if isinstance(self.images, StoredImages) and self.images.pixels.device == self.mean.device:
+            for some in rows.to(self.mean.device).split(batch_size):
+                yield self.images.pixels.index_select(0, some)
+        else:
+            yield from _ahead(
+                self.images, (some.numpy() for some in rows.split(batch_size)), self.mean.device
+            )
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts of a data set; the test part is for the last figure of a trial only."""
+    """The three parts of a data set; the test part is for the last figure of a trial only.
+
+    Attributes:
+        train: what is learnt.
+        validation: held out of the training images.
+        test: as published.
+        image_shape: (C, h, w) as the network sees them.
+        classes: number of them.
+    """
 
     train: Split
     validation: Split
     test: Split
+    image_shape: tuple[int, int, int]
+    classes: int
 
 
-def is_absent(name: str, data_dir: Path) -> bool:
-    """Tell whether reading a data set would have to download it first."""
-    return name == "mnist" and not any(file.exists() for file in _mnist_files(data_dir))
+def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
+    """Hold a stratified validation set out of the training images, and put on the device what fits.
 
-
-def load_source(name: str, data_dir: Path) -> Source:
-    """Read a data set, downloading it where it is absent and can be had.
+    Pixels are scaled to zero mean and unit variance, channel by channel, over the remaining
+    training images; of large images over a sample of 10000.
 
     Raises:
-        InputError: the data cannot be read or fetched.
+        InputError: the crop is larger than the images.
     """
-    return _SOURCES[name](data_dir)
-
-
-def split_source(
-    source: Source, *, validation_size: int, seed: int, device: torch.device
-) -> Dataset:
-    """Hold a stratified validation set out of the training images and put all on the device.
-
-    Pixels are scaled to zero mean and unit variance over the remaining training images.
-    """
-    train_rows, validation_rows = _split_rows(
-        source.train_labels, validation_size, stream(seed, "validation split")
+    _, channels, height, width = source.train.shape
+    if data.crop and data.crop > min(height, width):
+        raise InputError(
+            f"data.crop {data.crop}: allowed is 1 to {min(height, width)}, the side of the images"
+        )
+    side = (data.crop, data.crop) if data.crop else (height, width)
+    train_rows, validation_rows = stratified_rows(
+        source.train_labels, data.validation_size, stream(seed, "validation split")
     )
-    mean, deviation = _pixel_moments(source.train_images[train_rows])
+    moments = _pixel_moments(source.train, train_rows, stream(seed, "pixel moments"))
+    mean, deviation = (torch.from_numpy(moment).to(device)[:, None, None] for moment in moments)
 
-    def to_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
-        inputs = (torch.from_numpy(images).to(device, torch.float32) - mean) / deviation
-        return Split(inputs, torch.from_numpy(labels).to(device))
+    def split(images: Images, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Split:
+        on_device = torch.from_numpy(labels[rows]).to(device)
+        return Split(on_device, images, rows, mean, deviation, side, data.augmentation)
 
+    train, test = _on_device(source.train, device), _on_device(source.test, device)
     return Dataset(
-        train=to_split(source.train_images[train_rows], source.train_labels[train_rows]),
-        validation=to_split(
-            source.train_images[validation_rows], source.train_labels[validation_rows]
-        ),
-        test=to_split(source.test_images, source.test_labels),
+        train=split(train, source.train_labels, train_rows),
+        validation=split(train, source.train_labels, validation_rows),
+        test=split(test, source.test_labels, np.arange(len(source.test_labels))),
+        image_shape=(channels, *side),
+        classes=source.classes,
     )
 
 
 def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
     """Return how many training rows the rarest class has once validation is held out."""
-    train_rows, _ = _split_rows(
+    train_rows, _ = stratified_rows(
         source.train_labels, validation_size, stream(seed, "validation split")
     )
-    return int(np.bincount(source.train_labels[train_rows]).min())
+    return int(np.bincount(source.train_labels[train_rows], minlength=source.classes).min())
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:
@@ -133,92 +180,58 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
     return np.sort(np.concatenate(rows))
 
 
-def _split_rows(
-    labels: NDArray[np.int64], held_out: int, generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that stay and the rows held out, classes in proportion, both ascending."""
-    share = np.bincount(labels) * (held_out / len(labels))
-    counts = np.floor(share).astype(int)
-    counts[np.argsort(counts - share, kind="stable")[: held_out - counts.sum()]] += 1
-    out = np.zeros(len(labels), np.bool_)
-    for label, count in enumerate(counts):
-        out[generator.choice(np.flatnonzero(labels == label), count, replace=False)] = True
-    return np.flatnonzero(~out), np.flatnonzero(out)
+def _on_device(images: Images, device: torch.device) -> Images:
+    if not isinstance(images, StoredImages):
+        return images
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if images.pixels.nbytes > free // 4:
+            return images
+    return StoredImages(images.pixels.to(device))
 
 
-def _pixel_moments(images: NDArray[np.uint8]) -> tuple[float, float]:
+def _ahead(
+    images: Images, batches: Iterable[NDArray[np.int64]], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the images of batches on the device; the next ones are taken in the meantime."""
+
+    def take(rows: NDArray[np.int64]) -> Tensor:
+        pixels = images.take(rows)
+        return pixels.pin_memory() if device.type == "cuda" else pixels
+
+    waiting: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for rows in batches:
+                waiting.append(pool.submit(take, rows))
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield waiting.popleft().result().to(device, non_blocking=True)
+            while waiting:
+                yield waiting.popleft().result().to(device, non_blocking=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pixel_moments(
+    images: Images, rows: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (C,) means and standard deviations of pixels."""
+    _, channels, height, width = images.shape
+    measured = max(_MEASURED_IMAGES, _MEASURED_VALUES // (channels * height * width))
+    if measured < len(rows):
+        rows = generator.choice(rows, measured, replace=False)
     # From a histogram: exact, whatever the order or number of threads of the sum.
-    counts = np.bincount(images.ravel(), minlength=256)
+    counts = np.zeros((channels, 256), np.int64)
+    for some in np.array_split(rows, 1 + len(rows) // 1000):
+        pixels = images.take(some).numpy()
+        for channel in range(channels):
+            counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
+    moments = np.array([_moments(of_channel) for of_channel in counts], np.float32)
+    return moments[:, 0], moments[:, 1]
+
+
+def _moments(counts: NDArray[np.int64]) -> tuple[float, float]:
     values = np.arange(256)
     mean = float(counts @ values / counts.sum())
     variance = float(counts @ (values - mean) ** 2 / counts.sum())
-    return mean, variance**0.5
-
-
-def _digits(_: Path) -> Source:
-    """The 1797 handwritten digits that scikit-learn carries; 360 of them are the test set."""
-    from sklearn.datasets import load_digits  # takes seconds, and only this data set needs it
-
-    bunch = load_digits()
-    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-    train, test = _split_rows(labels, 360, np.random.default_rng(0))
-    return Source(images[train], labels[train], images[test], labels[test])
-
-
-def _mnist(data_dir: Path) -> Source:
-    from torchvision.datasets import MNIST  # takes seconds, and only this data set needs it
-
-    files = _mnist_files(data_dir)
-    if is_absent("mnist", data_dir):
-        _download_mnist(data_dir)
-    try:
-        parts = [MNIST(str(data_dir), train=train) for train in (True, False)]
-    except (RuntimeError, ValueError, AssertionError, OSError) as error:
-        missing = ", ".join(file.name for file in files if not file.exists())
-        detail = f"without {missing}" if missing else f"that cannot be read ({error})"
-        raise InputError(
-            f"data folder {data_dir}: holds an MNIST {detail}; remove {files[0].parent} "
-            "to have it downloaded again"
-        ) from error
-    (train, test) = parts
-    return Source(
-        train.data.numpy(),
-        train.targets.numpy().astype(np.int64),
-        test.data.numpy(),
-        test.targets.numpy().astype(np.int64),
-    )
-
-
-def _mnist_files(data_dir: Path) -> list[Path]:
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return [data_dir / "MNIST" / "raw" / f"{name}-ubyte" for name in names]
-
-
-def _download_mnist(data_dir: Path) -> None:
-    from torchvision.datasets import MNIST
-
-    # Into a folder of its own first: a broken download leaves the data folder as it was.
-    anchor = data_dir
-    while not anchor.exists():
-        anchor = anchor.parent
-    if not os.access(anchor, os.W_OK):
-        raise InputError(_no_mnist(data_dir, f"{anchor} is not writable"))
-    with tempfile.TemporaryDirectory(prefix=".mint-download-", dir=anchor) as partial:
-        try:
-            MNIST(partial, train=True, download=True)
-        except Exception as error:  # torchvision lets errors of many libraries through here
-            raise InputError(_no_mnist(data_dir, str(error).splitlines()[0])) from error
-        data_dir.mkdir(parents=True, exist_ok=True)
-        shutil.move(str(Path(partial) / "MNIST"), data_dir / "MNIST")
-
-
-def _no_mnist(data_dir: Path, reason: str) -> str:
-    return (
-        f"MNIST is not in the data folder {data_dir} and could not be downloaded ({reason}). "
-        "Three ways out: try again with a network; put the four files *-ubyte into MNIST/raw of a "
-        "folder and name it with --data-dir or MINT_DATA_DIR; or run --experiment digits_mlp, "
-        "whose data needs no download."
-    )
-
-
-_SOURCES: dict[str, Callable[[Path], Source]] = {"digits": _digits, "mnist": _mnist}
+    return mean, variance**0.5 or 1.0  # a channel that is the same everywhere is zero

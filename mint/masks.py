@@ -1,5 +1,6 @@
 """Masks: which weights are kept. Scores, a fraction and a limit go in, masks come out; all pure."""
 
+import difflib
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mint.errors import InputError
 
@@ -22,24 +23,38 @@ class BlockScores:
 
     Attributes:
         value: (child groups, parent groups); the lowest go first.
-        child_labels: (child filters,) the group of every row of the weight.
-        parent_labels: (parent filters,) the group of every column of the weight.
+        child_labels: (rows,) the group of every row of the weight: of every child filter.
+        parent_labels: (1, columns), or (rows, columns) for a grouped convolution, whose filters
+            read different ones: the group of the parent filter that each entry reads.
+        kernel: (...) the weight's further dimensions, such as 3 x 3; none for a linear layer.
     """
 
     value: NDArray[np.float64]
     child_labels: NDArray[np.int64]
     parent_labels: NDArray[np.int64]
+    kernel: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """(child groups, parent groups) numbers of weights in the blocks."""
-        rows = np.bincount(self.child_labels, minlength=self.value.shape[0])
-        columns = np.bincount(self.parent_labels, minlength=self.value.shape[1])
-        return np.outer(rows, columns)
+        """(child groups, parent groups) numbers of weights in the blocks; 0 where none is read."""
+        children, parents = self.value.shape
+        rows, columns = len(self.child_labels), self.parent_labels.shape[1]
+        block = np.broadcast_to(
+            self.child_labels[:, None] * parents + self.parent_labels, (rows, columns)
+        )
+        entries = np.bincount(block.ravel(), minlength=children * parents)
+        return entries.reshape(children, parents) * math.prod(self.kernel)
+
+    def expand(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the weight's mask, (rows, columns, *kernel), of its kept blocks."""
+        entries = kept[self.child_labels[:, None], self.parent_labels]
+        shape = (*entries.shape, *self.kernel)
+        spread = entries.reshape(*entries.shape, *(1 for _ in self.kernel))
+        return np.broadcast_to(spread, shape).copy()
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
-    """For a weight's name, which of its entries are kept; the weights named are those counted."""
+    """For a weight's name, which of its entries are kept; the weights named can be pruned."""
 
     def __init__(self, kept: Mapping[str, NDArray[np.bool_]]) -> None:
         for name, mask in kept.items():
@@ -57,7 +72,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return len(self._kept)
 
     @property
-    def counted(self) -> int:
+    def prunable(self) -> int:
         """How many weights the masks speak of."""
         return sum(mask.size for mask in self.values())
 
@@ -65,11 +80,6 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
     def pruned(self) -> int:
         """How many of them are held at zero."""
         return sum(int(mask.size - mask.sum()) for mask in self.values())
-
-    @property
-    def params_pruned(self) -> float:
-        """Pruned weights over counted weights, in percent."""
-        return 100 * self.pruned / self.counted
 
     @property
     def digest(self) -> str:
@@ -88,6 +98,24 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         safetensors.numpy.save_file(
             {name: mask.astype(np.uint8) for name, mask in self.items()}, path
         )
+
+    def check_fit(self, network: nn.Module) -> None:
+        """Refuse masks of another network.
+
+        Raises:
+            InputError: a name is none of the network's parameters, or a shape is another.
+        """
+        parameters = dict(network.named_parameters())
+        for name, mask in self.items():
+            if name not in parameters:
+                near = difflib.get_close_matches(name, parameters, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InputError(f"masks: the network has no weight {name}{hint}")
+            if mask.shape != tuple(parameters[name].shape):
+                raise InputError(
+                    f"masks: that of {name} is {_size(mask.shape)}, where the network's weight is "
+                    f"{_size(tuple(parameters[name].shape))}"
+                )
 
     @classmethod
     def load(cls, path: Path) -> "Masks":
@@ -115,74 +143,63 @@ class PruningOrder:
 
     Attributes:
         pruned: (steps + 1,) ascending numbers of weights that are gone after 0, 1, 2, ... blocks.
-        counted: number of weights in all layers together.
+        prunable: number of weights in all layers together.
     """
 
     def __init__(
         self,
         scores: Mapping[str, BlockScores],
         *,
-        upper_limit: float | None,
+        limits: Mapping[str, float | None],
         generator: np.random.Generator,
     ) -> None:
         """Rank the blocks.
 
         Args:
             scores: for the name of every weight.
-            upper_limit: largest share of one layer's weights that may go; None for no limit.
+            limits: likewise, the largest share of that weight that may go; None for no limit.
             generator: settles the order of equal scores; by position it would favour filters.
         """
         self._scores = dict(scores)
-        sizes = {name: layer.sizes for name, layer in scores.items()}
-        self.counted = int(sum(size.sum() for size in sizes.values()))
-        ranked = [
-            (float(layer.value[i, j]), name, i, j)
-            for name, layer in scores.items()
-            for i, j in np.ndindex(*layer.value.shape)
-        ]
-        ranked = [ranked[index] for index in generator.permutation(len(ranked))]
-        ranked.sort(key=lambda block: block[0])
+        self._names = list(scores)
+        sizes = [scores[name].sizes.ravel() for name in self._names]
+        self.prunable = int(sum(size.sum() for size in sizes))
+        layer = np.repeat(np.arange(len(sizes)), [size.size for size in sizes])
+        block = np.concatenate([np.arange(size.size) for size in sizes])
+        size = np.concatenate(sizes)
+        value = np.concatenate([scores[name].value.ravel() for name in self._names])
 
-        budget = {name: _share(upper_limit, int(size.sum())) for name, size in sizes.items()}
-        self._blocks: list[tuple[str, int, int]] = []
-        pruned = [0]
-        closed = set()
-        for _, name, i, j in ranked:
-            size = int(sizes[name][i, j])
-            if name in closed or size > budget[name]:
-                closed.add(name)
-                continue
-            budget[name] -= size
-            self._blocks.append((name, i, j))
-            pruned.append(pruned[-1] + size)
-        self.pruned = np.array(pruned)
+        ranked = generator.permutation(len(value))
+        ranked = ranked[np.argsort(value[ranked], kind="stable")]
+        taken = size[ranked] > 0
+        for index, name in enumerate(self._names):
+            own = layer[ranked] == index
+            budget = _share(limits[name], int(sizes[index].sum()))
+            taken[own] &= np.cumsum(size[ranked][own]) <= budget
+        ranked = ranked[taken]
+        self._layers, self._blocks = layer[ranked], block[ranked]
+        self.pruned = np.concatenate([[0], np.cumsum(size[ranked])])
 
     def masks(self, blocks: int) -> Masks:
         """Return the masks that prune the first so many blocks of the order."""
-        kept = {name: np.ones(layer.value.shape, np.bool_) for name, layer in self._scores.items()}
-        for name, i, j in self._blocks[:blocks]:
-            kept[name][i, j] = False
-        return Masks(
-            {
-                name: kept[name][np.ix_(layer.child_labels, layer.parent_labels)]
-                for name, layer in self._scores.items()
-            }
-        )
+        masks = {}
+        for index, name in enumerate(self._names):
+            scores = self._scores[name]
+            kept = np.ones(scores.value.size, np.bool_)
+            kept[self._blocks[:blocks][self._layers[:blocks] == index]] = False
+            masks[name] = scores.expand(kept.reshape(scores.value.shape))
+        return Masks(masks)
 
-
-def prune(
-    scores: Mapping[str, BlockScores],
-    fraction: float,
-    *,
-    upper_limit: float | None,
-    generator: np.random.Generator,
-) -> Masks:
-    """Prune the blocks of lowest score until the next would take more than this fraction."""
-    order = PruningOrder(scores, upper_limit=upper_limit, generator=generator)
-    allowed = _share(fraction, order.counted)
-    return order.masks(int(np.searchsorted(order.pruned, allowed, side="right")) - 1)
+    def blocks_within(self, fraction: float, counted: int) -> int:
+        """Return the most blocks that together are no more than a fraction of counted weights."""
+        allowed = _share(fraction, counted)
+        return int(np.searchsorted(self.pruned, allowed, side="right")) - 1
 
 
 def _share(fraction: float | None, weights: int) -> int:
     # Of the decimal number that was meant: in floating point 0.7 of 150000 is a weight short.
     return weights if fraction is None else math.floor(Fraction(repr(fraction)) * weights)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in shape)

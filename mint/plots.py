@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from mint.masks import BlockScores, Masks
 
@@ -15,28 +16,41 @@ if TYPE_CHECKING:  # takes a second, and a trial draws none of it
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
+_PANELS_A_ROW = 6
 _MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 
 def draw_scores(path: Path, scores: Mapping[str, BlockScores], masks: Masks, *, title: str) -> None:
     """Draw a heat map of every weight's block scores, with a cross on the pruned blocks."""
-    figure = Figure(figsize=(6.4 * len(scores), 5.6), layout="constrained")
+    columns = min(len(scores), _PANELS_A_ROW)
+    rows = -(-len(scores) // columns)
+    size = 6.4 if len(scores) == 1 else 3.6
+    figure = Figure(figsize=(size * columns, 0.88 * size * rows), layout="constrained")
     figure.suptitle(title)
-    panels = np.atleast_1d(figure.subplots(1, len(scores)))
-    for axes, (weight, layer) in zip(panels, scores.items(), strict=True):
-        image = axes.imshow(layer.value, cmap="cividis", interpolation="nearest")
-        first_row = np.searchsorted(layer.child_labels, range(layer.value.shape[0]))
-        first_column = np.searchsorted(layer.parent_labels, range(layer.value.shape[1]))
-        rows, columns = np.nonzero(~masks[weight][np.ix_(first_row, first_column)])
-        size = 60 * (20 / max(layer.value.shape)) ** 2
-        axes.scatter(columns, rows, size, marker="x", color="white", linewidths=0.8)
+    panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes, (weight, layer) in zip(panels, scores.items(), strict=False):
+        image = axes.imshow(layer.value, cmap="cividis", interpolation="nearest", aspect="auto")
+        pruned = _pruned_blocks(layer, masks[weight])
+        marks = 60 * (size / 6.4 * 20 / max(layer.value.shape)) ** 2
+        axes.scatter(*np.nonzero(pruned)[::-1], marks, marker="x", color="white", linewidths=0.8)
         axes.set(
-            title=f"{weight}: {len(rows)} of {layer.value.size} blocks pruned (x)",
+            title=f"{weight}: {pruned.sum()} of {layer.value.size} blocks pruned (x)",
             xlabel="parent group",
             ylabel="child group",
         )
+        axes.title.set_fontsize("medium" if len(scores) == 1 else "x-small")
         figure.colorbar(image, label="conditional GMI")
+    for axes in panels[len(scores) :]:
+        axes.set_axis_off()
     save(figure, path)
+
+
+def _pruned_blocks(layer: BlockScores, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    entries = mask.reshape(*mask.shape[:2], -1)[:, :, 0]
+    pruned = np.zeros(layer.value.shape, np.bool_)
+    labels = np.broadcast_arrays(layer.child_labels[:, None], layer.parent_labels)
+    pruned[labels[0][~entries], labels[1][~entries]] = True
+    return pruned
 
 
 def draw_tradeoff(

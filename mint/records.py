@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mint.config import TrialConfig, format_limit
+from mint.config import TrainingConfig, TrialConfig, format_limit
 from mint.errors import InputError
 
 # Percent for accuracies and params_pruned, percentage points for accuracy_drop.
@@ -66,15 +66,42 @@ def trial_columns(config: TrialConfig) -> dict[str, str | int]:
 def setting(config: TrialConfig) -> str:
     """Return the protocol as a sentence for the report."""
     chosen = config.experiment
-    training, search = chosen.training, chosen.search
+    search = chosen.search
     reliability = chosen.estimate.reliability
     stop = "" if reliability is None else f", or as many as reach a reliability of {reliability:g}"
+    if chosen.retraining is None:
+        training = f"Baseline and every retraining: {_schedule(chosen.training)}, last epoch."
+    else:
+        training = (
+            f"Baseline: {_schedule(chosen.training)}. Retraining: "
+            f"{_schedule(chosen.retraining)}, last epoch."
+        )
+    if search.fraction is None:
+        pruned = (
+            f"Search: the largest pruning, out of at most {search.probes} tried, whose accuracy "
+            f"on {chosen.data.validation_size} validation images is no more than "
+            f"{search.max_drop:g} percentage points below the baseline's."
+        )
+    else:
+        pruned = f"Pruned: {search.fraction:g} of the counted weights, chosen beforehand."
+    parts = [f"{chosen.title}."]
+    if ":" in chosen.data.name:
+        parts.append(f"Data: {chosen.data.name}.")
+    if config.init:
+        parts.append(f"The baseline starts from {config.init.file} ({config.init.digest}).")
+    limits = ", ".join(f"{name} {format_limit(limit)}" for name, limit in chosen.limits.items())
+    if limits:
+        parts.append(f"Limits of their own: {limits}.")
+    return " ".join([*parts, training, f"Scores: the mean of the bootstraps told{stop}.", pruned])
+
+
+def _schedule(training: TrainingConfig) -> str:
+    if training.epochs == 0:
+        return "no training"
+    cosine = ", cosine" if training.schedule == "cosine" else ""
     return (
-        f"{chosen.title}. Baseline and every retraining: {training.epochs} epochs, batch "
-        f"{training.batch_size}, learning rate {training.lr:g}, last epoch. Scores: the mean of "
-        f"the bootstraps told{stop}. Search: the largest pruning, out of at most {search.probes} "
-        f"tried, whose accuracy on {chosen.data.validation_size} validation images is no more "
-        f"than {search.max_drop:g} percentage points below the baseline's."
+        f"{training.epochs} epochs, batch {training.batch_size}, learning rate "
+        f"{training.lr:g}{cosine}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from mint.markdown import table
 from mint.plots import draw_tradeoff
 from mint.records import parse_records, records_bytes, write_whole
 
@@ -73,15 +74,17 @@ def _section(
     if quoted:
         shown: set[_Cell] = set()
         for title, rows in (
-            ("Group variations", quoted["groups"]),
-            ("Sample variations", quoted["samples"]),
+            ("Group variations", quoted.get("groups", [])),
+            ("Sample variations", quoted.get("samples", [])),
         ):
+            if not rows:
+                continue
             keys = [tuple(row[name] for name in _CELL) for row in rows]
             text += _table(title, keys, cells, rows)
             shown.update(keys)
         others = sorted(set(cells) - shown, key=_by_groups)
         if others:
-            text += _table("Others", others, cells)
+            text += _table("Others" if shown else "Trials", others, cells)
         text += ["", f"Published figures: {quoted['source']}."]
     else:
         text += _table("Group variations", sorted(cells, key=_by_groups), cells)
@@ -107,7 +110,7 @@ def _table(
             if quoted:
                 row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
             rows.append(row)
-    return ["", f"### {title}", "", *_markdown(header, rows)]
+    return ["", f"### {title}", "", *table(header, rows)]
 
 
 def _measured(cell: pd.DataFrame) -> list[str]:
@@ -117,17 +120,6 @@ def _measured(cell: pd.DataFrame) -> list[str]:
         _range(cell["bootstraps_drawn"]),
         "N/A" if cell["reliability"].isna().all() else _spread(cell["reliability"].dropna()),
     ]
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return [line(header), rule, *(line(row) for row in rows)]
 
 
 def _spread(values: "pd.Series[float]") -> str:

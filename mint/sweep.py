@@ -15,6 +15,8 @@ from typing import Any
 # build a second environment for its workers instead of using this one.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# A user's own network is imported from the folder where the sweep was started.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
 import ray
 import torch
@@ -25,8 +27,10 @@ from ray.tune.experiment import Trial
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.provenance import Provenance
+from mint.results import Probe, TrialResult
+from mint.sources import load_source
 from mint.tracking import Tracker
-from mint.trial import Probe, TrialResult, load_result, run_trial
+from mint.trial import Listener, Stages, run_trial
 
 # A trial that fails gets a line of ours and its traceback in its run, not pages of Ray's here.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -43,6 +47,7 @@ class SweepSettings:
         tracking_uri: of the MLflow store, already prepared.
         max_concurrent: trials that run side by side.
         gpus_per_trial: a share of a card, or 0 for the CPU.
+        init: file of the weights that baselines start from.
     """
 
     name: str
@@ -51,14 +56,15 @@ class SweepSettings:
     tracking_uri: str
     max_concurrent: int
     gpus_per_trial: float
+    init: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the trials: those not done and not failed were not reached."""
+    """Keys of the trials that are done, and of those that failed, with the reason."""
 
-    done: list[TrialConfig]
-    failed: dict[TrialConfig, str]
+    done: set[str]
+    failed: dict[str, str]
 
 
 def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> None:
@@ -68,7 +74,7 @@ def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> None:
     for config in trials:
         folder = settings.cache.folder("trials", config.key)
         run_id = tracker.begin(config, settings.name, provenance)
-        tracker.finish(run_id, load_result(folder), folder)
+        tracker.finish(run_id, TrialResult.load(folder), folder)
 
 
 def run_sweep(
@@ -117,9 +123,9 @@ def run_sweep(
     outcome = Outcome(watcher.done, watcher.failed)
     tracker = Tracker(settings.tracking_uri)
     for config in trials:
-        if config in outcome.failed:
-            tracker.close(config, "FAILED", outcome.failed[config])
-        elif config not in outcome.done:
+        if config.key in outcome.failed:
+            tracker.close(config, "FAILED", outcome.failed[config.key])
+        elif config.key not in outcome.done:
             tracker.close(config, "KILLED", "the sweep was stopped")
     return outcome
 
@@ -135,14 +141,16 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, provenance: Pr
         tracker.log_probes(run_id, probes)
 
     try:
-        folder = run_trial(
+        stages = Stages(
             config,
-            data_dir=settings.data_dir,
+            load_source(config.experiment.data, settings.data_dir),
             cache=settings.cache,
             device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
-            on_probe=on_probe,
+            init=settings.init,
+            listener=Listener(probe=on_probe),
         )
-        tracker.finish(run_id, load_result(folder), folder)
+        folder = run_trial(stages)
+        tracker.finish(run_id, TrialResult.load(folder), folder)
     except Exception as error:
         tracker.close(config, "FAILED", _reason(error), details=traceback.format_exc())
         raise
@@ -160,8 +168,8 @@ class _Watcher(Callback):
         self._cache = settings.cache
         self._on_trial = on_trial
         self._started: dict[str, float] = {}
-        self.done: list[TrialConfig] = []
-        self.failed: dict[TrialConfig, str] = {}
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -172,8 +180,8 @@ class _Watcher(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         config = _config_of(trial)
-        self.done.append(config)
-        result = load_result(self._cache.folder("trials", config.key))
+        self.done.add(config.key)
+        result = TrialResult.load(self._cache.folder("trials", config.key))
         self._on_trial(config, result, self._seconds(trial))
 
     def on_trial_error(
@@ -181,8 +189,8 @@ class _Watcher(Callback):
     ) -> None:
         config = _config_of(trial)
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
-        self.failed[config] = _reason(error)
-        self._on_trial(config, self.failed[config], self._seconds(trial))
+        self.failed[config.key] = _reason(error)
+        self._on_trial(config, self.failed[config.key], self._seconds(trial))
 
     def _seconds(self, trial: Trial) -> float:
         return time.monotonic() - self._started.get(str(trial), time.monotonic())

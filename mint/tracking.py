@@ -19,9 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config import TrialConfig
 from mint.errors import InputError
+from mint.estimate import SCORES_FILE
 from mint.provenance import Provenance
 from mint.records import COLUMNS, sort_records, trial_columns
-from mint.trial import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
+from mint.results import RESULT_FILE, Probe, TrialResult
+from mint.trial import MASKS_FILE, SCORES_PLOT
 
 # What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -42,6 +44,7 @@ _FINAL_METRICS = (
     "validation_accuracy",
     "baseline_validation_accuracy",
     "pruned_weights",
+    "prunable_weights",
     "counted_weights",
 )
 _VIEW = "mint"
@@ -154,16 +157,22 @@ class Tracker:
             ]
         return sort_records(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
 
-    def begin(self, config: TrialConfig, sweep: str, provenance: Provenance) -> str:
-        """Return the id of the trial's run, now RUNNING: the one it has already, or a new one."""
+    def begin(self, config: TrialConfig, sweep: str | None, provenance: Provenance) -> str:
+        """Return the id of the trial's run, now RUNNING: the one it has already, or a new one.
+
+        Args:
+            config: of the trial.
+            sweep: that it is part of; None for a trial by itself.
+            provenance: of the code.
+        """
         client = MlflowClient(self.uri)
         tags = {
             "mint.key": config.key,
-            "mint.sweep": sweep,
+            "mint.sweep": sweep or "",
             "mint.seed": str(config.seed),
             "mint.git_dirty": str(provenance.git_dirty).lower(),
             "mlflow.source.git.commit": provenance.git_commit,
-            "mlflow.source.name": f"sweeps/{sweep}.py",
+            "mlflow.source.name": f"sweeps/{sweep}.py" if sweep else "mint run",
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": f"{config.experiment.title}, trial {config.name}",
         }
@@ -194,6 +203,11 @@ class Tracker:
         finals["probes"] = {0: len(result.probes)}
         finals["estimate/seconds"] = {0: result.score_seconds}
         finals["estimate/bootstraps"] = {0: result.bootstraps}
+        for name, (dense, kept) in (
+            ("multiply_adds", result.multiply_adds),
+            ("state_bytes", result.state_bytes),
+        ):
+            finals |= {f"cost/{name}": {0: dense}, f"cost/pruned_{name}": {0: kept}}
         if result.reliability is not None:
             finals["estimate/reliability"] = {0: result.reliability}
         _log_series(client, run_id, _probe_series(result.probes) | finals)
@@ -236,12 +250,13 @@ class Tracker:
         return (self._database.parent / "mlartifacts" / experiment).as_uri()
 
 
-def _params(config: TrialConfig) -> dict[str, str | int | float]:
+def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
     chosen = config.experiment
     return {
         **{name: value for name, value in trial_columns(config).items() if name != "key"},
         "epochs": chosen.training.epochs,
         "max_drop": chosen.search.max_drop,
+        "fraction": chosen.search.fraction,
         "data_digest": config.data_digest,
     }
 
@@ -254,7 +269,8 @@ def _probe_series(probes: Sequence[Probe]) -> Series:
 
     add("probe/params_pruned", [probe.params_pruned for probe in probes])
     add("probe/validation_accuracy", [p.retraining.validation_accuracy for p in probes])
-    add("probe/passed", [float(probe.passed) for probe in probes])
+    if all(probe.passed is not None for probe in probes):
+        add("probe/passed", [float(bool(probe.passed)) for probe in probes])
     epochs = [epoch for probe in probes for epoch in probe.retraining.training]
     add("retrain/loss", [epoch.loss for epoch in epochs])
     add("retrain/validation_accuracy", [epoch.validation_accuracy for epoch in epochs])

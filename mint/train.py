@@ -1,26 +1,44 @@
 """The one training loop: it trains the baseline, and retrains under masks."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mint.config import TrainingConfig
 from mint.data import Dataset, Split
 from mint.errors import TrainingDivergedError
 from mint.seeds import stream, torch_seeded
 
+# Between two checkpoints: small networks then never stop to write one.
+CHECKPOINT_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind: mean training loss (nats) and validation accuracy (percent)."""
+    """What one epoch left behind.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the training batches (nats).
+        validation_accuracy: percent.
+        seconds: of training and validation.
+    """
 
     epoch: int
     loss: float
     validation_accuracy: float
+    seconds: float
 
 
 def train(
@@ -30,6 +48,8 @@ def train(
     *,
     seed: int,
     masks: Mapping[str, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train the model in place and return its history; the last epoch counts, none is chosen.
 
@@ -37,73 +57,201 @@ def train(
         model: on the data's device.
         dataset: its training part is learnt, its validation part watched.
         settings: SGD, its schedule and the number of epochs.
-        seed: of the batches' order and of dropout.
+        seed: of the batches' order, of augmentation and of dropout.
         masks: for a parameter's name, 1 where its weight is kept and 0 where it is held at zero.
+        checkpoint: file of this training alone that is written now and then; where it is there
+            already, the training carries on from it, to the same weights as if it had never been
+            stopped. It is the caller's to remove.
+        on_epoch: called after every epoch.
 
     Raises:
         TrainingDivergedError: the loss is no longer finite.
+        InputError: an image cannot be read.
     """
-    if masks:
-        _hold_at_zero(model, masks)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(
-        optimizer, list(settings.milestones), settings.gamma
-    )
-    device = dataset.train.inputs.device
-    order_of_rows = stream(seed, "batch order")
-    history = []
-    with torch_seeded(seed, "dropout", device):
-        for number in range(1, settings.epochs + 1):
-            order = torch.from_numpy(order_of_rows.permutation(len(dataset.train))).to(device)
-            loss = _epoch(model, dataset.train, order, settings.batch_size, optimizer)
-            schedule.step()
-            if not math.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"the training loss is {loss} in epoch {number} (lr {settings.lr})"
-                )
-            history.append(Epoch(number, loss, accuracy(model, dataset.validation)))
-    return history
+    with _held_at_zero(model, masks or {}), _laid_out(model, settings):
+        run = _Run(model, dataset, settings, seed)
+        device = dataset.train.labels.device
+        with torch_seeded(seed, "dropout", device):
+            if checkpoint and checkpoint.exists():
+                run.resume(checkpoint)
+            written = time.monotonic()
+            while len(run.history) < settings.epochs:
+                epoch = run.epoch()
+                if checkpoint and time.monotonic() - written >= CHECKPOINT_SECONDS:
+                    run.save(checkpoint)
+                    written = time.monotonic()
+                if on_epoch:
+                    on_epoch(epoch)
+    return run.history
 
 
-def accuracy(model: nn.Module, split: Split, *, batch_size: int = 4096) -> float:
-    """Return the top-1 accuracy in percent, with dropout and the like switched off."""
+def accuracy(model: nn.Module, split: Split, settings: TrainingConfig | None = None) -> float:
+    """Return the top-1 accuracy in percent, with dropout and the like switched off.
+
+    Args:
+        model: on the data's device.
+        split: to classify.
+        settings: whose precision and memory layout to use; None for float32 as it comes.
+    """
     model.eval()
     correct = 0
     with torch.inference_mode():
-        for inputs, labels in zip(
-            split.inputs.split(batch_size), split.labels.split(batch_size), strict=True
-        ):
-            correct += int((model(inputs).argmax(1) == labels).sum())
+        for inputs, labels in split.batches(_evaluation_batch(split)):
+            correct += int((_logits(model, inputs, settings).argmax(1) == labels).sum())
     return 100 * correct / len(split)
 
 
-def _epoch(
-    model: nn.Module, split: Split, order: Tensor, batch_size: int, optimizer: torch.optim.SGD
-) -> float:
-    model.train()
-    losses = []
-    for rows in order.split(batch_size):
-        loss = nn.functional.cross_entropy(model(split.inputs[rows]), split.labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return float(np.mean(torch.stack(losses).cpu().numpy()))
+class _Run:
+    """The state of a training between two epochs."""
+
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, settings: TrainingConfig, seed: int
+    ) -> None:
+        self._model = model
+        self._dataset = dataset
+        self._settings = settings
+        self._seed = seed
+        self._device = dataset.train.labels.device
+        self._optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
+        )
+        self._steps = math.ceil(len(dataset.train) / settings.batch_size)
+        self._schedule = self._chosen_schedule()
+        self._order_of_rows = stream(seed, "batch order")
+        self.history: list[Epoch] = []
+
+    def epoch(self) -> Epoch:
+        start = time.perf_counter()
+        number = len(self.history) + 1
+        loss = self._pass(number)
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the training loss is {loss} in epoch {number} (lr {self._settings.lr})"
+            )
+        validated = accuracy(self._model, self._dataset.validation, self._settings)
+        self.history.append(Epoch(number, loss, validated, time.perf_counter() - start))
+        return self.history[-1]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        partial = path.with_name(f".{path.name}.partial")
+        torch.save(
+            {
+                "of": self._identity,
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self._schedule.state_dict(),
+                "history": [asdict(epoch) for epoch in self.history],
+                "generators": self._generators(),
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Take over the state of a checkpoint, or warn that it is none of this training."""
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} is damaged")
+            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if found["of"] != self._identity:
+                raise ValueError("it is of another training")
+        except Exception as error:  # half a file makes torch raise errors of many kinds
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"{path}: training starts afresh ({detail})", stacklevel=3)
+            return
+        self._model.load_state_dict(found["model"])
+        self._optimizer.load_state_dict(found["optimizer"])
+        self._schedule.load_state_dict(found["schedule"])
+        self.history = [Epoch(**epoch) for epoch in found["history"]]
+        torch.set_rng_state(found["generators"]["cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(found["generators"]["cuda"], self._device)
+        for _ in self.history:
+            self._order_of_rows.permutation(len(self._dataset.train))
+
+    def _pass(self, number: int) -> float:
+        """Learn every training image once and return the mean loss."""
+        model, settings, split = self._model, self._settings, self._dataset.train
+        model.train()
+        order = torch.from_numpy(self._order_of_rows.permutation(len(split)))
+        augment = stream(self._seed, f"augmentation {number}")
+        losses = []
+        for inputs, labels in split.batches(settings.batch_size, order, augment):
+            loss = nn.functional.cross_entropy(
+                _logits(model, inputs, settings), labels, label_smoothing=settings.label_smoothing
+            )
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+            if settings.schedule == "cosine":
+                self._schedule.step()
+            losses.append(loss.detach())
+        if settings.schedule == "milestones":
+            self._schedule.step()
+        return float(np.mean(torch.stack(losses).cpu().numpy()))
+
+    def _chosen_schedule(self) -> LRScheduler:
+        settings = self._settings
+        if settings.schedule == "cosine":
+            return CosineAnnealingLR(self._optimizer, max(1, settings.epochs * self._steps))
+        return MultiStepLR(self._optimizer, list(settings.milestones), settings.gamma)
+
+    def _generators(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        return states
+
+    @property
+    def _identity(self) -> str:
+        """What a checkpoint must share with this training."""
+        shapes = {name: list(value.shape) for name, value in self._model.state_dict().items()}
+        return f"{self._settings!r} seed {self._seed} rows {len(self._dataset.train)} {shapes}"
 
 
-def _hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -> Tensor:
+    half = settings is not None and settings.precision == "bfloat16"
+    if settings is not None and settings.channels_last:
+        inputs = inputs.to(memory_format=torch.channels_last)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
+        logits: Tensor = model(inputs)
+    return logits.float()
+
+
+def _evaluation_batch(split: Split) -> int:
+    """Return how many images have four million values, from 128 to 4096."""
+    values = split.images.shape[1] * split.side[0] * split.side[1]
+    return min(4096, max(128, 2**22 // values))
+
+
+@contextmanager
+def _laid_out(model: nn.Module, settings: TrainingConfig) -> Iterator[None]:
+    """Lay the filters out as the settings want it, and as usual again at the end."""
+    if not settings.channels_last:
+        yield
+        return
+    model.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        model.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def _held_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     # A weight that starts at zero and whose gradient is zero stays there under SGD: momentum
     # and weight decay only multiply zeros. So one multiply a step holds the mask.
     parameters = dict(model.named_parameters())
+    hooks = []
     for name, mask in masks.items():
         parameter = parameters[name]
-        kept = mask.to(parameter.device, parameter.dtype)
+        kept = torch.empty_like(parameter, requires_grad=False).copy_(mask)
         with torch.no_grad():
             parameter.mul_(kept)
 
@@ -111,4 +259,9 @@ def _hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             assert updated.grad is not None
             updated.grad.mul_(kept)
 
-        parameter.register_post_accumulate_grad_hook(mask_gradient)
+        hooks.append(parameter.register_post_accumulate_grad_hook(mask_gradient))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

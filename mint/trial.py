@@ -1,438 +1,533 @@
 """One trial: baseline, activations, scores, masks, retraining. Knows neither Ray nor MLflow."""
 
-import math
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from mint.activations import collect
 from mint.cache import Cache
-from mint.config import EstimateConfig, TrialConfig
-from mint.data import Dataset, Source, balanced_rows, load_source, smallest_class, split_source
+from mint.config import DataConfig, Experiment, TrainingConfig, TrialConfig
+from mint.costs import costs
+from mint.data import Dataset, balanced_rows, smallest_class, split_source
 from mint.errors import InputError
-from mint.information import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
+from mint.estimate import SCORES_FILE, estimate_layer, load_scores
+from mint.layers import count_layers
 from mint.masks import BlockScores, Masks, PruningOrder
-from mint.networks import chosen_pairs, mlp
+from mint.networks import (
+    PUBLISHED_NAMES,
+    LayerPair,
+    Traced,
+    build_network,
+    chosen_pairs,
+    load_weights,
+    trace,
+)
 from mint.plots import draw_scores
+from mint.results import Baseline, LayerCount, LayerScoring, Probe, Retraining, TrialResult
 from mint.search import largest_passing
 from mint.seeds import stream, torch_seeded
+from mint.sources import KNOWN_SHAPES, Source
 from mint.train import Epoch, accuracy, train
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Baseline(_Record):
-    """The trained network before pruning; accuracy in percent on the validation images."""
-
-    validation_accuracy: float
-    training: tuple[Epoch, ...]
-    seconds: float
+_ROWS_AT_ONCE = 1024
+MASKS_FILE = "masks.safetensors"
+SCORES_PLOT = "scores.png"
+WEIGHTS_FILE = "weights.safetensors"
 
 
-class Retraining(_Record):
-    """One network retrained under a mask; accuracy in percent on the validation images."""
-
-    pruned_weights: int
-    counted_weights: int
-    validation_accuracy: float
-    training: tuple[Epoch, ...]
-    seconds: float
+def _unheard(*_: object) -> None:
+    """Stands in where nobody listens."""
 
 
-class Probe(_Record):
-    """One step of the search: a mask that was tried, and whether the accuracy held."""
-
-    params_pruned: float
-    passed: bool
-    retraining: Retraining
-
-
-class TrialResult(_Record):
-    """The record of a finished trial; params and accuracies in percent.
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of a trial's progress.
 
     Attributes:
-        accuracy: of the pruned network on the test images, read once, after the search.
-        accuracy_drop: baseline_accuracy - accuracy, in percentage points.
-        probes: in the order they were tried.
-        score_seconds: what the scores took when they were estimated.
-        bootstraps: how many the scores are the mean of.
-        reliability: of the scores, the lowest of all pairs; None where there is none, as for one
-            bootstrap.
-        device: such as cpu, or the name of the card.
+        epoch: after every epoch, with the stage (baseline or retraining), the epoch, and of how
+            many.
+        layer: after the scores of every layer, or when they were found finished.
+        probe: after every mask that was tried.
     """
 
-    config: TrialConfig
-    params_pruned: float
-    pruned_weights: int
-    counted_weights: int
-    accuracy: float
-    baseline_accuracy: float
-    accuracy_drop: float
-    validation_accuracy: float
-    baseline_validation_accuracy: float
-    probes: tuple[Probe, ...]
-    score_seconds: float
-    bootstraps: int
-    reliability: float | None
-    device: str
+    epoch: Callable[[str, Epoch, int], None] = _unheard
+    layer: Callable[[LayerScoring], None] = _unheard
+    probe: Callable[[Probe], None] = _unheard
 
 
-RESULT_FILE = "result.json"
-MASKS_FILE = "masks.safetensors"
-SCORES_FILE = "scores.npz"
-SCORES_PLOT = "scores.png"
-_WEIGHTS_FILE = "weights.safetensors"
+def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int] | None:
+    """Return (channels, height, width) as the network sees images; None where only data can tell.
+
+    Args:
+        data: how images are prepared.
+        source: the data set, where it is at hand.
+    """
+    known = source.train.shape[1:] if source else KNOWN_SHAPES.get(data.name)
+    side = data.crop or data.size
+    if known is None and side is None:
+        return None
+    channels, height, width = known or (3, 0, 0)
+    return (data.channels or channels, side or height, side or width)
 
 
-def check_network(config: TrialConfig) -> None:
-    """Refuse a trial that the network or the machine cannot serve; needs no data.
+def untrained(experiment: Experiment, shape: tuple[int, int, int]) -> Traced:
+    """Return the layers and pairs of an experiment's network for images of a shape."""
+    return trace(build_network(experiment.network), torch.zeros(1, *shape))
+
+
+def check_trials(trials: Sequence[TrialConfig], source: Source | None) -> None:
+    """Refuse trials of one experiment that the machine, the network or the data cannot serve.
+
+    Args:
+        trials: of the same experiment.
+        source: the data set; None where it is not at hand yet, to check what needs none.
 
     Raises:
-        InputError: more groups than filters, or more threads than cores.
+        InputError: more threads than cores, arguments or images that the network does not take,
+            pairs that it has not, more groups than filters, more images than there are.
     """
+    experiment = trials[0].experiment
     cores = os.cpu_count() or 1
-    if config.experiment.threads > cores:
+    if experiment.threads > cores:
         raise InputError(
-            f"threads {config.experiment.threads} of {config.experiment.name}: this machine "
-            f"allows 1 to {cores}"
+            f"threads {experiment.threads} of {experiment.name}: this machine allows 1 to {cores}"
         )
-    network = _build(config)
-    weights = dict(network.named_parameters())
-    for pair in chosen_pairs(network, config.experiment.prune):
-        filters = min(weights[f"{pair.child}.weight"].shape[:2])
-        if config.groups > filters:
+    shape = image_shape(experiment.data, source)
+    if shape:
+        _check_network(trials, untrained(experiment, shape))
+    if source is None:
+        return
+    images, classes = len(source.train_labels), source.classes
+    if not classes <= experiment.data.validation_size <= images - classes:
+        raise InputError(
+            f"data.validation_size {experiment.data.validation_size} of {experiment.name}: must "
+            f"be from {classes} to {images - classes} of the {images} training images"
+        )
+    assert shape is not None
+    with torch.inference_mode():
+        outputs = build_network(experiment.network).eval()(torch.zeros(1, *shape))
+    if outputs.shape != (1, classes):
+        raise InputError(
+            f"network {experiment.network.name} of {experiment.name}: puts out "
+            f"{tuple(outputs.shape)[1:]} for an image, where the {classes} classes of "
+            f"{experiment.data.name} need ({classes},)"
+        )
+    for config in trials:
+        available = smallest_class(
+            source, validation_size=experiment.data.validation_size, seed=config.seed
+        )
+        if config.samples_per_class > available:
             raise InputError(
-                f"--groups {config.groups}: {pair.parent} -> {pair.child} allows 1 to {filters}"
+                f"--samples-per-class {config.samples_per_class}: {experiment.data.name} "
+                f"allows 1 to {available}, the training images of its rarest class"
             )
 
 
-def check_data(config: TrialConfig, source: Source) -> None:
-    """Refuse a trial that the data cannot serve.
-
-    Raises:
-        InputError: a network of another shape, or more samples than a class has.
-    """
-    chosen = config.experiment
-    pixels, classes = source.train_images[0].size, int(source.train_labels.max()) + 1
-    widths = chosen.network.widths
-    if (widths[0], widths[-1]) != (pixels, classes):
-        raise InputError(
-            f"network.widths of {chosen.name}: must begin with {pixels} and end with {classes}, "
-            f"the pixels and classes of {chosen.data.name}, not {widths[0]} and {widths[-1]}"
-        )
-    images = len(source.train_labels)
-    if not classes <= chosen.data.validation_size <= images - classes:
-        raise InputError(
-            f"data.validation_size {chosen.data.validation_size} of {chosen.name}: must be from "
-            f"{classes} to {images - classes} of the {images} training images"
-        )
-    available = smallest_class(
-        source, validation_size=config.experiment.data.validation_size, seed=config.seed
-    )
-    if config.samples_per_class > available:
-        raise InputError(
-            f"--samples-per-class {config.samples_per_class}: {config.experiment.data.name} "
-            f"allows 1 to {available}, the training images of its rarest class"
-        )
+def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
+    experiment = trials[0].experiment
+    pairs = chosen_pairs(traced, experiment)
+    children = [pair.child for pair in pairs]
+    for name in experiment.limits:
+        if name not in children:
+            raise InputError(
+                f"limits: {name} is no layer that {experiment.name} prunes; those are "
+                f"{', '.join(children)}"
+            )
+    widest = max(pairs, key=lambda pair: min(pair.parent_filters, pair.child_filters))
+    most = min(widest.parent_filters, widest.child_filters)
+    for config in trials:
+        if config.groups > most:
+            raise InputError(
+                f"--groups {config.groups}: {widest.parent} -> {widest.child} of "
+                f"{experiment.name} allows 1 to {most}"
+            )
 
 
-def run_trial(
-    config: TrialConfig,
-    *,
-    data_dir: Path,
-    cache: Cache,
-    device: torch.device,
-    on_probe: Callable[[Probe], None] | None = None,
-) -> Path:
+def run_trial(stages: "Stages") -> Path:
     """Run a trial, or find it finished, and return its folder.
 
-    The folder holds the result, the masks, the scores and a picture of them. The baseline, the
-    scores and every retraining are kept in the cache on the way, so a trial that was stopped
-    carries on where it was, and trials that need the same one share it.
-
-    Args:
-        config: of the trial.
-        data_dir: where the data set is, or is downloaded to.
-        cache: of finished stages.
-        device: to train on.
-        on_probe: called after every probe.
+    The folder holds the result, the masks, the weights, the scores and a picture of them. The
+    baseline, the scores of every layer and every retraining are kept in the cache on the way, so
+    a trial that was stopped carries on where it was, and trials that need the same one share it.
 
     Raises:
-        InputError: the data cannot be had, or are not those of the configuration.
+        InputError: the weights to start from do not fit the network.
         TrainingDivergedError: a training loss is no longer finite.
     """
 
     def make(folder: Path) -> None:
-        with _reproducible(config.experiment.threads, device):
-            _make_trial(folder, config, data_dir, cache, device, on_probe)
+        with reproducible(stages.experiment.threads, stages.device):
+            stages.finish(folder)
 
-    return cache.produce("trials", config.key, make)
-
-
-def load_result(folder: Path) -> TrialResult:
-    """Read the result of a finished trial."""
-    return TrialResult.model_validate_json((folder / RESULT_FILE).read_bytes())
+    return stages.cache.produce("trials", stages.config.key, make)
 
 
-def _make_trial(
-    folder: Path,
-    config: TrialConfig,
-    data_dir: Path,
-    cache: Cache,
-    device: torch.device,
-    on_probe: Callable[[Probe], None] | None,
-) -> None:
-    experiment = config.experiment
-    source = load_source(experiment.data.name, data_dir)
-    if source.digest != config.data_digest:
-        raise InputError(f"data folder {data_dir}: its content is not what this sweep began with")
-    dataset = split_source(
-        source, validation_size=experiment.data.validation_size, seed=config.seed, device=device
-    )
-    baseline_folder = trained_baseline(config, dataset, cache, device)
-    baseline = Baseline.model_validate_json((baseline_folder / RESULT_FILE).read_bytes())
-    scores_folder = _estimated_scores(config, dataset, baseline_folder, cache, device)
-    scores, estimation = _load_scores(scores_folder)
-    order = PruningOrder(
-        scores,
-        upper_limit=config.upper_limit,
-        generator=stream(config.seed, "order of equal scores"),
-    )
-
-    probes: list[Probe] = []
-
-    def passes(blocks: int) -> bool:
-        masks = order.masks(blocks)
-        retrained = _retrained(config, dataset, masks, baseline_folder, cache, device)
-        retraining = Retraining.model_validate_json((retrained / RESULT_FILE).read_bytes())
-        drop = baseline.validation_accuracy - retraining.validation_accuracy
-        probe = Probe(
-            params_pruned=masks.params_pruned,
-            # The slack is for the last bit of a difference of two percentages.
-            passed=drop <= experiment.search.max_drop + 1e-9,
-            retraining=retraining,
-        )
-        probes.append(probe)
-        if on_probe:
-            on_probe(probe)
-        return probe.passed
-
-    limited = config.upper_limit is not None and config.upper_limit < 1
-    blocks = largest_passing(
-        order.pruned.tolist(),
-        order.counted,
-        passes,
-        probes=experiment.search.probes,
-        try_last_first=limited,
-    )
-    masks = order.masks(blocks)
-    masks.save(folder / MASKS_FILE)
-    (folder / SCORES_FILE).write_bytes((scores_folder / SCORES_FILE).read_bytes())
-    draw_scores(folder / SCORES_PLOT, scores, masks, title=f"{experiment.name} {config.name}")
-
-    final_folder = (
-        cache.folder("retrained", config.probe_key(masks.digest)) if blocks else baseline_folder
-    )
-    baseline_network = load_network(config, baseline_folder, device)
-    final_network = load_network(config, final_folder, device)
-    baseline_accuracy = accuracy(baseline_network, dataset.test)
-    final_accuracy = accuracy(final_network, dataset.test)
-    result = TrialResult(
-        config=config,
-        params_pruned=masks.params_pruned,
-        pruned_weights=masks.pruned,
-        counted_weights=masks.counted,
-        accuracy=final_accuracy,
-        baseline_accuracy=baseline_accuracy,
-        accuracy_drop=baseline_accuracy - final_accuracy,
-        validation_accuracy=accuracy(final_network, dataset.validation),
-        baseline_validation_accuracy=baseline.validation_accuracy,
-        probes=tuple(probes),
-        **estimation,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    )
-    _write(folder, result)
+def finished_network(folder: Path) -> nn.Module:
+    """Return the pruned and retrained network of a finished trial's folder, on the CPU."""
+    network = build_network(TrialResult.load(folder).config.experiment.network)
+    safetensors.torch.load_model(network, str(folder / WEIGHTS_FILE))
+    return network
 
 
-def trained_baseline(
-    config: TrialConfig, dataset: Dataset, cache: Cache, device: torch.device
-) -> Path:
-    """Return the folder of the trained baseline, training it if nobody has."""
+class Stages:
+    """The stages of one trial; each is made when it is first asked for, and kept in the cache."""
 
-    def make(folder: Path) -> None:
-        start = time.perf_counter()
-        with torch_seeded(config.seed, "initial weights", torch.device("cpu")):
-            network = _build(config).to(device)
-        history = train(network, dataset, config.experiment.training, seed=config.seed)
-        safetensors.torch.save_model(network, str(folder / _WEIGHTS_FILE))
-        baseline = Baseline(
-            validation_accuracy=history[-1].validation_accuracy,
-            training=tuple(history),
-            seconds=time.perf_counter() - start,
-        )
-        _write(folder, baseline)
+    def __init__(
+        self,
+        config: TrialConfig,
+        source: Source,
+        *,
+        cache: Cache,
+        device: torch.device,
+        init: Path | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Take what the stages need; they are to be asked for inside `reproducible`.
 
-    return cache.produce("baselines", config.baseline_key, make)
+        Args:
+            config: of the trial.
+            source: the data set.
+            cache: of finished stages.
+            device: to train and estimate on.
+            init: file of the weights that config.init tells of.
+            listener: told of the progress.
 
-
-def _estimated_scores(
-    config: TrialConfig,
-    dataset: Dataset,
-    baseline_folder: Path,
-    cache: Cache,
-    device: torch.device,
-) -> Path:
-    def make(folder: Path) -> None:
-        start = time.perf_counter()
-        rows, activations = pair_activations(
-            config, load_network(config, baseline_folder, device), dataset
-        )
-        arrays: dict[str, np.ndarray] = {"rows": rows}
-        for weight, (child, parent) in activations.items():
-            arrays |= _scores_of_weight(config, weight, child, parent, device)
-        arrays["score_seconds"] = np.array(time.perf_counter() - start)
-        np.savez(folder / SCORES_FILE, allow_pickle=False, **arrays)
-
-    return cache.produce("scores", config.scores_key, make)
-
-
-def pair_activations(
-    config: TrialConfig, network: nn.Module, dataset: Dataset
-) -> tuple[NDArray[np.int64], dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
-    """Return the training rows that scores are estimated from, and what the layers make of them.
-
-    Returns:
-        (n,) rows, the same number of every class; and for the name of every weight to be scored
-        the activations (n, c) of its layer and (n, p) of the layer before.
-    """
-    rows = balanced_rows(
-        dataset.train.labels, samples_per_class=config.samples_per_class, seed=config.seed
-    )
-    pairs = chosen_pairs(network, config.experiment.prune)
-    outputs = [name for pair in pairs for name in (pair.parent_output, pair.child_output)]
-    found = collect(network, dataset.train.inputs[torch.from_numpy(rows)], outputs)
-    return rows, {
-        f"{pair.child}.weight": (found[pair.child_output], found[pair.parent_output])
-        for pair in pairs
-    }
-
-
-def _scores_of_weight(
-    config: TrialConfig,
-    weight: str,
-    child: NDArray[np.float32],
-    parent: NDArray[np.float32],
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    bootstraps = gmi_bootstraps(
-        child, parent, config.groups, config.groups, seed=config.seed, device=device.type
-    )
-    drawn: list[Bootstrap] = []
-    for wanted in _bootstraps_to_try(config.estimate):
-        drawn += islice(bootstraps, wanted - len(drawn))
-        scores = summarize(drawn)
-        if config.estimate.reliability and scores.reliability >= config.estimate.reliability:
-            break
-    return {
-        f"{weight}/value": scores.value,
-        f"{weight}/standard_error": scores.standard_error,
-        f"{weight}/z_score": scores.z_score,
-        f"{weight}/reliability": np.array(scores.reliability),
-        f"{weight}/bootstraps": np.stack([bootstrap.value for bootstrap in drawn]),
-        f"{weight}/child_labels": contiguous_groups(child.shape[1], config.groups),
-        f"{weight}/parent_labels": contiguous_groups(parent.shape[1], config.groups),
-    }
-
-
-def _bootstraps_to_try(estimate: EstimateConfig) -> Iterator[int]:
-    """Yield after how many bootstraps to look at the reliability: each time half as many again."""
-    wanted = 4
-    while estimate.reliability and wanted < estimate.bootstraps:
-        yield wanted
-        wanted += wanted // 2
-    yield estimate.bootstraps
-
-
-def _load_scores(folder: Path) -> tuple[dict[str, BlockScores], dict[str, Any]]:
-    """Return the scores of every weight, and the fields of the result that tell of them."""
-    with np.load(folder / SCORES_FILE, allow_pickle=False) as arrays:
-        weights = [name.removesuffix("/value") for name in arrays if name.endswith("/value")]
-        scores = {
-            weight: BlockScores(
-                arrays[f"{weight}/value"],
-                arrays[f"{weight}/child_labels"],
-                arrays[f"{weight}/parent_labels"],
+        Raises:
+            InputError: the data are not those of the configuration.
+        """
+        if source.digest != config.data_digest:
+            raise InputError(
+                f"{config.experiment.data.name}: its content is not what this trial began with"
             )
-            for weight in weights
-        }
-        reliability = min(float(arrays[f"{weight}/reliability"]) for weight in weights)
-        estimation = {
-            "score_seconds": float(arrays["score_seconds"]),
-            "bootstraps": max(len(arrays[f"{weight}/bootstraps"]) for weight in weights),
-            "reliability": None if math.isnan(reliability) else reliability,
-        }
-    return scores, estimation
+        self.config = config
+        self.experiment = config.experiment
+        self.source = source
+        self.cache = cache
+        self.device = device
+        self._init = init
+        self._listener = listener or Listener()
 
-
-def _retrained(
-    config: TrialConfig,
-    dataset: Dataset,
-    masks: Masks,
-    baseline_folder: Path,
-    cache: Cache,
-    device: torch.device,
-) -> Path:
-    def make(folder: Path) -> None:
-        start = time.perf_counter()
-        network = load_network(config, baseline_folder, device)
-        history = train(
-            network, dataset, config.experiment.training, seed=config.seed, masks=masks.tensors()
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The three parts of the data set."""
+        return split_source(
+            self.source, self.experiment.data, seed=self.config.seed, device=self.device
         )
-        safetensors.torch.save_model(network, str(folder / _WEIGHTS_FILE))
-        retraining = Retraining(
+
+    @cached_property
+    def baseline(self) -> Path:
+        """The folder of the trained network before pruning."""
+
+        def make(folder: Path) -> None:
+            start = time.perf_counter()
+            with torch_seeded(self.config.seed, "initial weights", torch.device("cpu")):
+                network = build_network(self.experiment.network)
+            if self.config.init:
+                if self._init is None:
+                    raise InputError(f"--init: the file {self.config.init.file} is needed")
+                names = PUBLISHED_NAMES.get(self.experiment.network.name)
+                load_weights(network, self._init, names)
+            network.to(self.device)
+            settings = self.experiment.training
+            history = train(
+                network,
+                self.dataset,
+                settings,
+                seed=self.config.seed,
+                checkpoint=checkpoint,
+                on_epoch=lambda epoch: self._listener.epoch("baseline", epoch, settings.epochs),
+            )
+            safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
+            Baseline(
+                validation_accuracy=self._validation_accuracy(network, history, settings),
+                training=tuple(history),
+                seconds=time.perf_counter() - start,
+            ).save(folder)
+
+        checkpoint = self.cache.checkpoint("baselines", self.config.baseline_key)
+        folder = self.cache.produce("baselines", self.config.baseline_key, make)
+        checkpoint.unlink(missing_ok=True)
+        return folder
+
+    def network(self, folder: Path) -> nn.Module:
+        """Return the network with the weights of a baseline's or a retraining's folder."""
+        network = build_network(self.experiment.network)
+        safetensors.torch.load_model(network, str(folder / WEIGHTS_FILE))
+        return network.to(self.device)
+
+    @cached_property
+    def traced(self) -> Traced:
+        """The trained network's layers and pairs."""
+        example = torch.zeros(1, *self.dataset.image_shape, device=self.device)
+        return trace(self.network(self.baseline), example)
+
+    @cached_property
+    def pairs(self) -> list[LayerPair]:
+        """The pairs that are pruned."""
+        return chosen_pairs(self.traced, self.experiment)
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """(n,) the training rows that scores are estimated from, the same number of every class."""
+        return balanced_rows(
+            self.dataset.train.labels,
+            samples_per_class=self.config.samples_per_class,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def activations(self) -> dict[str, NDArray[np.float32]]:
+        """For the name of every node that a pair tells of, (n, filters) for these rows."""
+        nodes = {pair.parent_node: pair.parent_filters for pair in self.pairs}
+        nodes |= {pair.child_node: pair.child_filters for pair in self.pairs}
+        batches = self.dataset.train.batches(_ROWS_AT_ONCE, self.rows)
+        return collect(self.traced, (inputs for inputs, _ in batches), nodes)
+
+    def scores(self, pair: LayerPair) -> Path:
+        """Return the folder of the scores of a pair's blocks."""
+
+        def make(folder: Path) -> None:
+            estimate_layer(
+                folder,
+                pair,
+                self.activations[pair.child_node],
+                self.activations[pair.parent_node],
+                groups=self.config.groups,
+                estimate=self.config.estimate,
+                seed=self.config.seed,
+                device=self.device,
+            )
+
+        folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
+        self._listener.layer(LayerScoring.load(folder))
+        return folder
+
+    @cached_property
+    def all_scores(self) -> dict[str, Path]:
+        """For the name of every weight that is pruned, the folder of its blocks' scores."""
+        return {f"{pair.child}.weight": self.scores(pair) for pair in self.pairs}
+
+    @cached_property
+    def block_scores(self) -> dict[str, BlockScores]:
+        """Likewise, the scores."""
+        folders = self.all_scores
+        return {
+            f"{pair.child}.weight": load_scores(
+                folders[f"{pair.child}.weight"], pair, self.traced.graph
+            )
+            for pair in self.pairs
+        }
+
+    @cached_property
+    def order(self) -> PruningOrder:
+        """The order in which the blocks of all layers are pruned."""
+        limits = {
+            f"{pair.child}.weight": self.experiment.limits.get(pair.child, self.config.upper_limit)
+            for pair in self.pairs
+        }
+        return PruningOrder(
+            self.block_scores,
+            limits=limits,
+            generator=stream(self.config.seed, "order of equal scores"),
+        )
+
+    @cached_property
+    def counted(self) -> int:
+        """The number of weights that fractions and percents are of."""
+        if self.experiment.count == "pruned":
+            return self.order.prunable
+        return sum(layer.weights for layer in self.traced.layers)
+
+    @property
+    def has_baseline(self) -> bool:
+        return self.cache.folder("baselines", self.config.baseline_key).exists()
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether all scores are there; needs the baseline."""
+        keys = [self.config.scores_key(pair.child) for pair in self.pairs]
+        return all(self.cache.folder("scores", key).exists() for key in keys)
+
+    @property
+    def has_masks(self) -> bool:
+        return self.cache.folder("masks", self.config.key).exists()
+
+    @cached_property
+    def pruned(self) -> Path:
+        """The folder of the masks of the fraction that the experiment gives."""
+        fraction = self.experiment.search.fraction
+        assert fraction is not None
+        return self.cache.produce(
+            "masks",
+            self.config.key,
+            lambda folder: self._of_fraction(fraction).save(folder / MASKS_FILE),
+        )
+
+    @cached_property
+    def masks(self) -> Masks:
+        """Those masks."""
+        masks = Masks.load(self.pruned / MASKS_FILE)
+        masks.check_fit(self.traced.graph)
+        return masks
+
+    def _of_fraction(self, fraction: float) -> Masks:
+        """Return the masks that prune a fraction of the counted weights, or as near below it.
+
+        Raises:
+            InputError: the limits and the layers left out allow no more than a smaller fraction.
+        """
+        most = int(self.order.pruned[-1])
+        if fraction * self.counted > most:
+            raise InputError(
+                f"--fraction {fraction:g}: {self.experiment.name} allows at most "
+                f"{most / self.counted:.4f}: of {self.counted} counted weights "
+                f"{self.order.prunable} are prunable, and the limits leave {most}"
+            )
+        return self.order.masks(self.order.blocks_within(fraction, self.counted))
+
+    def counted_layers(self, masks: Masks) -> tuple[LayerCount, ...]:
+        """Count the weights of every layer, and those that the masks keep."""
+        return count_layers(self.traced, self.pairs, masks)
+
+    def retrained(self, masks: Masks) -> Path:
+        """Return the folder of the network retrained under these masks."""
+        key = self.config.retrained_key(masks.digest)
+
+        def make(folder: Path) -> None:
+            start = time.perf_counter()
+            network = self.network(self.baseline)
+            settings = self.experiment.retraining_settings
+            history = train(
+                network,
+                self.dataset,
+                settings,
+                seed=self.config.seed,
+                masks=masks.tensors(),
+                checkpoint=checkpoint,
+                on_epoch=lambda epoch: self._listener.epoch("retraining", epoch, settings.epochs),
+            )
+            safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
+            Retraining(
+                pruned_weights=masks.pruned,
+                counted_weights=self.counted,
+                validation_accuracy=self._validation_accuracy(network, history, settings),
+                training=tuple(history),
+                seconds=time.perf_counter() - start,
+            ).save(folder)
+
+        checkpoint = self.cache.checkpoint("retrained", key)
+        folder = self.cache.produce("retrained", key, make)
+        checkpoint.unlink(missing_ok=True)
+        return folder
+
+    def finish(self, folder: Path) -> None:
+        """Prune and retrain, and write the trial's result, masks and scores into its folder."""
+        baseline = Baseline.load(self.baseline)
+        masks, probes = self._searched(baseline)
+        masks.save(folder / MASKS_FILE)
+        self._write_scores(folder / SCORES_FILE)
+        title = f"{self.experiment.name} {self.config.name}"
+        draw_scores(folder / SCORES_PLOT, self.block_scores, masks, title=title)
+
+        final_folder = self.retrained(masks) if masks.pruned else self.baseline
+        shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        pruned_network = self.network(final_folder)
+        baseline_accuracy = accuracy(self.network(self.baseline), self.dataset.test)
+        final_accuracy = accuracy(pruned_network, self.dataset.test)
+        scoring = tuple(LayerScoring.load(scores) for scores in self.all_scores.values())
+        reliabilities = [layer.reliability for layer in scoring]
+        known = [value for value in reliabilities if value is not None]
+        bought = costs(
+            pruned_network, masks, torch.zeros(1, *self.dataset.image_shape, device=self.device)
+        )
+        settings = self.experiment.retraining_settings
+        TrialResult(
+            config=self.config,
+            params_pruned=100 * masks.pruned / self.counted,
             pruned_weights=masks.pruned,
-            counted_weights=masks.counted,
-            validation_accuracy=history[-1].validation_accuracy,
-            training=tuple(history),
-            seconds=time.perf_counter() - start,
+            prunable_weights=masks.prunable,
+            counted_weights=self.counted,
+            accuracy=final_accuracy,
+            baseline_accuracy=baseline_accuracy,
+            accuracy_drop=baseline_accuracy - final_accuracy,
+            validation_accuracy=accuracy(pruned_network, self.dataset.validation, settings),
+            baseline_validation_accuracy=baseline.validation_accuracy,
+            probes=tuple(probes),
+            score_seconds=sum(layer.seconds for layer in scoring),
+            bootstraps=max(layer.bootstraps for layer in scoring),
+            reliability=min(known) if len(known) == len(scoring) else None,
+            scoring=scoring,
+            layers=self.counted_layers(masks),
+            multiply_adds=(bought.multiply_adds, bought.pruned_multiply_adds),
+            state_bytes=(bought.dense_bytes, bought.sparse_bytes),
+            device=(
+                torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+            ),
+        ).save(folder)
+
+    def _searched(self, baseline: Baseline) -> tuple[Masks, list[Probe]]:
+        """Return the masks of the fraction that was given, or the best that a search finds."""
+        search = self.experiment.search
+        probes: list[Probe] = []
+
+        def probe(masks: Masks) -> bool:
+            retraining = Retraining.load(self.retrained(masks))
+            drop = baseline.validation_accuracy - retraining.validation_accuracy
+            # The slack is for the last bit of a difference of two percentages.
+            passed = None if search.max_drop is None else drop <= search.max_drop + 1e-9
+            probes.append(
+                Probe(
+                    params_pruned=100 * masks.pruned / self.counted,
+                    passed=passed,
+                    retraining=retraining,
+                )
+            )
+            self._listener.probe(probes[-1])
+            return bool(passed)
+
+        if search.fraction is not None:
+            if self.masks.pruned:
+                probe(self.masks)
+            return self.masks, probes
+        assert search.probes is not None
+        blocks = largest_passing(
+            self.order.pruned.tolist(),
+            self.order.prunable,
+            lambda step: probe(self.order.masks(step)),
+            probes=search.probes,
+            try_last_first=int(self.order.pruned[-1]) < self.order.prunable,
         )
-        _write(folder, retraining)
+        return self.order.masks(blocks), probes
 
-    return cache.produce("retrained", config.probe_key(masks.digest), make)
+    def _validation_accuracy(
+        self, network: nn.Module, history: Sequence[Epoch], settings: TrainingConfig
+    ) -> float:
+        if history:
+            return history[-1].validation_accuracy
+        return accuracy(network, self.dataset.validation, settings)
 
-
-def _build(config: TrialConfig) -> nn.Module:
-    network = config.experiment.network
-    return mlp(network.widths, network.dropout)
-
-
-def load_network(config: TrialConfig, folder: Path, device: torch.device) -> nn.Module:
-    """Return the network with the weights of a baseline's or a retraining's folder."""
-    network = _build(config)
-    safetensors.torch.load_model(network, str(folder / _WEIGHTS_FILE))
-    return network.to(device)
-
-
-def _write(folder: Path, record: _Record) -> None:
-    (folder / RESULT_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    def _write_scores(self, path: Path) -> None:
+        arrays: dict[str, NDArray[np.generic]] = {"rows": self.rows}
+        for weight, folder in self.all_scores.items():
+            with np.load(folder / SCORES_FILE, allow_pickle=False) as scores:
+                arrays |= {f"{weight}/{name}": scores[name] for name in scores}
+        np.savez(path, allow_pickle=False, **arrays)
 
 
 @contextmanager
-def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
+def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     """Fix the number of threads, and on a GPU the algorithms, for sums to come out the same."""
     before = torch.get_num_threads()
     if device.type == "cuda":

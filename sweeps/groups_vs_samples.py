@@ -1,7 +1,7 @@
 """The record's group and sample variations."""
 
-from mint.cli import sweep_main
 from mint.config import Grid
+from mint.sweep_cli import sweep_main
 
 QUESTION = (
     "How do the groups of filters, the samples per class and an upper limit change how much "

@@ -5,19 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import parquet
 
-from mint.config import Experiment, TrialConfig, load_experiment
-from mint.data import Dataset, Source, load_source, split_source
+from mint.config import DataConfig, Experiment, TrialConfig, load_experiment
+from mint.data import Dataset, split_source
+from mint.sources import Source, load_source
+
+DIGITS = DataConfig(name="digits", validation_size=280)
 
 
 @pytest.fixture(scope="session")
 def digits() -> Source:
-    return load_source("digits", Path("not needed"))
+    return load_source(DIGITS, Path("not needed"))
 
 
 @pytest.fixture(scope="session")
 def digits_dataset(digits: Source) -> Dataset:
-    return split_source(digits, validation_size=280, seed=0, device=torch.device("cpu"))
+    return split_source(digits, DIGITS, seed=0, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,32 @@ def mnist_dir() -> Path:
     folder = Path(os.environ.get("MINT_DATA_DIR", "data"))
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip("MNIST is not at hand: set MINT_DATA_DIR to the folder that holds MNIST/raw")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar_dir() -> Path:
+    folder = Path(os.environ.get("MINT_DATA_DIR", "data"))
+    if not (folder / "cifar10-jpeg").is_dir():
+        pytest.skip(
+            "CIFAR-10 is not at hand: set MINT_DATA_DIR to the folder that holds cifar10-jpeg"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_cifar(cifar_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of CIFAR-10's JPEGs in two training files, of several row groups each, and a test."""
+    folder = tmp_path_factory.mktemp("cifar")
+    for part, file, first, count in (
+        ("train", "train-00000-of-00002", 0, 300),
+        ("train", "train-00001-of-00002", 300, 150),
+        ("test", "test-00000-of-00001", 0, 120),
+    ):
+        whole = parquet.read_table(cifar_dir / "cifar10-jpeg" / f"{part}-00000-of-00001.parquet")
+        parquet.write_table(
+            whole.slice(first, count), folder / f"{file}.parquet", row_group_size=70
+        )
     return folder
 
 

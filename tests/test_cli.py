@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mint.cli import main, sweep_main
+from mint.cli import main
 from mint.config import Grid
+from mint.sweep_cli import sweep_main
 
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = {
@@ -42,7 +43,7 @@ def _exit_code(command: str) -> object:
     [
         ("--groups 0", "--groups: 0: allowed are whole numbers from 1"),
         ("--groups 5 x", "--groups: x: allowed"),
-        ("--groups 301", "--groups 301: fc1 -> fc2 allows 1 to 300"),
+        ("--groups 301", "--groups 301: fc1 -> fc2 of digits_mlp allows 1 to 300"),
         ("--samples-per-class 0", "--samples-per-class: 0: allowed"),
         ("--samples-per-class 500", "--samples-per-class 500: digits allows 1 to"),
         ("--upper-limits 1.5", "--upper-limits 1.5: allowed are none, a number from 0 to 1"),

@@ -8,11 +8,13 @@ import yaml
 from mint.config import (
     EXPERIMENTS_FOLDER,
     Grid,
+    InitialWeights,
     TrialConfig,
     experiment_names,
     format_limit,
     load_experiment,
     parse_limit,
+    trial_defaults,
 )
 from mint.errors import InputError
 
@@ -25,8 +27,7 @@ def test_every_experiment_loads_under_its_own_name(name: str) -> None:
 def test_published_setting() -> None:
     experiment = load_experiment("mnist_mlp")
     training = experiment.training
-    assert experiment.network.widths == (784, 500, 300, 10)
-    assert experiment.network.dropout == 0.2
+    assert experiment.network.arguments == {"widths": [784, 500, 300, 10], "dropout": 0.2}
     assert (training.epochs, training.batch_size, training.lr) == (30, 256, 0.1)
     assert (training.milestones, training.gamma, training.weight_decay) == ((10, 20), 0.1, 1e-4)
     assert training.nesterov
@@ -54,8 +55,13 @@ def _edited(tmp_path: Path, edit: dict[str, object]) -> str:
         ({"training.lr": -1}, "training.lr -1: Input should be greater than 0"),
         ({"training.epochs": 2.5}, "training.epochs 2.5"),
         ({"search.max_drop": float("nan")}, "search.max_drop nan"),
-        ({"data.name": "cifar"}, "data.name 'cifar': Input should be 'digits' or 'mnist'"),
-        ({"prune": [["fc1", "fc9"]]}, "prune ['fc1', 'fc9']: this network has [fc1, fc2]"),
+        ({"data.name": "cifar"}, "data.name 'cifar': String should match pattern"),
+        ({"network.name": "vgg"}, "network.name 'vgg': String should match pattern"),
+        ({"prune": [["fc1", "fc2"], ["fc1", "fc2"]]}, "prune ['fc1', 'fc2']: must be named once"),
+        ({"leave_out": [["fc1", "fc2"]]}, "leave_out: is for prune: all"),
+        ({"search.fraction": 0.5}, "search: give either fraction, or max_drop and probes"),
+        ({"search": {"max_drop": 1.0}}, "search: give either fraction, or max_drop and probes"),
+        ({"limits": {"fc2": 1.5}}, "limits.fc2 1.5"),
         ({"name": "../escape"}, "name '../escape'"),
     ],
 )
@@ -75,7 +81,7 @@ def test_file_that_is_no_experiment(tmp_path: Path, content: str) -> None:
 
 
 def test_unknown_experiment_names_those_there_are() -> None:
-    with pytest.raises(InputError, match="known are digits_mlp, mnist_mlp"):
+    with pytest.raises(InputError, match="known are digits_mlp, mnist_mlp, resnet50"):
         load_experiment("cifar_mlp")
 
 
@@ -138,8 +144,40 @@ def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> Non
     assert copy(bootstraps=default).key == quick_trial.key
     assert copy(bootstraps=default + 1).key != quick_trial.key
     assert copy(bootstraps=default + 1).name == "g6-s30-unone-b11-seed0"
-    assert copy(upper_limit=0.5).scores_key == quick_trial.scores_key
+    assert copy(upper_limit=0.5).scores_key("fc2") == quick_trial.scores_key("fc2")
+    assert quick_trial.scores_key("fc2") != quick_trial.scores_key("fc3")
     assert copy(groups=7).baseline_key == quick_trial.baseline_key
-    assert copy(groups=7).scores_key != quick_trial.scores_key
+    assert copy(groups=7).scores_key("fc2") != quick_trial.scores_key("fc2")
     assert copy(seed=1).baseline_key != quick_trial.baseline_key
     assert copy(data_digest="other").baseline_key != quick_trial.baseline_key
+    init = InitialWeights(file="weights.pt", digest="0123")
+    started = copy(init=init)
+    assert started.baseline_key != quick_trial.baseline_key
+    renamed = copy(init=init.model_copy(update={"file": "other.pt"}))
+    assert (renamed.key, renamed.protocol) == (started.key, started.protocol)
+    apart = quick_trial.experiment.model_copy(update={"retraining": longer.training})
+    assert copy(experiment=apart).baseline_key == quick_trial.baseline_key
+    assert copy(experiment=apart).retrained_key("m") != quick_trial.retrained_key("m")
+    assert copy(experiment=longer).protocol != quick_trial.protocol
+    assert copy(groups=7, seed=3).protocol == quick_trial.protocol
+
+
+def test_an_option_at_its_default_is_no_part_of_a_key(quick_trial: TrialConfig) -> None:
+    training = quick_trial.experiment.training
+    spelt_out = type(training)(**training.model_dump())
+    experiment = quick_trial.experiment.model_copy(update={"training": spelt_out, "limits": {}})
+    assert quick_trial.model_copy(update={"experiment": experiment}).key == quick_trial.key
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_smoke_and_trial_sections(name: str, tmp_path: Path) -> None:
+    if name.endswith("_short"):
+        with pytest.raises(InputError, match=r"--smoke: .* has no section smoke"):
+            load_experiment(name, smoke=True)
+        return
+    smoke, full = load_experiment(name, smoke=True), load_experiment(name)
+    assert smoke.retraining_settings.epochs < full.retraining_settings.epochs
+    defaults = trial_defaults(name, smoke=True)
+    assert defaults is not None
+    assert parse_limit(defaults.upper_limit, defaults.groups) in (None, 0.55)
+    assert trial_defaults(_edited(tmp_path, {"trial": None})) is None

@@ -1,14 +1,16 @@
 """Masks prune what was asked, to the weight block, and never more of a layer than its limit."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch import nn
 
 from mint.errors import InputError
 from mint.information import contiguous_groups
-from mint.masks import BlockScores, Masks, PruningOrder, prune
+from mint.masks import BlockScores, Masks, PruningOrder
 
 
 def _scores(
@@ -16,8 +18,12 @@ def _scores(
 ) -> BlockScores:
     value = np.random.default_rng(seed).integers(levels, size=groups).astype(float)
     return BlockScores(
-        value, contiguous_groups(children, groups[0]), contiguous_groups(parents, groups[1])
+        value, contiguous_groups(children, groups[0]), contiguous_groups(parents, groups[1])[None]
     )
+
+
+def _order(scores: dict[str, BlockScores], limit: float | None = None) -> PruningOrder:
+    return PruningOrder(scores, limits=dict.fromkeys(scores, limit), generator=_generator())
 
 
 def _generator() -> np.random.Generator:
@@ -36,9 +42,10 @@ def test_groups_hold_every_filter_once_and_evenly(groups: int) -> None:
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.7, 0.75, 0.96, 1.0])
 def test_fraction_is_exact_where_blocks_allow(fraction: float) -> None:
     scores = {"fc2.weight": _scores(1, children=300, parents=500, groups=(20, 20), levels=44)}
-    masks = prune(scores, fraction, upper_limit=None, generator=_generator())
+    order = _order(scores)
+    masks = order.masks(order.blocks_within(fraction, 150000))
     assert masks.pruned == round(fraction * 150000)
-    assert masks.counted == 150000
+    assert masks.prunable == order.prunable == 150000
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -58,7 +65,7 @@ def test_limit_holds_to_the_weight_in_every_layer(seed: int) -> None:
         )
     }
     limit = round(float(generator.uniform()), 3)
-    order = PruningOrder(scores, upper_limit=limit, generator=_generator())
+    order = _order(scores, limit)
     masks = order.masks(len(order.pruned) - 1)
     for name, mask in masks.items():
         pruned = mask.size - int(mask.sum())
@@ -73,7 +80,7 @@ def test_masks_of_one_order_are_nested_and_follow_the_scores() -> None:
         "a.weight": _scores(3, children=30, parents=40, groups=(7, 9)),
         "b.weight": _scores(4, children=20, parents=30, groups=(6, 7)),
     }
-    order = PruningOrder(scores, upper_limit=0.6, generator=_generator())
+    order = _order(scores, 0.6)
     before = order.masks(0)
     assert before.pruned == 0
     highest = dict.fromkeys(scores, -np.inf)
@@ -85,7 +92,7 @@ def test_masks_of_one_order_are_nested_and_follow_the_scores() -> None:
             if np.any(mask != before[name]):
                 layer = scores[name]
                 row, column = np.argwhere(mask != before[name])[0]
-                score = layer.value[layer.child_labels[row], layer.parent_labels[column]]
+                score = layer.value[layer.child_labels[row], layer.parent_labels[0, column]]
                 assert score >= highest[name]
                 highest[name] = score
         before = masks
@@ -93,20 +100,68 @@ def test_masks_of_one_order_are_nested_and_follow_the_scores() -> None:
 
 def test_equal_scores_do_not_favour_a_position() -> None:
     scores = {
-        "w": BlockScores(np.zeros((20, 20)), contiguous_groups(20, 20), contiguous_groups(20, 20))
+        "w": BlockScores(
+            np.zeros((20, 20)), contiguous_groups(20, 20), contiguous_groups(20, 20)[None]
+        )
     }
-    order = PruningOrder(scores, upper_limit=None, generator=_generator())
+    order = _order(scores)
     kept = order.masks(200)["w"].astype(int)
     assert kept.sum(0).min() > 0
     assert kept.sum(1).min() > 0
-    again = PruningOrder(scores, upper_limit=None, generator=_generator())
+    again = _order(scores)
     assert again.masks(200).digest == order.masks(200).digest
 
 
 def test_decimal_limits_are_meant_as_written() -> None:
     scores = {"w": _scores(0, children=300, parents=500, groups=(300, 500))}
-    order = PruningOrder(scores, upper_limit=0.7, generator=_generator())
+    order = _order(scores, 0.7)
     assert order.pruned[-1] == 105000  # 0.7 * 150000 is 104999.99999999999 in floating point
+
+
+def test_layers_have_limits_of_their_own() -> None:
+    scores = {
+        "a": _scores(1, children=20, parents=20, groups=(20, 20)),
+        "b": _scores(2, children=20, parents=20, groups=(20, 20)),
+        "c": _scores(3, children=20, parents=20, groups=(20, 20)),
+    }
+    limits = {"a": 0.25, "b": None, "c": 0.0}
+    order = PruningOrder(scores, limits=limits, generator=_generator())
+    masks = order.masks(len(order.pruned) - 1)
+    assert [int((~masks[name]).sum()) for name in "abc"] == [100, 400, 0]
+
+
+def test_kernels_and_flattened_filters_go_as_a_whole() -> None:
+    value = np.array([[0.0, 1.0], [2.0, 3.0]])
+    conv = BlockScores(value, np.array([0, 1, 1]), np.array([[0, 1, 1, 1]]), kernel=(3, 3))
+    assert conv.sizes.tolist() == [[9, 27], [18, 54]]
+    linear = BlockScores(value, np.array([0, 1, 1]), np.array([[0, 0, 0, 1, 1, 1]]))
+    order = _order({"conv": conv, "linear": linear})
+    masks = order.masks(order.blocks_within(0.5, order.prunable))
+    assert masks["conv"].shape == (3, 4, 3, 3)
+    assert np.all(masks["conv"] == masks["conv"][:, :, :1, :1])
+    assert not masks["conv"][0].any()
+    assert masks["linear"][0].tolist() == [False] * 6
+    assert masks.pruned == order.pruned[order.blocks_within(0.5, order.prunable)]
+
+
+def test_blocks_that_a_grouped_convolution_does_not_have_are_never_pruned() -> None:
+    # Two groups: filters 0 and 1 read parents 0 and 1, filters 2 and 3 read parents 2 and 3.
+    columns = np.array([[0, 1], [0, 1], [2, 3], [2, 3]])
+    scores = BlockScores(np.zeros((4, 4)), np.arange(4), columns, kernel=(3,))
+    assert scores.sizes.sum() == 4 * 2 * 3
+    order = _order({"w": scores})
+    assert len(order.pruned) - 1 == 8
+    assert np.all(np.diff(order.pruned) == 3)
+    assert not order.masks(8)["w"].any()
+
+
+def test_masks_of_another_network_are_refused() -> None:
+    network = nn.Sequential(OrderedDict(first=nn.Linear(3, 2), second=nn.Linear(2, 2)))
+    Masks({"second.weight": np.ones((2, 2), bool)}).check_fit(network)
+    with pytest.raises(InputError, match=r"no weight secon\.weight; did you mean second\.weight"):
+        Masks({"secon.weight": np.ones((2, 2), bool)}).check_fit(network)
+    with pytest.raises(InputError, match=r"first\.weight is 2 x 2, .* weight is 2 x 3"):
+        Masks({"first.weight": np.ones((2, 2), bool)}).check_fit(network)
 
 
 def test_masks_come_back_from_disk(tmp_path: Path) -> None:
@@ -115,9 +170,9 @@ def test_masks_come_back_from_disk(tmp_path: Path) -> None:
     loaded = Masks.load(tmp_path / "masks.safetensors")
     assert loaded.digest == masks.digest
     assert loaded.pruned == 20
-    assert loaded.counted == 31
+    assert loaded.prunable == 31
     zeros = [int((t == 0).sum()) for t in _tensors(tmp_path / "masks.safetensors")]
-    assert loaded.params_pruned == 100 * sum(zeros) / 31
+    assert sum(zeros) == 20
 
 
 def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:

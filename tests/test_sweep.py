@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mint.config import TrialConfig, load_experiment
-from mint.data import Source
 from mint.records import read_records
+from mint.sources import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
@@ -148,7 +148,9 @@ def test_failed_trial_is_recorded_and_the_others_go_on(tmp_path: Path, digits: S
         seed=0,
         data_digest=digits.digest,
     )
-    (tmp_path / ".mint" / "scores" / broken.scores_key).mkdir(parents=True)  # with nothing in it
+    (tmp_path / ".mint" / "scores" / broken.scores_key("fc2")).mkdir(
+        parents=True
+    )  # with nothing in it
     done = _sweep(tmp_path, AXES.replace("none 0.8", "0.8"))
     assert done.returncode == 1
     assert "1 of 2 trials failed" in done.stderr
@@ -159,7 +161,7 @@ def test_failed_trial_is_recorded_and_the_others_go_on(tmp_path: Path, digits: S
     assert failed.data.tags["mint.failure"].startswith("FileNotFoundError")
     assert "Traceback" not in done.stderr
 
-    (tmp_path / ".mint" / "scores" / broken.scores_key).rmdir()
+    (tmp_path / ".mint" / "scores" / broken.scores_key("fc2")).rmdir()
     done = _sweep(tmp_path, AXES.replace("none 0.8", "0.8"))
     assert done.returncode == 0, done.stderr
     runs = _runs(tmp_path)

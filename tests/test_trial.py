@@ -8,31 +8,25 @@ import safetensors.numpy
 import torch
 
 from mint.cache import Cache
-from mint.config import EstimateConfig, TrialConfig
-from mint.data import Source
+from mint.config import EstimateConfig, NetworkConfig, TrialConfig, load_experiment
 from mint.errors import InputError, TrainingDivergedError
+from mint.estimate import SCORES_FILE
 from mint.masks import Masks
-from mint.trial import (
-    MASKS_FILE,
-    SCORES_FILE,
-    Probe,
-    check_data,
-    check_network,
-    load_result,
-    run_trial,
-)
+from mint.results import Probe, TrialResult
+from mint.sources import Source, load_source
+from mint.trial import MASKS_FILE, Listener, Stages, check_trials, run_trial
 
 CPU = torch.device("cpu")
 
 
+def _stages(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Stages:
+    listener = None if probes is None else Listener(probe=probes.append)
+    source = load_source(config.experiment.data, root)
+    return Stages(config, source, cache=Cache(root), device=CPU, listener=listener)
+
+
 def _run(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Path:
-    return run_trial(
-        config,
-        data_dir=root,
-        cache=Cache(root),
-        device=CPU,
-        on_probe=None if probes is None else probes.append,
-    )
+    return run_trial(_stages(config, root, probes))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +41,7 @@ def test_result_is_what_the_masks_say(
     config = quick_trial.model_copy(update={"upper_limit": limit})
     probes: list[Probe] = []
     folder = _run(config, shared_cache, probes)
-    result = load_result(folder)
+    result = TrialResult.load(folder)
     masks = safetensors.numpy.load_file(folder / MASKS_FILE)
     zeros = sum(int((mask == 0).sum()) for mask in masks.values())
     assert list(masks) == ["fc2.weight"]
@@ -57,13 +51,21 @@ def test_result_is_what_the_masks_say(
     assert zeros <= (1 if limit is None else limit) * 150000
     assert result.accuracy_drop == result.baseline_accuracy - result.accuracy
     assert tuple(probes) == result.probes
-    assert len(probes) <= config.experiment.search.probes
+    search = config.experiment.search
+    assert search.probes is not None
+    assert search.max_drop is not None
+    assert len(probes) <= search.probes
     passed = [probe.params_pruned for probe in probes if probe.passed]
     assert result.params_pruned == max([0, *passed])
     for probe in probes:
         drop = result.baseline_validation_accuracy - probe.retraining.validation_accuracy
-        assert probe.passed == (drop <= config.experiment.search.max_drop + 1e-9)
+        assert probe.passed == (drop <= search.max_drop + 1e-9)
         assert len(probe.retraining.training) == 3
+    assert result.prunable_weights == 150000
+    fc2 = next(layer for layer in result.layers if layer.name == "fc2")
+    assert (fc2.parent, fc2.weights, fc2.kept) == ("fc1", 150000, 150000 - zeros)
+    dense, kept = result.multiply_adds
+    assert (dense, kept) == (64 * 500 + 150000 + 3000, 64 * 500 + 150000 - zeros + 3000)
     if not zeros:
         assert result.accuracy == result.baseline_accuracy
 
@@ -90,7 +92,7 @@ def test_same_trial_in_another_place_gives_the_same(
     torch.rand(3)
     second = _run(quick_trial, tmp_path)
     assert (first / MASKS_FILE).read_bytes() == (second / MASKS_FILE).read_bytes()
-    ours, theirs = load_result(first), load_result(second)
+    ours, theirs = TrialResult.load(first), TrialResult.load(second)
     assert ours.accuracy == theirs.accuracy
     assert ours.baseline_accuracy == theirs.baseline_accuracy
     losses = [[e.loss for p in r.probes for e in p.retraining.training] for r in (ours, theirs)]
@@ -127,7 +129,7 @@ def test_bootstraps_are_drawn_until_the_scores_are_reliable(
         config = quick_trial.model_copy(
             update={"experiment": experiment, "bootstraps": most, "upper_limit": 0.0}
         )
-        result = load_result(_run(config, shared_cache))
+        result = TrialResult.load(_run(config, shared_cache))
         scores = np.load(shared_cache / "trials" / config.key / SCORES_FILE)
         assert len(scores["fc2.weight/bootstraps"]) == result.bootstraps
         assert result.reliability == float(scores["fc2.weight/reliability"])
@@ -153,7 +155,7 @@ def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path)
 
 
 def test_other_data_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not what this sweep began with"):
+    with pytest.raises(InputError, match="not what this trial began with"):
         _run(quick_trial.model_copy(update={"data_digest": "0" * 16}), tmp_path)
 
 
@@ -162,38 +164,43 @@ def test_trials_the_network_or_data_cannot_serve(quick_trial: TrialConfig, digit
         experiment = quick_trial.experiment.model_copy(update=update)
         return quick_trial.model_copy(update={"experiment": experiment})
 
-    check_network(quick_trial.model_copy(update={"groups": 300}))
-    check_data(quick_trial, digits)
-    with pytest.raises(InputError, match=r"--groups 301: fc1 -> fc2 allows 1 to 300"):
-        check_network(quick_trial.model_copy(update={"groups": 301}))
-    with pytest.raises(InputError, match=r"threads 9999 of digits_mlp: this machine allows 1 to"):
-        check_network(changed(threads=9999))
+    check_trials([quick_trial.model_copy(update={"groups": 300})], digits)
+    for source in (None, digits):
+        with pytest.raises(InputError, match=r"--groups 301: fc1 -> fc2 .* allows 1 to 300"):
+            check_trials([quick_trial, quick_trial.model_copy(update={"groups": 301})], source)
+        with pytest.raises(InputError, match=r"threads 9999 of digits_mlp: .* allows 1 to"):
+            check_trials([changed(threads=9999)], source)
+        with pytest.raises(InputError, match=r"limits: fc3 is no layer that .* prunes; .* fc2"):
+            check_trials([changed(limits={"fc3": 0.5})], source)
+        with pytest.raises(InputError, match=r"prune \[fc1, fc9\]: mlp has no such pair"):
+            check_trials([changed(prune=(("fc1", "fc9"),))], source)
     with pytest.raises(InputError, match=r"--samples-per-class 200: digits allows 1 to \d+"):
-        check_data(quick_trial.model_copy(update={"samples_per_class": 200}), digits)
+        check_trials([quick_trial.model_copy(update={"samples_per_class": 200})], digits)
     for size in (9, 1437, 5000):
         data = quick_trial.experiment.data.model_copy(update={"validation_size": size})
         with pytest.raises(InputError, match=f"validation_size {size} .* must be from 10 to 1427"):
-            check_data(changed(data=data), digits)
-    for widths in ((63, 500, 300, 10), (64, 500, 300, 5)):
-        network = quick_trial.experiment.network.model_copy(update={"widths": widths})
-        with pytest.raises(InputError, match="must begin with 64 and end with 10"):
-            check_data(changed(network=network), digits)
+            check_trials([changed(data=data)], digits)
+
+    def mlp(*widths: int) -> NetworkConfig:
+        return NetworkConfig(name="mlp", arguments={"widths": list(widths)})
+
+    with pytest.raises(InputError, match=r"does not run on an input of shape \(1, 1, 8, 8\)"):
+        check_trials([changed(network=mlp(63, 500, 300, 10))], digits)
+    with pytest.raises(InputError, match=r"puts out \(5,\) for an image, .* need \(10,\)"):
+        check_trials([changed(network=mlp(64, 500, 300, 5))], digits)
 
 
 @pytest.mark.slow
 def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
-    from mint.config import load_experiment
-    from mint.data import load_source
-
-    digest = load_source("mnist", mnist_dir).digest
+    experiment = load_experiment("mnist_mlp")
+    source = load_source(experiment.data, mnist_dir)
     config = TrialConfig(
-        experiment=load_experiment("mnist_mlp"),
+        experiment=experiment,
         groups=20,
         samples_per_class=250,
         upper_limit=0.0,  # the baseline is all that is wanted
         seed=0,
-        data_digest=digest,
+        data_digest=source.digest,
     )
-    cache = Cache(tmp_path)
-    folder = run_trial(config, data_dir=mnist_dir, cache=cache, device=CPU)
-    assert load_result(folder).baseline_accuracy >= 98.4
+    folder = run_trial(Stages(config, source, cache=Cache(tmp_path), device=CPU))
+    assert TrialResult.load(folder).baseline_accuracy >= 98.4

@@ -3,11 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
+from pydantic import Field, PositiveInt
 from torch import nn
 
 
-def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+def mlp(
+    widths: Annotated[Sequence[PositiveInt], Field(min_length=3)],
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> nn.Sequential:
     """Return flatten, fc1, relu1, dropout1, fc2, ...: inputs (n, ...), logits (n, widths[-1]).
 
     Args:

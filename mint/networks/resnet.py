@@ -1,0 +1,81 @@
+"""ResNet56 for images of 32 x 32 pixels, and torchvision's ResNet50."""
+
+from collections.abc import Mapping
+from itertools import count, pairwise
+from types import MappingProxyType
+
+import torchvision
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STAGES = (16, 32, 64)  # filters
+_BLOCKS = 9  # a stage, of two convolutions each
+
+
+def resnet56(classes: PositiveInt) -> "ResNet56":
+    return ResNet56(classes)
+
+
+def resnet50(classes: PositiveInt) -> nn.Module:
+    network: nn.Module = torchvision.models.resnet50(weights=None, num_classes=classes)
+    return network
+
+
+class ResNet56(nn.Module):
+    """He et al., Deep Residual Learning, CVPR 2016, section 4.2, for CIFAR-10.
+
+    Modules are conv1, bn1, and so on to conv55, bn55, and linear1. Shortcuts have no parameters
+    (option A): where a stage begins they take every other pixel, and channels of zeros on either
+    side make up the number.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        inside = (filters for filters in _STAGES for _ in range(2 * _BLOCKS))
+        widths = pairwise((3, _STAGES[0], *inside))
+        for index, (channels, filters) in enumerate(widths, start=1):
+            stride = 2 if index > 1 and channels < filters else 1
+            conv = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
+            self.add_module(f"conv{index}", conv)
+            self.add_module(f"bn{index}", nn.BatchNorm2d(filters))
+        self.linear1 = nn.Linear(_STAGES[-1], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, classes) of images (n, 3, 32, 32)."""
+        values = functional.relu(self._convolved(images, 1))
+        for stage in range(len(_STAGES)):
+            for block in range(_BLOCKS):
+                first = 2 + 2 * (stage * _BLOCKS + block)
+                inside = functional.relu(self._convolved(values, first))
+                inside = self._convolved(inside, first + 1)
+                if stage > 0 and block == 0:
+                    added = (_STAGES[stage] - _STAGES[stage - 1]) // 2
+                    values = functional.pad(values[:, :, ::2, ::2], (0, 0, 0, 0, added, added))
+                values = functional.relu(inside + values)
+        logits: Tensor = self.linear1(functional.avg_pool2d(values, 8).flatten(1))
+        return logits
+
+    def _convolved(self, values: Tensor, index: int) -> Tensor:
+        values = self.get_submodule(f"conv{index}")(values)
+        normed: Tensor = self.get_submodule(f"bn{index}")(values)
+        return normed
+
+
+def _akamaster_names() -> dict[str, str]:
+    names = {"linear": "linear1"}
+    index = count(2)
+    for stage in range(1, len(_STAGES) + 1):
+        for block in range(_BLOCKS):
+            for place in (1, 2):
+                ours = next(index)
+                names[f"layer{stage}.{block}.conv{place}"] = f"conv{ours}"
+                names[f"layer{stage}.{block}.bn{place}"] = f"bn{ours}"
+    return names
+
+
+# What github.com/akamaster/pytorch_resnet_cifar10 calls the modules of ResNet56, and the name here.
+AKAMASTER_NAMES: Mapping[str, str] = MappingProxyType(_akamaster_names())

@@ -1,0 +1,364 @@
+"""What the command lines share: option types, groups of options, and what they stand for."""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mint.config import (
+    DataConfig,
+    Experiment,
+    InitialWeights,
+    NetworkConfig,
+    experiment_names,
+    load_experiment,
+    validated,
+)
+from mint.errors import InputError, TrainingDivergedError
+
+# Ray, MLflow and torch take seconds to import: each is left until a command needs it.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mint.tracking import Tracker
+
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+_LARGEST = 2**31 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def guarded(prog: str, command: Callable[[], int]) -> int:
+    """Run a command and return its exit code; what the user did wrong is told in one line."""
+    try:
+        return command()
+    except InputError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except TrainingDivergedError as error:
+        print(f"{prog}: failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; the same command carries on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def add_experiment(
+    parser: argparse.ArgumentParser,
+    default: str | None = None,
+    alternatives: argparse._MutuallyExclusiveGroup | None = None,
+) -> None:
+    """Add the options that say which experiment, and what is different in it.
+
+    Args:
+        parser: to add them to.
+        default: where none is named; None to demand one.
+        alternatives: what may be named instead.
+    """
+    known = ", ".join(experiment_names())
+    (alternatives or parser).add_argument(
+        "--experiment",
+        default=default,
+        required=default is None and alternatives is None,
+        metavar="NAME",
+        help=f"one of {known}, or a YAML file" + (f" (default: {default})" if default else ""),
+    )
+    group = parser.add_argument_group(
+        "experiment", "What is different from the experiment's file; the default is as it says."
+    )
+    group.add_argument(
+        "--smoke",
+        action="store_true",
+        help="the experiment shrunk to run in under a minute on a CPU: to see that all works",
+    )
+    group.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="a network of your own: a function that returns an nn.Module, such as "
+        "my_package.my_module:build; all pairs of layers found in it are pruned, and all weights "
+        "of convolutions and linear layers counted",
+    )
+    group.add_argument(
+        "--data",
+        metavar="NAME",
+        help="digits, mnist, cifar10, parquet:FOLDER or imagefolder:FOLDER, folders in the data "
+        "folder",
+    )
+    group.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="weights that the baseline's training starts from: safetensors, or a state_dict "
+        "that torch saved (default: random ones)",
+    )
+    group.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="epochs of the baseline and of each retraining, the schedules stretched to fit",
+    )
+    how_much = group.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "--fraction",
+        type=_fraction,
+        metavar="SHARE",
+        help="prune this share of the counted weights, 0 to 1, instead of searching",
+    )
+    how_much.add_argument(
+        "--max-drop",
+        type=_percent,
+        metavar="POINTS",
+        help="search for the most that can be pruned at no more than so many percentage points "
+        "of validation accuracy",
+    )
+    group.add_argument(
+        "--reliability",
+        type=_correlation,
+        metavar="R",
+        help="make no more bootstraps once the scores are this reliable: the rank correlation, "
+        "0 to 1, to expect with scores of as many others",
+    )
+    group.add_argument(
+        "--threads", type=positive, metavar="N", help="of one trial; results depend on it"
+    )
+
+
+def add_folders(parser: argparse._ArgumentGroup) -> None:
+    """Add where data are read, and stages kept."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data sets (default: MINT_DATA_DIR, else ./data)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of baselines, scores and checkpoints (default: MINT_CACHE_DIR, else ./.mint)",
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add where results go."""
+    places = parser.add_argument_group("results")
+    places.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of RESULTS.md, records.csv and the plots (default: results)",
+    )
+    places.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
+    )
+
+
+def chosen_experiment(options: argparse.Namespace) -> Experiment:
+    """Return the experiment with what the options change in it.
+
+    Raises:
+        InputError: there is none, or a value is not allowed.
+    """
+    experiment = load_experiment(options.experiment, smoke=options.smoke)
+    update: dict[str, Any] = {}
+    if options.epochs:
+        if experiment.training.epochs:
+            update["training"] = experiment.training.with_epochs(options.epochs)
+        if experiment.retraining:
+            update["retraining"] = experiment.retraining.with_epochs(options.epochs)
+    if options.data:
+        data = experiment.data.model_dump() | {"name": options.data}
+        update["data"] = validated(DataConfig, data, f"--data {options.data}")
+    if options.fraction is not None:
+        update["search"] = {"fraction": options.fraction}
+    if options.max_drop is not None:
+        probes = experiment.search.probes or 6
+        update["search"] = {"max_drop": options.max_drop, "probes": probes}
+    if options.reliability is not None:
+        estimate = experiment.estimate.model_copy(update={"reliability": options.reliability})
+        update["estimate"] = estimate
+    if options.threads:
+        update["threads"] = options.threads
+    if options.model:
+        network = validated(NetworkConfig, {"name": options.model}, f"--model {options.model}")
+        data = update.get("data", experiment.data)
+        update |= {
+            "name": re.sub(r"[^a-z0-9]+", "-", options.model.lower()).strip("-"),
+            "title": f"{options.model} on {data.name}",
+            "network": network,
+            "prune": "all",
+            "leave_out": (),
+            "limits": {},
+            "count": "all",
+        }
+    content = {name: getattr(experiment, name) for name in type(experiment).model_fields} | update
+    return validated(Experiment, content, f"--experiment {options.experiment}")
+
+
+def initial_weights(path: Path | None, experiment: Experiment) -> InitialWeights | None:
+    """Return what a configuration says of a file of initial weights.
+
+    Raises:
+        InputError: it cannot be read; or there is none, and the experiment trains none either.
+    """
+    if path is None:
+        if experiment.training.epochs == 0:
+            raise InputError(
+                f"--init: {experiment.name} does not train its baseline (training.epochs is 0), "
+                "so the file of its weights must be given"
+            )
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"--init {path}: cannot be read: {error.strerror}") from None
+    return InitialWeights(file=path.name, digest=hashlib.sha256(content).hexdigest()[:16])
+
+
+def data_folder(chosen: Path | None) -> Path:
+    """Return the folder of the data sets: the option, else the environment's, else ./data.
+
+    Raises:
+        InputError: one that was named is no folder.
+    """
+    named = chosen or (
+        Path(os.environ["MINT_DATA_DIR"]) if os.environ.get("MINT_DATA_DIR") else None
+    )
+    if named is None:
+        return Path("data")
+    if not named.is_dir():
+        origin = "--data-dir" if chosen else "MINT_DATA_DIR"
+        raise InputError(f"{origin} {named}: must be a folder that exists")
+    return named
+
+
+def cache_folder(chosen: Path | None) -> Path:
+    """Return the folder of finished stages: the option, else the environment's, else ./.mint."""
+    folder = chosen or Path(os.environ.get("MINT_CACHE_DIR") or ".mint")
+    check_folder("--cache-dir", folder)
+    return folder
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or made.
+
+    Raises:
+        InputError: it is a file, or not writable.
+    """
+    existing = folder
+    while not existing.exists():
+        existing = existing.absolute().parent
+    if not existing.is_dir():
+        raise InputError(f"{option} {folder}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{option} {folder}: {existing} is not writable")
+
+
+def kept_records(output: Path) -> "pd.DataFrame":
+    """Return the records that are in the output folder already.
+
+    Raises:
+        InputError: there is a records.csv that is none.
+    """
+    from mint.records import COLUMNS, read_records, sort_records
+
+    path = output / "records.csv"
+    if path.exists():
+        return read_records(path, option=f"--output {output}:")
+
+    import pandas as pd
+
+    return sort_records(pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS))
+
+
+def rebuild_report(output: Path, tracker: "Tracker") -> None:
+    """Write the tables and plots of all trials, those of the store and those already there."""
+    from mint.records import merge_records
+    from mint.report import write_report
+
+    write_report(output, merge_records(kept_records(output), tracker.records()))
+    print(f"tables: {output / 'RESULTS.md'}")
+
+
+def show_runs(tracker: "Tracker", experiment_id: str) -> None:
+    """Print where the runs are to be seen."""
+    if tracker.shown.startswith("http"):
+        print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
+    else:
+        print(
+            f"runs:   uv run mlflow ui --backend-store-uri {tracker.shown}, then open "
+            f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
+        )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """Parse a whole number from 0."""
+    return _whole(text, 0)
+
+
+def gpu_share(text: str) -> float:
+    """Parse a number of GPUs."""
+    return _between(text, 0, 1024)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= _LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text}: allowed are whole numbers from {least} to {_LARGEST}"
+        )
+    return number
+
+
+def _fraction(text: str) -> float:
+    return _between(text, 0, 1)
+
+
+def _percent(text: str) -> float:
+    return _between(text, 0, 100)
+
+
+def _correlation(text: str) -> float:
+    number = _between(text, 0, 1)
+    if number in (0, 1):
+        raise argparse.ArgumentTypeError(f"{text}: allowed are numbers between 0 and 1")
+    return number
+
+
+def _between(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text}: allowed are numbers from {least} to {most}")
+    return number
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as 3 min 05 s."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

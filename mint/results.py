@@ -1,0 +1,129 @@
+"""What the stages of a trial leave behind, as records that are written and read as JSON."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from mint.config import TrialConfig
+from mint.train import Epoch
+
+RESULT_FILE = "result.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the record into the folder of its stage."""
+        (folder / RESULT_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the record of a finished stage."""
+        return cls.model_validate_json((folder / RESULT_FILE).read_bytes())
+
+
+class Baseline(_Record):
+    """The trained network before pruning; accuracy in percent on the validation images."""
+
+    validation_accuracy: float
+    training: tuple[Epoch, ...]
+    seconds: float
+
+
+class Retraining(_Record):
+    """One network retrained under a mask; accuracy in percent on the validation images."""
+
+    pruned_weights: int
+    counted_weights: int
+    validation_accuracy: float
+    training: tuple[Epoch, ...]
+    seconds: float
+
+
+class Probe(_Record):
+    """One mask that was tried, and whether the accuracy held; None where that was not asked."""
+
+    params_pruned: float
+    passed: bool | None
+    retraining: Retraining
+
+
+class LayerScoring(_Record):
+    """What the scores of one layer's blocks took.
+
+    Attributes:
+        parent: the layer before.
+        child: the layer whose weight blocks were scored.
+        blocks: how many.
+        bootstraps: estimates that each score is the mean of.
+        reliability: None where there is none, as for one bootstrap.
+        seconds: of estimation, the activations aside.
+    """
+
+    parent: str
+    child: str
+    blocks: int
+    bootstraps: int
+    reliability: float | None
+    seconds: float
+
+
+class LayerCount(_Record):
+    """Weights of one convolution or linear layer.
+
+    Attributes:
+        parent: the layer before, whose filters it reads; None where it has none.
+        name: of the layer.
+        weights: how many it has.
+        kept: how many of them are left; None where nothing was pruned yet.
+        untouched: why its weights are not pruned; None where they may be.
+    """
+
+    parent: str | None
+    name: str
+    weights: int
+    kept: int | None
+    untouched: str | None
+
+
+class TrialResult(_Record):
+    """The record of a finished trial; params and accuracies in percent.
+
+    Attributes:
+        params_pruned: pruned over counted weights.
+        prunable_weights: the weights of the pairs that could be pruned.
+        accuracy: of the pruned network on the test images, read once, at the end.
+        accuracy_drop: baseline_accuracy - accuracy, in percentage points.
+        probes: in the order they were tried.
+        score_seconds: what the scores took when they were estimated.
+        bootstraps: how many the scores are the mean of.
+        reliability: of the scores, the lowest of all pairs; None where there is none, as for one
+            bootstrap.
+        scoring: the same, layer by layer.
+        layers: every layer's weights, total and kept.
+        multiply_adds: of one image, before pruning and with kept weights alone.
+        state_bytes: of the weights, before pruning and with kept weights alone (mint.costs).
+        device: such as cpu, or the name of the card.
+    """
+
+    config: TrialConfig
+    params_pruned: float
+    pruned_weights: int
+    prunable_weights: int
+    counted_weights: int
+    accuracy: float
+    baseline_accuracy: float
+    accuracy_drop: float
+    validation_accuracy: float
+    baseline_validation_accuracy: float
+    probes: tuple[Probe, ...]
+    score_seconds: float
+    bootstraps: int
+    reliability: float | None
+    scoring: tuple[LayerScoring, ...]
+    layers: tuple[LayerCount, ...]
+    multiply_adds: tuple[int, int]
+    state_bytes: tuple[int, int]
+    device: str
