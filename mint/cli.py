@@ -209,7 +209,7 @@ def _planned(options: argparse.Namespace) -> _Plan:
         network_digest=source_digest(experiment.network),
         init=init,
     )
-    check_trials([config], None)
+    check_trials([config], None, options.init)
     source = load_source(experiment.data, data_dir)
     config = config.model_copy(update={"data_digest": source.digest})
     check_trials([config], source)

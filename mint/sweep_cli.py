@@ -217,7 +217,7 @@ def _planned_trials(
         for seed in dict.fromkeys(options.seeds)
         for point in distinct
     ]
-    check_trials(trials, None)
+    check_trials(trials, None, options.init)
     _check_gpus(options.gpus_per_trial)
     if options.dry_run and is_absent(experiment.data, data_dir):
         print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")

@@ -87,16 +87,19 @@ def untrained(experiment: Experiment, shape: tuple[int, int, int]) -> Traced:
     return trace(build_network(experiment.network), torch.zeros(1, *shape))
 
 
-def check_trials(trials: Sequence[TrialConfig], source: Source | None) -> None:
+def check_trials(
+    trials: Sequence[TrialConfig], source: Source | None, init: Path | None = None
+) -> None:
     """Refuse trials of one experiment that the machine, the network or the data cannot serve.
 
     Args:
         trials: of the same experiment.
         source: the data set; None where it is not at hand yet, to check what needs none.
+        init: file of weights to start from.
 
     Raises:
-        InputError: more threads than cores, arguments or images that the network does not take,
-            pairs that it has not, more groups than filters, more images than there are.
+        InputError: more threads than cores, arguments, images or weights that the network does
+            not take, pairs that it has not, more groups than filters, more images than there are.
     """
     experiment = trials[0].experiment
     cores = os.cpu_count() or 1
@@ -104,6 +107,8 @@ def check_trials(trials: Sequence[TrialConfig], source: Source | None) -> None:
         raise InputError(
             f"threads {experiment.threads} of {experiment.name}: this machine allows 1 to {cores}"
         )
+    if init:
+        _load_initial(build_network(experiment.network), experiment, init)
     shape = image_shape(experiment.data, source)
     if shape:
         _check_network(trials, untrained(experiment, shape))
@@ -133,6 +138,11 @@ def check_trials(trials: Sequence[TrialConfig], source: Source | None) -> None:
                 f"--samples-per-class {config.samples_per_class}: {experiment.data.name} "
                 f"allows 1 to {available}, the training images of its rarest class"
             )
+
+
+def _load_initial(network: nn.Module, experiment: Experiment, path: Path) -> None:
+    """Give an experiment's network the weights of a file, of published ones by their names."""
+    load_weights(network, path, PUBLISHED_NAMES.get(experiment.network.name))
 
 
 def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
@@ -237,8 +247,7 @@ class Stages:
             if self.config.init:
                 if self._init is None:
                     raise InputError(f"--init: the file {self.config.init.file} is needed")
-                names = PUBLISHED_NAMES.get(self.experiment.network.name)
-                load_weights(network, self._init, names)
+                _load_initial(network, self.experiment, self._init)
             network.to(self.device)
             settings = self.experiment.training
             history = train(
