@@ -109,7 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="DIR", required=True, help="new folder to write"
     )
     export.add_argument("--onnx", action="store_true", help="write network.onnx too")
-    add_folders(export.add_argument_group("data"))
     handlers["export"] = _export
 
     report = commands.add_parser(
@@ -315,6 +314,7 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _retrain(options: argparse.Namespace) -> int:
+    _check_results(options)
     plan = _planned(options)
     _need(plan.stages.has_baseline, "train")
     _need(plan.stages.has_scores, "estimate")
@@ -324,13 +324,17 @@ def _retrain(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_results(options)
     return _finish(_planned(options), options)
 
 
-def _finish(plan: _Plan, options: argparse.Namespace) -> int:
+def _check_results(options: argparse.Namespace) -> None:
+    # What cannot be added to is told before hours of work.
     check_folder("--output", options.output)
-    kept_records(options.output)  # what cannot be added to is told before hours of work
+    kept_records(options.output)
 
+
+def _finish(plan: _Plan, options: argparse.Namespace) -> int:
     from mint.provenance import Provenance
     from mint.records import write_whole
     from mint.results import TrialResult
@@ -398,12 +402,21 @@ def _export(options: argparse.Namespace) -> int:
     from mint.masks import Masks
     from mint.trial import MASKS_FILE, finished_network
 
-    experiment = result.config.experiment
     masks = Masks.load(options.trial / MASKS_FILE)
     network = finished_network(options.trial)
     masks.check_fit(network)
-    shape = _shape(experiment, options)
-    print(export(network, masks, torch.zeros(1, *shape), options.output, onnx=options.onnx))
+    example = torch.zeros(1, *result.image_shape)
+    exported = export(network, masks, example, options.output, onnx=options.onnx)
+    dense, left = exported.dense_weights, exported.exported_weights
+    adds, left_adds = exported.dense_multiply_adds, exported.exported_multiply_adds
+    kept = exported.kept_weights
+    print(f"weights:       {left} of {dense}, {100 * left / dense:.2f}% ({kept} are not zero)")
+    print(f"multiply-adds: {left_adds} of {adds}, {100 * left_adds / adds:.2f}%")
+    print(
+        f"latency:       {exported.exported_ms:.2f} ms an image, dense {exported.dense_ms:.2f} ms"
+    )
+    print(f"outputs:       within {exported.max_difference:.1g} of the masked network's")
+    print(f"network:       {options.output / 'network.py'}")
     return 0
 
 

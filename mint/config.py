@@ -409,6 +409,19 @@ def validated(model: type[_Model], content: Any, origin: str) -> _Model:
         raise InputError(f"{origin}: {describe(error, model)}") from None
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands in a mapping twice, where YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} stands there twice", node.value[index][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _read_experiment(name: str, smoke: bool) -> tuple[Path, dict[str, Any]]:
     is_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else EXPERIMENTS_FOLDER / f"{name}.yaml"
@@ -418,7 +431,7 @@ def _read_experiment(name: str, smoke: bool) -> tuple[Path, dict[str, Any]]:
             f"{', '.join(experiment_names())}, or give the path of a YAML file"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"

@@ -3,6 +3,7 @@
 import ast
 import copy
 import importlib.util
+import io
 import json
 import re
 import statistics
@@ -10,6 +11,7 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -258,8 +260,9 @@ def _attempt(
 ) -> fx.GraphModule | None:
     """Return a copy without the unneeded channels of these groups; None if it is not the same."""
     try:
-        smaller = _without_unneeded(traced, inputs, names)
-        return smaller if _agrees(_outputs(smaller, inputs), expected) else None
+        with redirect_stderr(io.StringIO()):  # where torch.fx would print a traceback
+            smaller = _without_unneeded(traced, inputs, names)
+            return smaller if _agrees(_outputs(smaller, inputs), expected) else None
     except Exception:  # what a wrong graph brings about can be anything
         return None
 

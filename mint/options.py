@@ -174,6 +174,8 @@ def chosen_experiment(options: argparse.Namespace) -> Experiment:
     experiment = load_experiment(options.experiment, smoke=options.smoke)
     update: dict[str, Any] = {}
     if options.epochs:
+        if not (experiment.training.epochs or experiment.retraining):
+            raise InputError(f"--epochs: {experiment.name} trains for 0 epochs, as its file says")
         if experiment.training.epochs:
             update["training"] = experiment.training.with_epochs(options.epochs)
         if experiment.retraining:

@@ -45,6 +45,8 @@ class ParquetPictures:
         """
         self._files = [_File(path) for path in paths]
         self.labels = np.concatenate([file.labels for file in self._files])
+        if not len(self.labels):
+            raise InputError(f"{paths[0]}: holds no rows")
         self._groups = [(file, group) for file in self._files for group in range(file.groups)]
         self._starts = np.concatenate([[0], np.cumsum([f.rows(g) for f, g in self._groups])])
         self._kept_bytes = kept_bytes

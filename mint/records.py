@@ -85,10 +85,9 @@ def setting(config: TrialConfig) -> str:
     else:
         pruned = f"Pruned: {search.fraction:g} of the counted weights, chosen beforehand."
     parts = [f"{chosen.title}."]
-    if ":" in chosen.data.name:
-        parts.append(f"Data: {chosen.data.name}.")
+    parts.append(f"Data: {chosen.data.name}.")
     if config.init:
-        parts.append(f"The baseline starts from {config.init.file} ({config.init.digest}).")
+        parts.append(f"The baseline starts from trained weights ({config.init.digest}).")
     limits = ", ".join(f"{name} {format_limit(limit)}" for name, limit in chosen.limits.items())
     if limits:
         parts.append(f"Limits of their own: {limits}.")

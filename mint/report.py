@@ -86,6 +86,8 @@ def _section(
         if others:
             text += _table("Others" if shown else "Trials", others, cells)
         text += ["", f"Published figures: {quoted['source']}."]
+    elif len(cells) == 1:
+        text += _table("Trials", list(cells), cells)
     else:
         text += _table("Group variations", sorted(cells, key=_by_groups), cells)
         text += _table("Sample variations", sorted(cells, key=_by_samples), cells)

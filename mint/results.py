@@ -102,6 +102,7 @@ class TrialResult(_Record):
         reliability: of the scores, the lowest of all pairs; None where there is none, as for one
             bootstrap.
         scoring: the same, layer by layer.
+        image_shape: (channels, height, width) as the network sees images.
         layers: every layer's weights, total and kept.
         multiply_adds: of one image, before pruning and with kept weights alone.
         state_bytes: of the weights, before pruning and with kept weights alone (mint.costs).
@@ -123,6 +124,7 @@ class TrialResult(_Record):
     bootstraps: int
     reliability: float | None
     scoring: tuple[LayerScoring, ...]
+    image_shape: tuple[int, int, int]
     layers: tuple[LayerCount, ...]
     multiply_adds: tuple[int, int]
     state_bytes: tuple[int, int]

@@ -188,7 +188,9 @@ class _Watcher(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         config = _config_of(trial)
-        error = trial.get_pickled_error() or trial.get_error() or "the worker died"
+        # Only here, not yet in the storage where Ray's own functions look for it.
+        file = trial.error_file
+        error = Path(file).read_text() if file and Path(file).exists() else "the worker died"
         self.failed[config.key] = _reason(error)
         self._on_trial(config, self.failed[config.key], self._seconds(trial))
 

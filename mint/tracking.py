@@ -181,15 +181,15 @@ class Tracker:
             experiment_id = _experiment_id(client, config)
             run = client.create_run(experiment_id, run_name=config.name, tags=tags)
         run_id: str = run.info.run_id
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
-        if "mint.failure" in run.data.tags:
-            client.delete_tag(run_id, "mint.failure")
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in _params(config).items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
+        if run.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        if "mint.failure" in run.data.tags:
+            client.delete_tag(run_id, "mint.failure")
         return run_id
 
     def log_probes(self, run_id: str, probes: Sequence[Probe]) -> None:

@@ -119,7 +119,7 @@ class _Run:
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
         )
-        self._steps = math.ceil(len(dataset.train) / settings.batch_size)
+        self._steps = math.ceil(self._images / settings.batch_size)
         self._schedule = self._chosen_schedule()
         self._order_of_rows = stream(seed, "batch order")
         self.history: list[Epoch] = []
@@ -179,7 +179,7 @@ class _Run:
         """Learn every training image once and return the mean loss."""
         model, settings, split = self._model, self._settings, self._dataset.train
         model.train()
-        order = torch.from_numpy(self._order_of_rows.permutation(len(split)))
+        order = torch.from_numpy(self._order_of_rows.permutation(len(split))[: self._images])
         augment = stream(self._seed, f"augmentation {number}")
         losses = []
         for inputs, labels in split.batches(settings.batch_size, order, augment):
@@ -207,6 +207,12 @@ class _Run:
         if self._device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self._device)
         return states
+
+    @property
+    def _images(self) -> int:
+        """How many an epoch has; one that would be left alone is not, for batch norm needs two."""
+        images = len(self._dataset.train)
+        return images - 1 if images % self._settings.batch_size == 1 < images else images
 
     @property
     def _identity(self) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numba
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
 from mint.activations import collect
 from mint.cache import Cache
@@ -32,6 +33,7 @@ from mint.networks import (
     build_network,
     chosen_pairs,
     load_weights,
+    source_digest,
     trace,
 )
 from mint.plots import draw_scores
@@ -76,9 +78,9 @@ def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int]
     """
     known = source.train.shape[1:] if source else KNOWN_SHAPES.get(data.name)
     side = data.crop or data.size
-    if known is None and side is None:
+    if known is None and (side is None or data.channels is None):
         return None
-    channels, height, width = known or (3, 0, 0)
+    channels, height, width = known or (data.channels or 0, 0, 0)
     return (data.channels or channels, side or height, side or width)
 
 
@@ -123,11 +125,11 @@ def check_trials(
     assert shape is not None
     with torch.inference_mode():
         outputs = build_network(experiment.network).eval()(torch.zeros(1, *shape))
-    if outputs.shape != (1, classes):
+    found = tuple(outputs.shape)[1:] if isinstance(outputs, Tensor) else type(outputs).__name__
+    if found != (classes,):
         raise InputError(
-            f"network {experiment.network.name} of {experiment.name}: puts out "
-            f"{tuple(outputs.shape)[1:]} for an image, where the {classes} classes of "
-            f"{experiment.data.name} need ({classes},)"
+            f"network {experiment.network.name} of {experiment.name}: puts out {found} for an "
+            f"image, where the {classes} classes of {experiment.data.name} need ({classes},)"
         )
     for config in trials:
         available = smallest_class(
@@ -157,7 +159,22 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
             )
     widest = max(pairs, key=lambda pair: min(pair.parent_filters, pair.child_filters))
     most = min(widest.parent_filters, widest.child_filters)
+    weights = {layer.name: layer.weights for layer in traced.layers}
+    prunable = sum(weights[child] for child in children)
+    counted = prunable if experiment.count == "pruned" else sum(weights.values())
+    fraction = experiment.search.fraction
     for config in trials:
+        limits = [experiment.limits.get(child, config.upper_limit) for child in children]
+        most_pruned = sum(
+            (1 if limit is None else limit) * weights[child]
+            for child, limit in zip(children, limits, strict=True)
+        )
+        if fraction is not None and fraction * counted > most_pruned:
+            raise InputError(
+                f"--fraction {fraction:g}: {experiment.name} allows at most "
+                f"{most_pruned / counted:.4f}: of {counted} counted weights {prunable} are "
+                f"prunable, and the limits leave {most_pruned:.0f}"
+            )
         if config.groups > most:
             raise InputError(
                 f"--groups {config.groups}: {widest.parent} -> {widest.child} of "
@@ -185,9 +202,19 @@ def run_trial(stages: "Stages") -> Path:
 
 
 def finished_network(folder: Path) -> nn.Module:
-    """Return the pruned and retrained network of a finished trial's folder, on the CPU."""
-    network = build_network(TrialResult.load(folder).config.experiment.network)
-    safetensors.torch.load_model(network, str(folder / WEIGHTS_FILE))
+    """Return the pruned and retrained network of a finished trial's folder, on the CPU.
+
+    Raises:
+        InputError: its source was changed since, or the weights cannot be read.
+    """
+    config = TrialResult.load(folder).config
+    if source_digest(config.experiment.network) != config.network_digest:
+        raise InputError(
+            f"{folder}: the source of {config.experiment.network.name} was changed since this "
+            "trial; bring it back first"
+        )
+    network = build_network(config.experiment.network)
+    load_weights(network, folder / WEIGHTS_FILE)
     return network
 
 
@@ -392,18 +419,7 @@ class Stages:
         return masks
 
     def _of_fraction(self, fraction: float) -> Masks:
-        """Return the masks that prune a fraction of the counted weights, or as near below it.
-
-        Raises:
-            InputError: the limits and the layers left out allow no more than a smaller fraction.
-        """
-        most = int(self.order.pruned[-1])
-        if fraction * self.counted > most:
-            raise InputError(
-                f"--fraction {fraction:g}: {self.experiment.name} allows at most "
-                f"{most / self.counted:.4f}: of {self.counted} counted weights "
-                f"{self.order.prunable} are prunable, and the limits leave {most}"
-            )
+        """Return the masks that prune a fraction of the counted weights, or as near below it."""
         return self.order.masks(self.order.blocks_within(fraction, self.counted))
 
     def counted_layers(self, masks: Masks) -> tuple[LayerCount, ...]:
@@ -478,6 +494,7 @@ class Stages:
             bootstraps=max(layer.bootstraps for layer in scoring),
             reliability=min(known) if len(known) == len(scoring) else None,
             scoring=scoring,
+            image_shape=self.dataset.image_shape,
             layers=self.counted_layers(masks),
             multiply_adds=(bought.multiply_adds, bought.pruned_multiply_adds),
             state_bytes=(bought.dense_bytes, bought.sparse_bytes),
@@ -542,6 +559,7 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    numba.get_num_threads()  # starts its threads, which would set torch's number once more later
     torch.set_num_threads(threads)
     try:
         with threadpool_limits(threads):

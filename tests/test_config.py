@@ -179,5 +179,5 @@ def test_smoke_and_trial_sections(name: str, tmp_path: Path) -> None:
     assert smoke.retraining_settings.epochs < full.retraining_settings.epochs
     defaults = trial_defaults(name, smoke=True)
     assert defaults is not None
-    assert parse_limit(defaults.upper_limit, defaults.groups) in (None, 0.55)
+    assert parse_limit(defaults.upper_limit, defaults.groups) in (None, 0.55, 0.85)
     assert trial_defaults(_edited(tmp_path, {"trial": None})) is None

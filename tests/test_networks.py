@@ -339,6 +339,16 @@ def test_a_layer_used_twice_neither_has_a_pair_nor_is_a_parent() -> None:
     assert not traced.pairs
 
 
+def test_weights_that_are_computed_are_left_alone() -> None:
+    network = chain(one=nn.Linear(4, 4), two=nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    traced = trace(network, torch.randn(2, 4))
+    assert [layer.reason for layer in traced.layers] == [
+        "reads the input",
+        "has a weight that is computed",
+    ]
+    assert not traced.pairs
+
+
 def test_tracing_leaves_the_network_as_it_was() -> None:
     network = chain(conv1=nn.Conv2d(3, 4, 3), bn1=nn.BatchNorm2d(4), drop=nn.Dropout())
     network.get_submodule("bn1").eval()
@@ -581,3 +591,15 @@ def test_files_without_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"holds no state_dict"):
         load_weights(mlp((4, 3, 2)), tmp_path / "weights.pt")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = mlp((4, 3, 2), 0.0)
+    state = network.state_dict()
+    state["fc2.weight"][0, 0] = torch.nan
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"not finite fc2\.weight"):
+        load_weights(mlp((4, 3, 2), 0.0), tmp_path / "weights.pt")
+    torch.save({"fc1.weight": torch.zeros(3, 4, dtype=torch.complex64)}, tmp_path / "complex.pt")
+    with pytest.raises(InputError, match="dense real tensors"):
+        load_weights(network, tmp_path / "complex.pt")

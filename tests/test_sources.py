@@ -281,6 +281,11 @@ def _two_labels(folder: Path) -> None:
     _write_parquet(folder / "data" / "train-0.parquet", [good, good], [0, 1], coarse=coarse)
 
 
+def _no_rows(folder: Path) -> None:
+    for path in sorted((folder / "data").glob("train-*.parquet")):
+        parquet.write_table(parquet.read_table(path).slice(0, 0), path)
+
+
 def _strange_label(folder: Path) -> None:
     good = _png(np.zeros((4, 6), np.uint8), folder)
     _write_parquet(folder / "data" / "validation-0.parquet", [good, good, good], [0, 1, 2])
@@ -297,6 +302,7 @@ def _strange_label(folder: Path) -> None:
         (_no_image, r"train-0\.parquet, row 2: holds no image"),
         (_other_size, r"train-0\.parquet, row 2: is of 7 x 4 .* give data\.size"),
         (_two_labels, r"one column of integer labels; .*class \(int32\), coarse \(int64\)"),
+        (_no_rows, r"train-0\.parquet: holds no rows"),
         (_strange_label, r"validation-0\.parquet, row 2: label 2 must be from 0 to 1"),
     ],
 )

@@ -49,6 +49,26 @@ def recurrent():
     return nn.LSTM(8, 8)
 
 
+def raising():
+    return {}["absent"]
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10), nn.Linear(10, 10))
+
+
+def pair():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(64, 20), nn.Linear(20, 10)
+
+        def forward(self, images):
+            values = self.one(images.flatten(1))
+            return self.two(values), values
+    return Pair()
+
+
 def twisting():
     class Twisting(nn.Module):
         def forward(self, images):
@@ -199,6 +219,8 @@ trial: {groups: 4, samples_per_class: 10}
 
     # An edited network is another one: nothing kept answers for it.
     Path("own_network.py").write_text(NETWORK.replace("relu(self.norm", "silu(self.norm"))
+    assert _mint(f"export --trial {folder} --output again") == 2
+    assert "the source of own_network:build was changed" in capsys.readouterr().err
     assert _mint(f"estimate --experiment {experiment} --data-dir {tmp_path}") == 2
     assert "no result of mint train yet" in capsys.readouterr().err
 
@@ -273,6 +295,11 @@ def test_training_carries_on_after_a_kill(
         (f"run {QUICK} --model own_network", "--model own_network: name 'own_network'"),
         (f"run {QUICK} --output FILE", "is a file, not a folder"),
         (f"prune {QUICK}", "--fraction: must be given, for digits_mlp searches"),
+        (f"run {QUICK} --upper-limit 0.5 --fraction 0.9", "allows at most 0.5000: of 150000"),
+        ("run --experiment twice.yaml", "the key fc2 stands there twice"),
+        (f"run {QUICK} --model own_network:raising", "own_network:raising with arguments {}: "),
+        (f"run {QUICK} --model own_network:pair", "puts out tuple for an image"),
+        (f"run {QUICK} --model own_network:lazy", "has lazy layers"),
         ("layers", "one of the arguments --trial --experiment is required"),
         ("layers --trial nowhere", "--trial nowhere: is no folder of a finished trial"),
         ("export --trial nowhere --output x", "--trial nowhere: is no folder of a finished"),
@@ -283,6 +310,7 @@ def test_training_carries_on_after_a_kill(
 def test_bad_input(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("own_network.py").write_text(NETWORK)
     Path("file").write_text("no weights")
+    Path("twice.yaml").write_text("limits:\n  fc2: 0.5\n  fc2: 0.1\n")
     safetensors.numpy.save_file({"other.weight": np.zeros(3)}, "other.safetensors")
     command = command.replace("FILE", "file").replace("OTHER", "other.safetensors")
     assert _mint(command) == 2
@@ -290,7 +318,7 @@ def test_bad_input(command: str, named: str, capsys: pytest.CaptureFixture[str])
     assert named in complaint
     assert len(complaint.splitlines()) == 1
     left = {path.name for path in Path.cwd().iterdir()} - {"__pycache__"}
-    assert left == {"own_network.py", "file", "other.safetensors"}
+    assert left == {"own_network.py", "file", "other.safetensors", "twice.yaml"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -299,13 +327,32 @@ def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--device cuda: this machine has no GPU" in capsys.readouterr().err
 
 
-def test_fraction_that_cannot_be_had(capsys: pytest.CaptureFixture[str]) -> None:
-    options = f"{QUICK} --upper-limit 0.5 --fraction 0.9"
-    for stage in ("train", "estimate"):
-        assert _mint(f"{stage} {options}") == 0
-    capsys.readouterr()
-    assert _mint(f"prune {options}") == 2
-    assert "--fraction 0.9: digits_mlp allows at most 0.5" in capsys.readouterr().err
+def test_threads_stay_what_they_are_once_scores_are_estimated() -> None:
+    program = (
+        "import numpy as np, torch\n"
+        "from mint.information import gmi_scores\n"
+        "from mint.trial import reproducible\n"
+        "with reproducible(1, torch.device('cpu')):\n"
+        "    values = np.random.default_rng(0).normal(size=(60, 4))\n"
+        "    gmi_scores(values, values, 2, 2)\n"
+        "    print(torch.get_num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_same_weights_under_another_name_are_the_same_trial(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _mint(f"train {QUICK}") == 0
+    (trained,) = Path(".mint/baselines").glob("*/weights.safetensors")
+    options = f"{QUICK} --fraction 0.5 --init"
+    for name in ("one.safetensors", "other.safetensors"):
+        Path(name).write_bytes(trained.read_bytes())
+        assert _mint(f"run {options} {name}") == 0
+    assert len(read_records(Path("results/records.csv"))) == 1
 
 
 @pytest.mark.slow

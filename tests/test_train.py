@@ -298,3 +298,12 @@ def test_divergence_is_told(digits_dataset: Dataset) -> None:
     wild = SETTINGS.model_copy(update={"lr": 1e9})
     with pytest.raises(TrainingDivergedError, match=r"epoch \d .*lr 1000000000"):
         train(_network(), digits_dataset, wild, seed=0)
+
+
+def test_an_image_that_would_be_a_batch_by_itself_is_left_out(digits: Source) -> None:
+    data = DataConfig(name="digits", validation_size=284)  # 1153 are left: 18 batches and one
+    dataset = split_source(digits, data, seed=0, device=CPU)
+    assert len(dataset.train) % SETTINGS.batch_size == 1
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    for settings in (SETTINGS, CONVOLUTIONAL):
+        assert len(train(network, dataset, settings.with_epochs(1), seed=0)) == 1

@@ -63,10 +63,15 @@ def build_network(config: NetworkConfig) -> nn.Module:
         network = build(**config.arguments)
     except ValidationError as error:
         raise InputError(f"network {config.name}: {_described(error)}") from None
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the function may be anyone's
         raise InputError(
             f"network {config.name} with arguments {config.arguments}: {_line(error)}"
         ) from error
+    if isinstance(network, nn.Module) and any(
+        isinstance(parameter, nn.parameter.UninitializedParameter)
+        for parameter in network.parameters()
+    ):
+        raise InputError(f"network {config.name}: has lazy layers; give them their sizes")
     if not isinstance(network, nn.Module):
         raise InputError(
             f"network {config.name}: must return an nn.Module, not {type(network).__name__}"

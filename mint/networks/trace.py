@@ -281,7 +281,9 @@ class _Flow:
         groups = 1 if isinstance(module, nn.Linear) else module.groups
         shape = _shape(node)
         unclear = None
-        if self._uses[id(next(module.parameters(), module))] > 1:
+        if "weight" not in dict(module.named_parameters(recurse=False)):
+            unclear = "has a weight that is computed"
+        elif self._uses[id(next(module.parameters()))] > 1:
             unclear = "is used twice"
         elif shape[0] != self._batch or (isinstance(module, nn.Linear) and len(shape) != 2):
             unclear = f"puts out {'x'.join(map(str, shape))}, not filters by dimension 1"

@@ -66,10 +66,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         and content
         and all(isinstance(key, str) for key in content)
         and all(isinstance(value, Tensor) for value in content.values())
+        and all(v.layout == torch.strided and not v.is_complex() for v in content.values())
     ):
         raise InputError(
-            f"{path}: holds no state_dict: it must map names to tensors, by itself or under "
-            "state_dict or model"
+            f"{path}: holds no state_dict: it must map names to dense real tensors, by itself or "
+            "under state_dict or model"
         )
     if all(key.startswith("module.") for key in content):  # of DataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}
@@ -92,4 +93,5 @@ def _problems(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
             for key in wanted
             if key in found and found[key].shape != wanted[key].shape
         ],
+        "not finite": [key for key, value in found.items() if not value.isfinite().all()],
     }
