@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,12 @@ from mint.options import (
     add_results,
     cache_folder,
     check_folder,
+    check_results,
     chosen_experiment,
     data_folder,
     duration,
     guarded,
     initial_weights,
-    kept_records,
     natural,
     positive,
     rebuild_report,
@@ -33,7 +32,7 @@ from mint.options import (
 if TYPE_CHECKING:
     from mint.results import LayerScoring, Probe, TrialResult
     from mint.train import Epoch
-    from mint.trial import Listener, Stages
+    from mint.trial import Stages
 
 _STAGES = {
     "run": (
@@ -163,16 +162,8 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
     add_folders(running)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One trial, checked, and its stages."""
-
-    config: TrialConfig
-    stages: "Stages"
-    listener: "Listener"
-
-
-def _planned(options: argparse.Namespace) -> _Plan:
+def _planned(options: argparse.Namespace) -> "Stages":
+    """Return the stages of the trial that the options describe, checked before any is made."""
     experiment = chosen_experiment(options)
     defaults = trial_defaults(options.experiment, smoke=options.smoke)
     for option in ("groups", "samples_per_class", "upper_limit"):
@@ -229,7 +220,7 @@ def _planned(options: argparse.Namespace) -> _Plan:
         experiment.retraining_settings.precision,
     ):
         print("note: this CPU only emulates bfloat16, slowly; precision: float32 is faster here")
-    return _Plan(config, stages, listener)
+    return stages
 
 
 class _Progress:
@@ -266,75 +257,69 @@ class _Progress:
 
 
 def _train(options: argparse.Namespace) -> int:
-    plan = _planned(options)
+    stages = _planned(options)
 
     from mint.results import Baseline
     from mint.trial import reproducible
 
-    with reproducible(plan.config.experiment.threads, plan.stages.device):
-        folder = plan.stages.baseline
+    with reproducible(stages.experiment.threads, stages.device):
+        folder = stages.baseline
     print(f"baseline: validation accuracy {Baseline.load(folder).validation_accuracy:.2f}%")
     print(f"weights:  {folder}")
     return 0
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    plan = _planned(options)
+    stages = _planned(options)
 
     from mint.trial import reproducible
 
-    _need(plan.stages.has_baseline, "train")
+    _need(stages.has_baseline, "train")
     start = time.monotonic()
-    with reproducible(plan.config.experiment.threads, plan.stages.device):
-        folders = plan.stages.all_scores
+    with reproducible(stages.experiment.threads, stages.device):
+        folders = stages.all_scores
     print(f"scores of {len(folders)} layers, {duration(time.monotonic() - start)}")
     print(f"scores: {next(iter(folders.values())).parent}")
     return 0
 
 
 def _prune(options: argparse.Namespace) -> int:
-    plan = _planned(options)
-    if plan.config.experiment.search.fraction is None:
+    stages = _planned(options)
+    if stages.experiment.search.fraction is None:
         raise InputError(
-            f"--fraction: must be given, for {plan.config.experiment.name} searches how much to "
+            f"--fraction: must be given, for {stages.experiment.name} searches how much to "
             "prune; mint run does that"
         )
 
     from mint.layers import breakdown
 
-    _need(plan.stages.has_baseline, "train")
-    _need(plan.stages.has_scores, "estimate")
-    folder = plan.stages.pruned
-    masks = plan.stages.masks
-    print("\n".join(breakdown(plan.stages.counted_layers(masks))))
-    share = 100 * masks.pruned / plan.stages.counted
-    print(f"pruned: {masks.pruned} of {plan.stages.counted} counted weights, {share:.2f}%")
+    _need(stages.has_baseline, "train")
+    _need(stages.has_scores, "estimate")
+    folder = stages.pruned
+    masks = stages.masks
+    print("\n".join(breakdown(stages.counted_layers(masks))))
+    share = 100 * masks.pruned / stages.counted
+    print(f"pruned: {masks.pruned} of {stages.counted} counted weights, {share:.2f}%")
     print(f"masks:  {folder}")
     return 0
 
 
 def _retrain(options: argparse.Namespace) -> int:
-    _check_results(options)
-    plan = _planned(options)
-    _need(plan.stages.has_baseline, "train")
-    _need(plan.stages.has_scores, "estimate")
-    if plan.config.experiment.search.fraction is not None:
-        _need(plan.stages.has_masks, "prune")
-    return _finish(plan, options)
+    check_results(options.output)
+    stages = _planned(options)
+    _need(stages.has_baseline, "train")
+    _need(stages.has_scores, "estimate")
+    if stages.experiment.search.fraction is not None:
+        _need(stages.has_masks, "prune")
+    return _finish(stages, options)
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_results(options)
+    check_results(options.output)
     return _finish(_planned(options), options)
 
 
-def _check_results(options: argparse.Namespace) -> None:
-    # What cannot be added to is told before hours of work.
-    check_folder("--output", options.output)
-    kept_records(options.output)
-
-
-def _finish(plan: _Plan, options: argparse.Namespace) -> int:
+def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     from mint.provenance import Provenance
     from mint.records import write_whole
     from mint.results import TrialResult
@@ -343,20 +328,20 @@ def _finish(plan: _Plan, options: argparse.Namespace) -> int:
     from mint.trial_page import page_name, trial_page
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
-    experiment_id = tracker.prepare(plan.config.experiment.name)
-    run_id = tracker.begin(plan.config, None, Provenance.of_this_code())
+    experiment_id = tracker.prepare(stages.experiment.name)
+    run_id = tracker.begin(stages.config, None, Provenance.of_this_code())
     try:
-        folder = run_trial(plan.stages)
+        folder = run_trial(stages)
         result = TrialResult.load(folder)
         tracker.log_probes(run_id, result.probes)
         tracker.finish(run_id, result, folder)
     except KeyboardInterrupt:
-        tracker.close(plan.config, "KILLED", "stopped by Ctrl-C")
+        tracker.close(stages.config, "KILLED", "stopped by Ctrl-C")
         raise
     except Exception as error:
-        tracker.close(plan.config, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0])
+        tracker.close(stages.config, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0])
         raise
-    page = options.output / "trials" / page_name(plan.config)
+    page = options.output / "trials" / page_name(stages.config)
     write_whole(page, trial_page(result).encode())
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
@@ -404,7 +389,6 @@ def _export(options: argparse.Namespace) -> int:
 
     masks = Masks.load(options.trial / MASKS_FILE)
     network = finished_network(options.trial)
-    masks.check_fit(network)
     example = torch.zeros(1, *result.image_shape)
     exported = export(network, masks, example, options.output, onnx=options.onnx)
     dense, left = exported.dense_weights, exported.exported_weights

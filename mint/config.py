@@ -252,6 +252,10 @@ class TrialConfig(_Frozen):
             return self.experiment.estimate
         return self.experiment.estimate.model_copy(update={"bootstraps": self.bootstraps})
 
+    def limit_of(self, layer: str) -> float | None:
+        """Return the largest share of a layer's weights that may be pruned; None for all."""
+        return self.experiment.limits.get(layer, self.upper_limit)
+
     @property
     def key(self) -> str:
         content = _content(self, without={"bootstraps"})

@@ -285,6 +285,16 @@ def kept_records(output: Path) -> "pd.DataFrame":
     return sort_records(pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS))
 
 
+def check_results(output: Path) -> None:
+    """Refuse, before hours of work, an output folder that cannot be added to.
+
+    Raises:
+        InputError: as of check_folder and kept_records.
+    """
+    check_folder("--output", output)
+    kept_records(output)
+
+
 def rebuild_report(output: Path, tracker: "Tracker") -> None:
     """Write the tables and plots of all trials, those of the store and those already there."""
     from mint.records import merge_records

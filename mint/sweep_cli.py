@@ -17,14 +17,13 @@ from mint.options import (
     add_folders,
     add_results,
     cache_folder,
-    check_folder,
+    check_results,
     chosen_experiment,
     data_folder,
     duration,
     gpu_share,
     guarded,
     initial_weights,
-    kept_records,
     natural,
     positive,
     rebuild_report,
@@ -118,8 +117,7 @@ def _sweep_parser(
 
 def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]) -> int:
     trials = _planned_trials(options, grids)
-    check_folder("--output", options.output)
-    kept_records(options.output)  # what cannot be added to is told before hours of work
+    check_results(options.output)
 
     from mint.cache import Cache
     from mint.tracking import Tracker, tracking_uri

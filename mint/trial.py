@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -161,13 +162,12 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
     most = min(widest.parent_filters, widest.child_filters)
     weights = {layer.name: layer.weights for layer in traced.layers}
     prunable = sum(weights[child] for child in children)
-    counted = prunable if experiment.count == "pruned" else sum(weights.values())
+    counted = _counted_weights(traced, pairs, experiment)
     fraction = experiment.search.fraction
     for config in trials:
-        limits = [experiment.limits.get(child, config.upper_limit) for child in children]
+        limits = {child: config.limit_of(child) for child in children}
         most_pruned = sum(
-            (1 if limit is None else limit) * weights[child]
-            for child, limit in zip(children, limits, strict=True)
+            (1 if limit is None else limit) * weights[child] for child, limit in limits.items()
         )
         if fraction is not None and fraction * counted > most_pruned:
             raise InputError(
@@ -180,6 +180,12 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
                 f"--groups {config.groups}: {widest.parent} -> {widest.child} of "
                 f"{experiment.name} allows 1 to {most}"
             )
+
+
+def _counted_weights(traced: Traced, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
+    pruned = {pair.child for pair in pairs}
+    everything = experiment.count == "all"
+    return sum(layer.weights for layer in traced.layers if everything or layer.name in pruned)
 
 
 def run_trial(stages: "Stages") -> Path:
@@ -267,35 +273,22 @@ class Stages:
     def baseline(self) -> Path:
         """The folder of the trained network before pruning."""
 
-        def make(folder: Path) -> None:
-            start = time.perf_counter()
+        def untrained_network() -> nn.Module:
             with torch_seeded(self.config.seed, "initial weights", torch.device("cpu")):
                 network = build_network(self.experiment.network)
             if self.config.init:
                 if self._init is None:
                     raise InputError(f"--init: the file {self.config.init.file} is needed")
                 _load_initial(network, self.experiment, self._init)
-            network.to(self.device)
-            settings = self.experiment.training
-            history = train(
-                network,
-                self.dataset,
-                settings,
-                seed=self.config.seed,
-                checkpoint=checkpoint,
-                on_epoch=lambda epoch: self._listener.epoch("baseline", epoch, settings.epochs),
-            )
-            safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
-            Baseline(
-                validation_accuracy=self._validation_accuracy(network, history, settings),
-                training=tuple(history),
-                seconds=time.perf_counter() - start,
-            ).save(folder)
+            return network.to(self.device)
 
-        checkpoint = self.cache.checkpoint("baselines", self.config.baseline_key)
-        folder = self.cache.produce("baselines", self.config.baseline_key, make)
-        checkpoint.unlink(missing_ok=True)
-        return folder
+        return self._trained(
+            "baselines",
+            self.config.baseline_key,
+            untrained_network,
+            self.experiment.training,
+            lambda trained: Baseline(**trained),
+        )
 
     def network(self, folder: Path) -> nn.Module:
         """Return the network with the weights of a baseline's or a retraining's folder."""
@@ -369,10 +362,7 @@ class Stages:
     @cached_property
     def order(self) -> PruningOrder:
         """The order in which the blocks of all layers are pruned."""
-        limits = {
-            f"{pair.child}.weight": self.experiment.limits.get(pair.child, self.config.upper_limit)
-            for pair in self.pairs
-        }
+        limits = {f"{pair.child}.weight": self.config.limit_of(pair.child) for pair in self.pairs}
         return PruningOrder(
             self.block_scores,
             limits=limits,
@@ -382,9 +372,7 @@ class Stages:
     @cached_property
     def counted(self) -> int:
         """The number of weights that fractions and percents are of."""
-        if self.experiment.count == "pruned":
-            return self.order.prunable
-        return sum(layer.weights for layer in self.traced.layers)
+        return _counted_weights(self.traced, self.pairs, self.experiment)
 
     @property
     def has_baseline(self) -> bool:
@@ -405,11 +393,12 @@ class Stages:
         """The folder of the masks of the fraction that the experiment gives."""
         fraction = self.experiment.search.fraction
         assert fraction is not None
-        return self.cache.produce(
-            "masks",
-            self.config.key,
-            lambda folder: self._of_fraction(fraction).save(folder / MASKS_FILE),
-        )
+
+        def make(folder: Path) -> None:
+            blocks = self.order.blocks_within(fraction, self.counted)
+            self.order.masks(blocks).save(folder / MASKS_FILE)
+
+        return self.cache.produce("masks", self.config.key, make)
 
     @cached_property
     def masks(self) -> Masks:
@@ -418,42 +407,63 @@ class Stages:
         masks.check_fit(self.traced.graph)
         return masks
 
-    def _of_fraction(self, fraction: float) -> Masks:
-        """Return the masks that prune a fraction of the counted weights, or as near below it."""
-        return self.order.masks(self.order.blocks_within(fraction, self.counted))
-
     def counted_layers(self, masks: Masks) -> tuple[LayerCount, ...]:
         """Count the weights of every layer, and those that the masks keep."""
         return count_layers(self.traced, self.pairs, masks)
 
     def retrained(self, masks: Masks) -> Path:
         """Return the folder of the network retrained under these masks."""
-        key = self.config.retrained_key(masks.digest)
+        return self._trained(
+            "retrained",
+            self.config.retrained_key(masks.digest),
+            lambda: self.network(self.baseline),
+            self.experiment.retraining_settings,
+            lambda trained: Retraining(
+                pruned_weights=masks.pruned, counted_weights=self.counted, **trained
+            ),
+            masks,
+        )
+
+    def _trained(
+        self,
+        stage: str,
+        key: str,
+        start_from: Callable[[], nn.Module],
+        settings: TrainingConfig,
+        record: Callable[[dict[str, Any]], Baseline | Retraining],
+        masks: Masks | None = None,
+    ) -> Path:
+        """Return the folder of a trained network and its record, training it if nobody has."""
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
-            network = self.network(self.baseline)
-            settings = self.experiment.retraining_settings
+            network = start_from()
             history = train(
                 network,
                 self.dataset,
                 settings,
                 seed=self.config.seed,
-                masks=masks.tensors(),
+                masks=masks.tensors() if masks else None,
                 checkpoint=checkpoint,
-                on_epoch=lambda epoch: self._listener.epoch("retraining", epoch, settings.epochs),
+                on_epoch=lambda epoch: self._listener.epoch(
+                    "retraining" if masks else "baseline", epoch, settings.epochs
+                ),
             )
             safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
-            Retraining(
-                pruned_weights=masks.pruned,
-                counted_weights=self.counted,
-                validation_accuracy=self._validation_accuracy(network, history, settings),
-                training=tuple(history),
-                seconds=time.perf_counter() - start,
-            ).save(folder)
+            reached = (
+                history[-1].validation_accuracy
+                if history
+                else accuracy(network, self.dataset.validation, settings)
+            )
+            trained = {
+                "validation_accuracy": reached,
+                "training": tuple(history),
+                "seconds": time.perf_counter() - start,
+            }
+            record(trained).save(folder)
 
-        checkpoint = self.cache.checkpoint("retrained", key)
-        folder = self.cache.produce("retrained", key, make)
+        checkpoint = self.cache.checkpoint(stage, key)
+        folder = self.cache.produce(stage, key, make)
         checkpoint.unlink(missing_ok=True)
         return folder
 
@@ -477,7 +487,7 @@ class Stages:
         bought = costs(
             pruned_network, masks, torch.zeros(1, *self.dataset.image_shape, device=self.device)
         )
-        settings = self.experiment.retraining_settings
+        final = Retraining.load(final_folder) if masks.pruned else baseline
         TrialResult(
             config=self.config,
             params_pruned=100 * masks.pruned / self.counted,
@@ -487,7 +497,7 @@ class Stages:
             accuracy=final_accuracy,
             baseline_accuracy=baseline_accuracy,
             accuracy_drop=baseline_accuracy - final_accuracy,
-            validation_accuracy=accuracy(pruned_network, self.dataset.validation, settings),
+            validation_accuracy=final.validation_accuracy,
             baseline_validation_accuracy=baseline.validation_accuracy,
             probes=tuple(probes),
             score_seconds=sum(layer.seconds for layer in scoring),
@@ -536,13 +546,6 @@ class Stages:
             try_last_first=int(self.order.pruned[-1]) < self.order.prunable,
         )
         return self.order.masks(blocks), probes
-
-    def _validation_accuracy(
-        self, network: nn.Module, history: Sequence[Epoch], settings: TrainingConfig
-    ) -> float:
-        if history:
-            return history[-1].validation_accuracy
-        return accuracy(network, self.dataset.validation, settings)
 
     def _write_scores(self, path: Path) -> None:
         arrays: dict[str, NDArray[np.generic]] = {"rows": self.rows}

@@ -76,3 +76,13 @@ def quick_trial(quick: Experiment, digits: Source) -> TrialConfig:
         seed=0,
         data_digest=digits.digest,
     )
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, without the settings of whoever runs the tests."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)

@@ -11,20 +11,12 @@ from mint.cli import main
 from mint.config import Grid
 from mint.sweep_cli import sweep_main
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = {
     "digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))],
     "mnist_mlp": [Grid(groups=(20,), samples_per_class=(250,), upper_limits=("none",))],
 }
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def _sweep(arguments: str) -> int:

@@ -21,6 +21,7 @@ from mint.results import TrialResult
 from mint.sources import Source
 from mint.trial import Stages, reproducible
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 QUICK = "--experiment digits_mlp --smoke --groups 6 --samples-per-class 30"
 NETWORK = """
 from torch import nn
@@ -75,15 +76,6 @@ def twisting():
             return images if images.sum() > 0 else -images
     return Twisting()
 """
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def _mint(command: str) -> int:
