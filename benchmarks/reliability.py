@@ -21,11 +21,12 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mint.atomic import write_whole
 from mint.cache import Cache
 from mint.config import TrialConfig, load_experiment
 from mint.information import gmi_bootstraps, reliability
 from mint.plots import save
-from mint.records import write_whole
+from mint.provenance import Provenance
 from mint.sources import load_source
 from mint.trial import Stages, reproducible
 
@@ -54,7 +55,13 @@ def main() -> int:
     )
     cpu = torch.device("cpu")
     with reproducible(experiment.threads, cpu):
-        stages = Stages(config, source, cache=Cache(options.cache_dir), device=cpu)
+        stages = Stages(
+            config,
+            source,
+            cache=Cache(options.cache_dir),
+            device=cpu,
+            provenance=Provenance.of_this_process(None, sys.argv),
+        )
         (pair,) = stages.pairs
         child, parent = stages.activations[pair.child_node], stages.activations[pair.parent_node]
     rows = []

@@ -3,13 +3,20 @@
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mint.config import Experiment, TrialConfig, parse_limit, trial_defaults
 from mint.errors import InputError
 from mint.options import (
+    CACHE_HELP,
+    EXIT_FAILED,
+    STOP_SECONDS,
+    STORE_HELP,
     Parser,
     add_experiment,
     add_folders,
@@ -19,17 +26,21 @@ from mint.options import (
     check_results,
     chosen_experiment,
     data_folder,
+    days,
     duration,
+    fraction,
     guarded,
     initial_weights,
     natural,
     positive,
     rebuild_report,
     show_runs,
+    tracking_uri,
 )
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
+    from mint.delivery import Delivery
     from mint.results import LayerScoring, Probe, TrialResult
     from mint.train import Epoch
     from mint.trial import Stages
@@ -123,7 +134,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_results(report)
     handlers["report"] = _report
 
+    sync = commands.add_parser(
+        "sync",
+        help="deliver to the tracking store what it missed",
+        description="Bring the runs of the tracking store up to the records of trials on the disk: "
+        "after the store was away, or lost. The next start of a sweep does the same for its own "
+        "trials.",
+    )
+    _add_store(sync)
+    handlers["sync"] = _sync
+
+    cache = commands.add_parser(
+        "cache",
+        help="show or free the folder of finished stages",
+        description="Show what is in the folder of finished stages, or free some of it.",
+    )
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("ls", help="show how many stages there are, and how large they are")
+    show.add_argument("--cache-dir", type=Path, metavar="DIR", help=CACHE_HELP)
+    free = actions.add_parser(
+        "prune",
+        help="remove stages",
+        description="Remove stages: what is removed is made again where it is needed. Without "
+        "names, only leftovers go: checkpoints, half-made and damaged stages. Trials go only where "
+        "the tracking store has their results.",
+    )
+    free.add_argument(
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        default=["leftovers"],
+        help="baselines, activations, scores, masks, retrained, trials, initial, or leftovers "
+        "(default: leftovers)",
+    )
+    free.add_argument(
+        "--unused-days",
+        type=days,
+        default=0.0,
+        metavar="DAYS",
+        help="only what was of no use for so long (default: 0, all)",
+    )
+    free.add_argument(
+        "--dry-run", action="store_true", help="say what would go, and remove nothing"
+    )
+    _add_store(free)
+    handlers["cache"] = _cache
+
     options = parser.parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else arguments
     return guarded(f"mint {options.command}", lambda: handlers[options.command](options))
 
 
@@ -151,6 +209,12 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
         help="estimates that the scores are the mean of; with --reliability, the most of them "
         "(default: the experiment's)",
     )
+    trial.add_argument(
+        "--fraction",
+        type=fraction,
+        metavar="SHARE",
+        help="prune this share of the counted weights, 0 to 1, instead of searching",
+    )
     trial.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
     running = parser.add_argument_group("running")
     running.add_argument(
@@ -162,8 +226,18 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
     add_folders(running)
 
 
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help=CACHE_HELP)
+    parser.add_argument("--tracking-uri", metavar="URI", help=STORE_HELP)
+
+
 def _planned(options: argparse.Namespace) -> "Stages":
     """Return the stages of the trial that the options describe, checked before any is made."""
+    if options.fraction is not None and options.max_drop is not None:
+        raise InputError(
+            "--fraction and --max-drop: only one of them says how much is pruned; leave out the "
+            "other"
+        )
     experiment = chosen_experiment(options)
     defaults = trial_defaults(options.experiment, smoke=options.smoke)
     for option in ("groups", "samples_per_class", "upper_limit"):
@@ -181,9 +255,11 @@ def _planned(options: argparse.Namespace) -> "Stages":
     import torch
 
     from mint.cache import Cache
+    from mint.checks import check_trials
     from mint.networks import source_digest
+    from mint.provenance import Provenance
     from mint.sources import load_source
-    from mint.trial import Listener, Stages, check_trials
+    from mint.trial import Listener, Stages
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no GPU that torch can use; allowed: cpu")
@@ -193,6 +269,7 @@ def _planned(options: argparse.Namespace) -> "Stages":
         groups=options.groups,
         samples_per_class=options.samples_per_class,
         upper_limit=limit,
+        fraction=options.fraction,
         bootstraps=options.bootstraps,
         seed=options.seed,
         data_digest="unknown",
@@ -210,6 +287,7 @@ def _planned(options: argparse.Namespace) -> "Stages":
         source,
         cache=Cache(cache_dir),
         device=torch.device("cuda" if cuda else "cpu"),
+        provenance=Provenance.of_this_process(None, ["mint", *options.words]),
         init=options.init,
         listener=listener,
     )
@@ -285,7 +363,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def _prune(options: argparse.Namespace) -> int:
     stages = _planned(options)
-    if stages.experiment.search.fraction is None:
+    if stages.config.search.fraction is None:
         raise InputError(
             f"--fraction: must be given, for {stages.experiment.name} searches how much to "
             "prune; mint run does that"
@@ -309,49 +387,97 @@ def _retrain(options: argparse.Namespace) -> int:
     stages = _planned(options)
     _need(stages.has_baseline, "train")
     _need(stages.has_scores, "estimate")
-    if stages.experiment.search.fraction is not None:
+    if stages.config.search.fraction is not None:
         _need(stages.has_masks, "prune")
     return _finish(stages, options)
 
 
 def _run(options: argparse.Namespace) -> int:
     check_results(options.output)
+    tracking_uri(options.tracking_uri)
     return _finish(_planned(options), options)
 
 
 def _finish(stages: "Stages", options: argparse.Namespace) -> int:
-    from mint.provenance import Provenance
-    from mint.records import write_whole
+    from mint.atomic import write_whole
+    from mint.delivery import Delivery
+    from mint.holder import holding
+    from mint.records import as_records, result_record
     from mint.results import TrialResult
-    from mint.tracking import Tracker, tracking_uri
-    from mint.trial import run_trial
+    from mint.tracking import Tracker
     from mint.trial_page import page_name, trial_page
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
     experiment_id = tracker.prepare(stages.experiment.name)
-    run_id = tracker.begin(stages.config, None, Provenance.of_this_code())
-    try:
-        folder = run_trial(stages)
-        result = TrialResult.load(folder)
-        tracker.log_probes(run_id, result.probes)
-        tracker.finish(run_id, result, folder)
-    except KeyboardInterrupt:
-        tracker.close(stages.config, "KILLED", "stopped by Ctrl-C")
-        raise
-    except Exception as error:
-        tracker.close(stages.config, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
+    delivered = tracker.runs(stages.experiment.name)
+    name = f"{stages.experiment.name}-{stages.config.key}"
+    say = partial(print, flush=True)
+    with (
+        holding(stages.cache, name, stages.provenance.command),
+        Delivery(tracker, stages.cache, stages.provenance, delivered, say) as delivery,
+    ):
+        result = TrialResult.load(_ran(stages, delivery))
+        behind = delivery.close()
     page = options.output / "trials" / page_name(stages.config)
     write_whole(page, trial_page(result).encode())
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
         f"baseline's {result.baseline_accuracy:.2f}%"
     )
-    print(f"trial:  {folder}")
+    print(f"trial:  {stages.cache.folder('trials', stages.config.key)}")
     print(f"page:   {page}")
-    rebuild_report(options.output, tracker)
+    rebuild_report(
+        options.output,
+        of_disk=as_records([result_record(result, "")]),
+        of_store=None if behind else tracker.records(),
+    )
+    if behind:
+        print(
+            f"its run is behind, for the tracking store could not be written to "
+            f"({delivery.trouble}); mint sync delivers it",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     show_runs(tracker, experiment_id)
     return 0
+
+
+def _ran(stages: "Stages", delivery: "Delivery") -> Path:
+    """Run a trial with its run kept up to date, and return its folder."""
+    from mint.gaps import Gap, Gaps
+    from mint.trial import run_trial
+
+    config, listener = stages.config, stages.listener
+    probes: list[Probe] = []
+
+    def on_probe(probe: "Probe") -> None:
+        probes.append(probe)
+        delivery.running(config, probes)
+        listener.probe(probe)
+
+    stages.listener = replace(listener, probe=on_probe)
+    delivery.running(config)
+    try:
+        folder = run_trial(stages)
+    except KeyboardInterrupt:
+        delivery.killed(config, "stopped by Ctrl-C or SIGTERM")
+        delivery.close(STOP_SECONDS)
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        gap = Gap(
+            config=config,
+            status="failed",
+            reason=reason,
+            details=traceback.format_exc(),
+            provenance=stages.provenance,
+        )
+        Gaps(stages.cache).write(gap)
+        delivery.gap(gap)
+        raise
+    Gaps(stages.cache).forget(config.key)
+    delivery.finished(config)
+    return folder
 
 
 def _need(done: bool, stage: str) -> None:
@@ -369,8 +495,8 @@ def _layers(options: argparse.Namespace) -> int:
         return 0
     experiment = chosen_experiment(options)
 
+    from mint.checks import untrained
     from mint.networks import chosen_pairs
-    from mint.trial import untrained
 
     traced = untrained(experiment, _shape(experiment, options))
     print("\n".join(breakdown(count_layers(traced, chosen_pairs(traced, experiment)))))
@@ -385,7 +511,8 @@ def _export(options: argparse.Namespace) -> int:
 
     from mint.export import export
     from mint.masks import Masks
-    from mint.trial import MASKS_FILE, finished_network
+    from mint.results import MASKS_FILE
+    from mint.trial import finished_network
 
     masks = Masks.load(options.trial / MASKS_FILE)
     network = finished_network(options.trial)
@@ -405,8 +532,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _shape(experiment: Experiment, options: argparse.Namespace) -> tuple[int, int, int]:
+    from mint.checks import image_shape
     from mint.sources import load_source
-    from mint.trial import image_shape
 
     known = image_shape(experiment.data, None)
     if known is None:
@@ -439,7 +566,7 @@ def _report(options: argparse.Namespace) -> int:
         print(f"tables: {options.output / 'RESULTS.md'}")
         return 0
 
-    from mint.tracking import Tracker, tracking_uri
+    from mint.tracking import Tracker
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
     if not tracker.exists:
@@ -447,7 +574,78 @@ def _report(options: argparse.Namespace) -> int:
             f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
             "give --records FILE"
         )
-    rebuild_report(options.output, tracker)
+    rebuild_report(options.output, of_store=tracker.records())
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from mint.cache import Cache
+    from mint.delivery import Delivery, deliver_missing
+    from mint.gaps import Gaps
+    from mint.holder import check_idle
+    from mint.provenance import Provenance
+    from mint.results import TrialResult
+    from mint.tracking import Tracker
+
+    tracker = Tracker(tracking_uri(options.tracking_uri))
+    cache = Cache(cache_folder(options.cache_dir))
+    check_idle(cache)
+    found = (cache.find("trials", key) for key in cache.keys("trials"))
+    configs = [TrialResult.load(folder).config for folder in found if folder]
+    configs += [gap.config for gap in Gaps(cache).all()]
+    delivered: dict[str, str] = {}
+    for experiment in sorted({config.experiment.name for config in configs}):
+        tracker.prepare(experiment)
+        delivered |= tracker.runs(experiment)
+        tracker.close_orphans(experiment, cache.identity, "what ran it died")
+    missing = [config for config in configs if config.key not in delivered]
+    provenance = Provenance.of_this_process(None, ["mint", *options.words])
+    with Delivery(tracker, cache, provenance, delivered, partial(print, flush=True)) as delivery:
+        deliver_missing(delivery, cache, missing)
+        behind = delivery.close()
+    print(f"{len(configs)} trials on the disk, {len(missing) - behind} delivered to the store")
+    if behind:
+        print(f"{behind} could not be delivered: {delivery.trouble}", file=sys.stderr)
+    return EXIT_FAILED if behind else 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from mint.cache import Cache
+    from mint.upkeep import LEFTOVERS, STAGES, listing, prune
+
+    root = cache_folder(options.cache_dir)
+    if not root.is_dir():
+        raise InputError(f"--cache-dir {root}: there is no such folder; nothing was kept there yet")
+    cache = Cache(root)
+    if options.action == "ls":
+        print("\n".join(listing(cache)))
+        return 0
+    known = (*STAGES, LEFTOVERS)
+    for stage in options.stages:
+        if stage not in known:
+            raise InputError(f"STAGE {stage}: allowed are {', '.join(known)}")
+
+    from mint.holder import check_idle
+
+    check_idle(cache)
+    delivered: frozenset[str] = frozenset()
+    if "trials" in options.stages:
+        from mint.tracking import Tracker
+
+        tracker = Tracker(tracking_uri(options.tracking_uri))
+        delivered = frozenset(tracker.records()["key"]) if tracker.exists else delivered
+    removed, kept = prune(
+        cache,
+        tuple(options.stages),
+        unused_days=options.unused_days,
+        delivered=delivered,
+        dry_run=options.dry_run,
+    )
+    size = sum(entry.size for entry in removed) / 1e6
+    would = "would remove" if options.dry_run else "removed"
+    print(f"{would} {len(removed)} of {', '.join(options.stages)}: {size:.1f} MB")
+    if kept:
+        print(f"kept {len(kept)} trials that the tracking store has no results of: see mint sync")
     return 0
 
 

@@ -219,6 +219,8 @@ class TrialConfig(_Frozen):
             has a block for each.
         samples_per_class: training images of every class that the scores are estimated from.
         upper_limit: largest share of one layer's weights that may be pruned; None for no limit.
+        fraction: of the counted weights to prune, in place of the experiment's search; None for
+            that.
         bootstraps: in place of the experiment's; None for those.
         seed: of everything that is drawn: split, initialisation, batches, rows, bootstraps.
         data_digest: content of the data set, so that other data never answer for these.
@@ -230,6 +232,7 @@ class TrialConfig(_Frozen):
     groups: _PositiveInt
     samples_per_class: _PositiveInt
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
+    fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     bootstraps: _PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)]
     data_digest: str
@@ -241,7 +244,7 @@ class TrialConfig(_Frozen):
         """Such as g20-s250-u0.8-f0.5-b8-seed0; a fraction and bootstraps only where given."""
         limit = format_limit(self.upper_limit)
         own = "" if self.bootstraps is None else f"-b{self.bootstraps}"
-        fraction = self.experiment.search.fraction
+        fraction = self.search.fraction
         given = "" if fraction is None else f"-f{format_limit(fraction)}"
         return f"g{self.groups}-s{self.samples_per_class}-u{limit}{given}{own}-seed{self.seed}"
 
@@ -252,23 +255,32 @@ class TrialConfig(_Frozen):
             return self.experiment.estimate
         return self.experiment.estimate.model_copy(update={"bootstraps": self.bootstraps})
 
+    @property
+    def search(self) -> SearchConfig:
+        """How much this trial prunes."""
+        if self.fraction is None:
+            return self.experiment.search
+        return SearchConfig(fraction=self.fraction)
+
     def limit_of(self, layer: str) -> float | None:
         """Return the largest share of a layer's weights that may be pruned; None for all."""
         return self.experiment.limits.get(layer, self.upper_limit)
 
     @property
     def key(self) -> str:
-        content = _content(self, without={"bootstraps"})
+        content = _content(self, without={"bootstraps", "fraction"})
         content["experiment"]["estimate"] = _content(self.estimate)
+        content["experiment"]["search"] = _content(self.search)
         content["init"] = self.init and self.init.digest
         return content_key("trial", content)
 
     @property
     def protocol(self) -> str:
         """Eight hex digits that trials share if they differ in the axes of a sweep only."""
-        axes = {"groups", "samples_per_class", "upper_limit", "bootstraps", "seed"}
+        axes = {"groups", "samples_per_class", "upper_limit", "fraction", "bootstraps", "seed"}
         content = _content(self, without=axes)
         content["experiment"]["estimate"].pop("bootstraps")
+        content["experiment"]["search"] = _content(self.search, without={"fraction"})
         content["init"] = self.init and self.init.digest
         return content_key("protocol", content)[:8]
 
@@ -298,6 +310,18 @@ class TrialConfig(_Frozen):
             self.samples_per_class,
         )
 
+    @property
+    def activations_key(self) -> str:
+        """Key of the activations that scores are estimated from."""
+        chosen = self.experiment
+        return content_key(
+            "activations",
+            self.baseline_key,
+            chosen.prune,
+            chosen.leave_out,
+            self.samples_per_class,
+        )
+
     def retrained_key(self, mask_digest: str) -> str:
         """Key of retraining under a mask: trials that come upon the same mask share it."""
         settings = _content(self.experiment.retraining_settings)
@@ -310,6 +334,7 @@ class Grid(_Frozen):
     groups: tuple[int, ...]
     samples_per_class: tuple[int, ...]
     upper_limits: tuple[str, ...]
+    fractions: tuple[float | None, ...] = (None,)
     bootstraps: tuple[int | None, ...] = (None,)
 
     def points(self) -> Iterator[dict[str, Any]]:
@@ -317,13 +342,18 @@ class Grid(_Frozen):
 
         In this order trials that run side by side seldom wait for the scores of one another.
         """
-        for limit, groups, samples, bootstraps in product(
-            self.upper_limits, self.groups, self.samples_per_class, self.bootstraps
+        for limit, fraction, groups, samples, bootstraps in product(
+            self.upper_limits,
+            self.fractions,
+            self.groups,
+            self.samples_per_class,
+            self.bootstraps,
         ):
             yield {
                 "groups": groups,
                 "samples_per_class": samples,
                 "upper_limit": parse_limit(limit, groups),
+                "fraction": fraction,
                 "bootstraps": bootstraps,
             }
 

@@ -15,9 +15,7 @@ from mint.config import EstimateConfig
 from mint.information import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
 from mint.masks import BlockScores
 from mint.networks import LayerPair
-from mint.results import LayerScoring
-
-SCORES_FILE = "scores.npz"
+from mint.results import SCORES_FILE, LayerScoring
 
 
 def group_labels(filters: int, groups: int) -> NDArray[np.int64]:

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 from scipy.special import ndtr
-from scipy.stats import rankdata
 
 from mint.blocks import Counts, Split, count_blocks
 from mint.matching import match
@@ -303,12 +302,19 @@ def reliability(values: ArrayLike) -> float:
         halves = table[order[:half]].mean(0), table[order[half : 2 * half]].mean(0)
         if any(np.ptp(means) == 0 for means in halves):
             return math.nan
-        ranks = np.array([rankdata(means) for means in halves])
+        ranks = np.array([_ranks(means) for means in halves])
         correlations.append(np.corrcoef(ranks)[0, 1])
     correlation = float(np.mean(correlations))
     lengthening = len(table) / half
     # A negative correlation of halves is noise around none; lengthening it means nothing.
     return max(correlation, lengthening * correlation / (1 + (lengthening - 1) * abs(correlation)))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return ranks from 1, equal values sharing the mean of theirs; scipy.stats takes a second."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks: Floats = np.cumsum(counts) - (counts - 1) / 2
+    return mean_ranks[place]
 
 
 def contiguous_groups(filters: int, groups: int) -> NDArray[np.int64]:

@@ -1,13 +1,18 @@
 """What the command lines share: option types, groups of options, and what they stand for."""
 
 import argparse
+import errno
 import hashlib
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from filelock import FileLock
 
 from mint.config import (
     DataConfig,
@@ -19,6 +24,7 @@ from mint.config import (
     validated,
 )
 from mint.errors import InputError, TrainingDivergedError
+from mint.reach import reach_store
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
@@ -27,6 +33,12 @@ if TYPE_CHECKING:
     from mint.tracking import Tracker
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+# Of the ten that Ctrl-C may take: for closing the runs of trials that were running.
+STOP_SECONDS = 4.0
+CACHE_HELP = "folder of finished stages (default: MINT_CACHE_DIR, else ./.mint)"
+STORE_HELP = "MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)"
+# What a full, read-only or broken disk says: no fault of the program's.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _LARGEST = 2**31 - 1
 
 
@@ -38,7 +50,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(prog: str, command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; what the user did wrong is told in one line."""
+    """Run a command and return its exit code; what the user did wrong is told in one line.
+
+    SIGTERM, as a batch system sends it, ends a command as Ctrl-C does.
+    """
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return command()
     except InputError as error:
@@ -47,9 +65,26 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
     except TrainingDivergedError as error:
         print(f"{prog}: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(
+            f"{prog}: failed: {error.strerror}{where}; what is finished is kept, and the same "
+            "command carries on",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prog}: stopped; the same command carries on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def add_experiment(
@@ -106,14 +141,7 @@ def add_experiment(
         metavar="N",
         help="epochs of the baseline and of each retraining, the schedules stretched to fit",
     )
-    how_much = group.add_mutually_exclusive_group()
-    how_much.add_argument(
-        "--fraction",
-        type=_fraction,
-        metavar="SHARE",
-        help="prune this share of the counted weights, 0 to 1, instead of searching",
-    )
-    how_much.add_argument(
+    group.add_argument(
         "--max-drop",
         type=_percent,
         metavar="POINTS",
@@ -144,7 +172,7 @@ def add_folders(parser: argparse._ArgumentGroup) -> None:
         "--cache-dir",
         type=Path,
         metavar="DIR",
-        help="folder of baselines, scores and checkpoints (default: MINT_CACHE_DIR, else ./.mint)",
+        help=CACHE_HELP,
     )
 
 
@@ -161,7 +189,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     places.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
+        help=STORE_HELP,
     )
 
 
@@ -183,8 +211,6 @@ def chosen_experiment(options: argparse.Namespace) -> Experiment:
     if options.data:
         data = experiment.data.model_dump() | {"name": options.data}
         update["data"] = validated(DataConfig, data, f"--data {options.data}")
-    if options.fraction is not None:
-        update["search"] = {"fraction": options.fraction}
     if options.max_drop is not None:
         probes = experiment.search.probes or 6
         update["search"] = {"max_drop": options.max_drop, "probes": probes}
@@ -227,6 +253,17 @@ def initial_weights(path: Path | None, experiment: Experiment) -> InitialWeights
     except OSError as error:
         raise InputError(f"--init {path}: cannot be read: {error.strerror}") from None
     return InitialWeights(file=path.name, digest=hashlib.sha256(content).hexdigest()[:16])
+
+
+def tracking_uri(chosen: str | None) -> str:
+    """Return the URI given, else that of MLFLOW_TRACKING_URI, else a database in this folder.
+
+    Raises:
+        InputError: nobody answers there.
+    """
+    uri = chosen or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    reach_store(uri)
+    return uri
 
 
 def data_folder(chosen: Path | None) -> Path:
@@ -295,12 +332,30 @@ def check_results(output: Path) -> None:
     kept_records(output)
 
 
-def rebuild_report(output: Path, tracker: "Tracker") -> None:
-    """Write the tables and plots of all trials, those of the store and those already there."""
+def rebuild_report(
+    output: Path, *, of_disk: "pd.DataFrame | None" = None, of_store: "pd.DataFrame | None" = None
+) -> None:
+    """Write the tables and plots of all trials: of those already there, and of these.
+
+    Args:
+        output: folder of the report.
+        of_disk: records of trials that the store may not have yet.
+        of_store: records of the tracking store; None where it is away.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     from mint.records import merge_records
     from mint.report import write_report
 
-    write_report(output, merge_records(kept_records(output), tracker.records()))
+    output.mkdir(parents=True, exist_ok=True)
+    with FileLock(output / ".lock"):  # sweeps that end together would lose each other's records
+        records = kept_records(output)
+        if of_disk is not None:
+            records = merge_records(of_disk, records)
+        if of_store is not None:
+            records = merge_records(records, of_store)
+        write_report(output, records)
     print(f"tables: {output / 'RESULTS.md'}")
 
 
@@ -330,6 +385,19 @@ def gpu_share(text: str) -> float:
     return _between(text, 0, 1024)
 
 
+def check_gpus(share: float, cards: int, where: str) -> None:
+    """Refuse a share of a card, or a number of cards, that there is not.
+
+    Raises:
+        InputError: likewise.
+    """
+    if share > cards or (share > 1 and share != int(share)):
+        raise InputError(
+            f"--gpus-per-trial {share:g}: {where} has {cards} GPUs; allowed are 0 for the "
+            "CPU, a share of a card up to 1, and whole numbers of cards"
+        )
+
+
 def _whole(text: str, least: int) -> int:
     try:
         number = int(text)
@@ -342,7 +410,13 @@ def _whole(text: str, least: int) -> int:
     return number
 
 
-def _fraction(text: str) -> float:
+def days(text: str) -> float:
+    """Parse a number of days."""
+    return _between(text, 0, 36500)
+
+
+def fraction(text: str) -> float:
+    """Parse a share from 0 to 1."""
     return _between(text, 0, 1)
 
 

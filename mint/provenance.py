@@ -1,27 +1,74 @@
-"""Where a result comes from: the commit of the code that made it."""
+"""Where a result comes from: the code, its libraries, and the command that asked for it."""
 
+import os
+import re
+import shlex
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+_PACKAGES = ("mint-pruning", "torch", "numpy", "numba", "scipy", "ray", "mlflow")
+_SECRETS = (
+    (re.compile(r"//\S*@"), "//***@"),  # user:password@host
+    (re.compile(r"(?i)([?&][^=&\s]*(?:password|secret|token|key)[^=&\s]*=)[^&\s]+"), r"\1***"),
+)
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """The commit of mint's own code, and whether its files differed from it.
+class Provenance(BaseModel):
+    """What made a result, as it is kept in its record and in its run.
 
     Attributes:
-        git_commit: forty hex digits, or unknown where the code is in no repository.
+        sweep: that the trial was run for; None for a trial by itself.
+        command: the command line, without secrets.
+        git_commit: of mint's own code: forty hex digits, or unknown where it is in no repository.
         git_dirty: whether tracked files were changed.
+        versions: of Python and of the packages that figures depend on.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sweep: str | None
+    command: str
     git_commit: str
     git_dirty: bool
+    versions: dict[str, str]
 
     @classmethod
-    def of_this_code(cls) -> "Provenance":
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=no")
-        return cls(commit or "unknown", bool(changes))
+    def of_this_process(cls, sweep: str | None, arguments: Sequence[str]) -> Self:
+        """Look everything up.
+
+        Args:
+            sweep: that trials are run for.
+            arguments: the words of the command line, the program first.
+        """
+        described = _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        # An image has no repository in it: it is told what it was built from.
+        described = described or os.environ.get("MINT_GIT_COMMIT") or "unknown"
+        versions = {"python": python_version()}
+        for package in _PACKAGES:
+            try:
+                versions[package] = version(package)
+            except PackageNotFoundError:  # run from a folder, without being installed
+                versions[package] = "unknown"
+        return cls(
+            sweep=sweep,
+            command=without_secrets(shlex.join(arguments)),
+            git_commit=described.removesuffix("-dirty"),
+            git_dirty=described.endswith("-dirty"),
+            versions=versions,
+        )
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with what URIs hold of users, passwords and tokens replaced by stars."""
+    for pattern, stars in _SECRETS:
+        text = pattern.sub(stars, text)
+    return text
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,9 +1,10 @@
-"""Records: one flat row a finished trial, in records.csv; all that the report is made from."""
+"""Records: one flat row a trial, in records.csv; all that the report is made from."""
 
 import io
-import os
-import tempfile
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,14 @@ import pandas as pd
 from mint.config import TrainingConfig, TrialConfig, format_limit
 from mint.errors import InputError
 
+if TYPE_CHECKING:  # they bring torch along, which reading and writing of records can do without
+    from mint.gaps import Gap
+    from mint.results import TrialResult
+
 # Percent for accuracies and params_pruned, percentage points for accuracy_drop.
 # bootstraps is what was asked for, bootstraps_drawn what a reliability that was reached took.
+# fraction is of the counted weights, none where a search found how much to prune.
+# Where status is failed or stopped, reason says why, and figures are nan, counts 0.
 COLUMNS: dict[str, type] = {
     "experiment": str,
     "protocol": str,
@@ -20,8 +27,11 @@ COLUMNS: dict[str, type] = {
     "upper_limit": str,
     "groups": int,
     "samples_per_class": int,
+    "fraction": str,
     "bootstraps": int,
     "seed": int,
+    "status": str,
+    "reason": str,
     "params_pruned": float,
     "accuracy": float,
     "baseline_accuracy": float,
@@ -37,14 +47,17 @@ COLUMNS: dict[str, type] = {
     "run_id": str,
     "git_commit": str,
 }
+_SHARE = r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+"
 _PATTERNS = {
     "experiment": r"[a-z0-9][a-z0-9_-]*",
     "protocol": r"[0-9a-f]{8}",
-    "upper_limit": r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+",
+    "upper_limit": _SHARE,
+    "fraction": _SHARE,
+    "status": "finished|failed|stopped",
 }
 _ORDER = [
-    *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "bootstraps"),
-    *("seed", "key"),
+    *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "fraction"),
+    *("bootstraps", "seed", "key"),
 ]
 
 
@@ -57,16 +70,61 @@ def trial_columns(config: TrialConfig) -> dict[str, str | int]:
         "upper_limit": format_limit(config.upper_limit),
         "groups": config.groups,
         "samples_per_class": config.samples_per_class,
+        "fraction": format_limit(config.search.fraction),
         "bootstraps": config.estimate.bootstraps,
         "seed": config.seed,
         "key": config.key,
     }
 
 
+def result_record(result: "TrialResult", run_id: str) -> dict[str, object]:
+    """Return the row of a finished trial.
+
+    Args:
+        result: of the trial.
+        run_id: of its run; empty where no tracking store has one.
+    """
+    values = {
+        **result.model_dump(include=set(COLUMNS)),
+        **trial_columns(result.config),
+        "status": "finished",
+        "reason": "",
+        "probes": len(result.probes),
+        "bootstraps_drawn": result.bootstraps,
+        "reliability": _nan(result.reliability),
+        "run_id": run_id,
+        "git_commit": result.provenance.git_commit,
+    }
+    return {column: values[column] for column in COLUMNS}
+
+
+def gap_record(gap: "Gap", run_id: str) -> dict[str, object]:
+    """Return the row of a trial without a result. See result_record."""
+    nothing = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
+    values = {
+        **nothing,
+        **trial_columns(gap.config),
+        "status": gap.status,
+        "reason": gap.reason,
+        "run_id": run_id,
+        "git_commit": gap.provenance.git_commit,
+    }
+    return {column: values[column] for column in COLUMNS}
+
+
+def as_records(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """Return rows of all columns as records."""
+    return sort_records(pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS))
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def setting(config: TrialConfig) -> str:
     """Return the protocol as a sentence for the report."""
     chosen = config.experiment
-    search = chosen.search
+    search = config.search
     reliability = chosen.estimate.reliability
     stop = "" if reliability is None else f", or as many as reach a reliability of {reliability:g}"
     if chosen.retraining is None:
@@ -83,7 +141,7 @@ def setting(config: TrialConfig) -> str:
             f"{search.max_drop:g} percentage points below the baseline's."
         )
     else:
-        pruned = f"Pruned: {search.fraction:g} of the counted weights, chosen beforehand."
+        pruned = "Pruned: a share of the counted weights that was chosen beforehand."
     parts = [f"{chosen.title}."]
     parts.append(f"Data: {chosen.data.name}.")
     if config.init:
@@ -137,7 +195,8 @@ def parse_records(content: bytes) -> pd.DataFrame:
         wrong = records.loc[~records[column].str.fullmatch(pattern), column]
         if len(wrong):
             raise ValueError(f"{column} {wrong.iloc[0]!r} is not allowed")
-    numbers = records.select_dtypes("number").drop(columns="reliability")
+    finished = records[records["status"] == "finished"]
+    numbers = finished.select_dtypes("number").drop(columns="reliability")
     if not np.isfinite(numbers.to_numpy()).all():
         raise ValueError("a figure is nan or infinite")
     repeated = records.loc[records["key"].duplicated(), "key"]
@@ -152,19 +211,14 @@ def sort_records(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def merge_records(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
-    """Return all records, those of `newer` in place of kept ones of the same key."""
+    """Return all records, those of `newer` in place of kept ones of the same key.
+
+    A trial that has a result keeps it, whatever became of it when it was run again.
+    """
+    done = kept.loc[kept["status"] == "finished", "key"]
+    newer = newer[(newer["status"] == "finished") | ~newer["key"].isin(done)]
     frames = [frame for frame in (kept[~kept["key"].isin(newer["key"])], newer) if len(frame)]
     return sort_records(pd.concat(frames)) if frames else kept
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its name and rename it, so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(partial).chmod(0o644)  # mkstemp's file is for its owner alone
-    Path(partial).replace(path)
 
 
 def records_bytes(records: pd.DataFrame) -> bytes:

@@ -9,12 +9,18 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from mint.atomic import write_whole
 from mint.markdown import table
 from mint.plots import draw_tradeoff
-from mint.records import parse_records, records_bytes, write_whole
+from mint.records import parse_records, records_bytes
 
-_CELL = ["upper_limit", "groups", "samples_per_class"]
-_Cell = tuple[str, int, int]
+_CELL = ["upper_limit", "groups", "samples_per_class", "fraction"]
+_Cell = tuple[str, int, int, str]
+_FRACTION = "Fraction asked"
+_HEADER = [
+    *("Upper limit", "Groups", "Samples per class", _FRACTION, "Params pruned"),
+    *("Performance", "Drop", "Seeds", "Bootstraps", "Reliability"),
+]
 _NOT_RUN = ["not run", "not run", "not run", "0", "not run", "not run"]
 
 
@@ -44,7 +50,7 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         plot = f"{experiment}-{protocol}.png"
         quoted = published.get(experiment, {})
         buffer = io.BytesIO()
-        draw_tradeoff(buffer, own, quoted.get("methods", []))
+        draw_tradeoff(buffer, own[own["status"] == "finished"], quoted.get("methods", []))
         made[plot] = buffer.getvalue()
         text += _section(str(experiment), str(protocol), own, quoted, plot)
     made["RESULTS.md"] = ("\n".join(text) + "\n").encode()
@@ -55,22 +61,20 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
 def _section(
     experiment: str, protocol: str, records: pd.DataFrame, quoted: dict[str, Any], plot: str
 ) -> list[str]:
-    baselines = records.drop_duplicates("seed")["baseline_accuracy"]
+    finished = records[records["status"] == "finished"]
     text = [
         "",
         f"## {experiment}",
         "",
         f"{records['setting'].iloc[0]} Protocol {protocol}.",
         "",
-        f"Baseline: {_spread(baselines)} ({_count(len(baselines), 'seed')}"
-        + (f"; published {quoted['baseline_accuracy']:.2f}" if quoted else "")
-        + f"). {int(records['counted_weights'].iloc[0])} weights counted.",
+        _baseline(finished, quoted),
         "",
         f"![accuracy against params pruned]({plot})",
     ]
     cells: dict[_Cell, list[pd.DataFrame]] = {}
     for key, cell in records.groupby([*_CELL, "bootstraps"]):
-        cells.setdefault(key[:3], []).append(cell)  # type: ignore[arg-type]
+        cells.setdefault(key[:4], []).append(cell)  # type: ignore[arg-type]
     if quoted:
         shown: set[_Cell] = set()
         for title, rows in (
@@ -79,7 +83,7 @@ def _section(
         ):
             if not rows:
                 continue
-            keys = [tuple(row[name] for name in _CELL) for row in rows]
+            keys = [(*(row[name] for name in _CELL[:3]), "none") for row in rows]
             text += _table(title, keys, cells, rows)
             shown.update(keys)
         others = sorted(set(cells) - shown, key=_by_groups)
@@ -91,7 +95,37 @@ def _section(
     else:
         text += _table("Group variations", sorted(cells, key=_by_groups), cells)
         text += _table("Sample variations", sorted(cells, key=_by_samples), cells)
-    return text
+    return text + _gaps(records[records["status"] != "finished"])
+
+
+def _baseline(finished: pd.DataFrame, quoted: Mapping[str, Any]) -> str:
+    published = f"; published {quoted['baseline_accuracy']:.2f}" if quoted else ""
+    if finished.empty:
+        return f"Baseline: no trial has finished{published}."
+    accuracies = finished.drop_duplicates("seed")["baseline_accuracy"]
+    return (
+        f"Baseline: {_spread(accuracies)} ({_count(len(accuracies), 'seed')}{published}). "
+        f"{int(finished['counted_weights'].iloc[0])} weights counted."
+    )
+
+
+def _gaps(records: pd.DataFrame) -> list[str]:
+    """Return the trials that were run and have no figures, with the reasons."""
+    if records.empty:
+        return []
+    header = [*_HEADER[: len(_CELL)], "Bootstraps", "Seed", "Trial", "Reason"]
+    rows = []
+    for record in records.to_dict("records"):
+        key = (
+            record["upper_limit"],
+            record["groups"],
+            record["samples_per_class"],
+            record["fraction"],
+        )
+        reason = str(record["reason"]).replace("|", r"\|")
+        what = [str(record[name]) for name in ("bootstraps", "seed", "status")]
+        rows.append([*_axes(key), *what, reason])
+    return ["", "### Gaps", "", *table(header, rows, left=(6, 7))]
 
 
 def _table(
@@ -100,25 +134,43 @@ def _table(
     cells: Mapping[_Cell, Sequence[pd.DataFrame]],
     quoted: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    header = ["Upper limit", "Groups", "Samples per class", "Params pruned", "Performance"]
-    header += ["Drop", "Seeds", "Bootstraps", "Reliability"]
+    header = list(_HEADER)
     if quoted:
         header += ["Published params pruned", "Published performance"]
     rows = []
     for index, key in enumerate(keys):
-        limit, groups, samples = key
         for measured in [_measured(cell) for cell in cells.get(key, ())] or [_NOT_RUN]:
-            row = ["N/A" if limit == "none" else limit, str(groups), str(samples), *measured]
+            row = [*_axes(key), *measured]
             if quoted:
                 row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
             rows.append(row)
+    if all(fraction == "none" for *_, fraction in keys):  # nobody asked for one: no column of it
+        column = header.index(_FRACTION)
+        for row in (header, *rows):
+            del row[column]
     return ["", f"### {title}", "", *table(header, rows)]
 
 
+def _axes(key: _Cell) -> list[str]:
+    limit, groups, samples, fraction = key
+    return [
+        "N/A" if limit == "none" else limit,
+        str(groups),
+        str(samples),
+        "searched" if fraction == "none" else fraction,
+    ]
+
+
 def _measured(cell: pd.DataFrame) -> list[str]:
+    gaps = cell.loc[cell["status"] != "finished", "status"]
+    # A row whose seeds are not all there says so: a mean over those that are left is not the same.
+    without = "".join(f", {n} {status}" for status, n in gaps.value_counts().sort_index().items())
+    cell = cell[cell["status"] == "finished"]
+    if cell.empty:
+        return [*["no result"] * 3, f"0{without}", *["no result"] * 2]
     return [
         *(_spread(cell[name]) for name in ("params_pruned", "accuracy", "accuracy_drop")),
-        str(len(cell)),
+        f"{len(cell)}{without}",
         _range(cell["bootstraps_drawn"]),
         "N/A" if cell["reliability"].isna().all() else _spread(cell["reliability"].dropna()),
     ]
@@ -147,11 +199,11 @@ def _limit(text: str) -> float:
     return float("-inf") if text == "none" else -float(text)
 
 
-def _by_groups(key: _Cell) -> tuple[float, int, int]:
-    limit, groups, samples = key
-    return _limit(limit), samples, groups
+def _by_groups(key: _Cell) -> tuple[float, float, int, int]:
+    limit, groups, samples, fraction = key
+    return _limit(limit), _limit(fraction), samples, groups
 
 
-def _by_samples(key: _Cell) -> tuple[float, int, int]:
-    limit, groups, samples = key
-    return _limit(limit), groups, samples
+def _by_samples(key: _Cell) -> tuple[float, float, int, int]:
+    limit, groups, samples, fraction = key
+    return _limit(limit), _limit(fraction), groups, samples

@@ -6,9 +6,15 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from mint.config import TrialConfig
+from mint.provenance import Provenance
 from mint.train import Epoch
 
+ACTIVATIONS_FILE = "activations.npz"
+MASKS_FILE = "masks.safetensors"
 RESULT_FILE = "result.json"
+SCORES_FILE = "scores.npz"
+SCORES_PLOT = "scores.png"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 class _Record(BaseModel):
@@ -107,6 +113,8 @@ class TrialResult(_Record):
         multiply_adds: of one image, before pruning and with kept weights alone.
         state_bytes: of the weights, before pruning and with kept weights alone (mint.costs).
         device: such as cpu, or the name of the card.
+        seconds: since the trial was begun, by whoever finished it.
+        provenance: of the code and the command.
     """
 
     config: TrialConfig
@@ -129,3 +137,5 @@ class TrialResult(_Record):
     multiply_adds: tuple[int, int]
     state_bytes: tuple[int, int]
     device: str
+    seconds: float
+    provenance: Provenance

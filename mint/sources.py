@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,14 @@ def _of_arrays(
 
 def _digits(_: Path) -> _Published:
     """The 1797 handwritten digits that scikit-learn carries; 360 of them are the test set."""
-    from sklearn.datasets import load_digits  # takes seconds, and only this data set needs it
-
-    bunch = load_digits()
-    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    # Its file alone: to import scikit-learn for it would take every process seconds.
+    carrier = find_spec("sklearn")
+    assert carrier is not None
+    assert carrier.origin is not None
+    table = np.loadtxt(
+        Path(carrier.origin).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=","
+    )
+    images, labels = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
     train, test = stratified_rows(labels, 360, np.random.default_rng(0))
     return _of_arrays(images[train], labels[train], images[test], labels[test])
 

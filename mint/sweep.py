@@ -1,213 +1,354 @@
-"""Many trials on Ray Tune: the only file that knows it."""
+"""Many trials on Ray Tune, on this machine or on a cluster."""
 
 import logging
 import os
-import shutil
-import tempfile
+import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 # Before Ray is imported. Its newer output cannot be silenced, and under `uv run` it would
 # build a second environment for its workers instead of using this one.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# A user's own network is imported from the folder where the sweep was started.
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+_WORKER_SETTINGS = {
+    # A user's own network is imported from the folder where the sweep was started.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+for _name, _value in {
+    **_WORKER_SETTINGS,
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_worker_niceness": "0",  # else workers give way to everything else on the machine
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has what they would write
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep at once: nothing can be lost
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every report has an accuracy
+}.items():
+    os.environ.setdefault(_name, _value)
 
+import pyarrow.fs
 import ray
-import torch
 from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+import mint
 from mint.cache import Cache
 from mint.config import TrialConfig
-from mint.provenance import Provenance
+from mint.errors import InputError
+from mint.networks import own_module
+from mint.options import check_gpus
 from mint.results import Probe, TrialResult
+from mint.searchers import EPOCH, PARAMS_PRUNED, VALIDATION_ACCURACY, Plan, config_of, grid_plan
 from mint.sources import load_source
-from mint.tracking import Tracker
-from mint.trial import Listener, Stages, run_trial
+from mint.storage import Storage
+from mint.sweep_settings import Ending, SweepSettings
+
+if TYPE_CHECKING:
+    from mint.train import Epoch
+    from mint.trial import Listener
 
 # A trial that fails gets a line of ours and its traceback in its run, not pages of Ray's here.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """Where and how a sweep's trials run.
-
-    Attributes:
-        name: of the sweep, kept in the runs' tag mint.sweep.
-        data_dir: of the data sets.
-        cache: of finished stages.
-        tracking_uri: of the MLflow store, already prepared.
-        max_concurrent: trials that run side by side.
-        gpus_per_trial: a share of a card, or 0 for the CPU.
-        init: file of the weights that baselines start from.
-    """
-
-    name: str
-    data_dir: Path
-    cache: Cache
-    tracking_uri: str
-    max_concurrent: int
-    gpus_per_trial: float
-    init: Path | None = None
+# How often a trial is taken up again whose worker, or node, has died.
+_RETRIES = 3
+_FINISHED, _FAILED, _DETAILS, _MEMORY = "finished", "failed", "details", "out_of_memory"
+_PROBE, _SECONDS = "probe", "seconds"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Keys of the trials that are done, and of those that failed, with the reason."""
+class Observer(Protocol):
+    """Who is told what becomes of the trials."""
 
-    done: set[str]
-    failed: dict[str, str]
+    def begun(self, config: TrialConfig) -> None:
+        """A trial has begun, or was taken up again."""
 
+    def epoch(self, config: TrialConfig, epoch: int, validation_accuracy: float) -> None:
+        """A trial's retraining has come so far."""
 
-def deliver(trials: Sequence[TrialConfig], settings: SweepSettings) -> None:
-    """Give the tracking store trials that are finished on disk."""
-    tracker = Tracker(settings.tracking_uri)
-    provenance = Provenance.of_this_code()
-    for config in trials:
-        folder = settings.cache.folder("trials", config.key)
-        run_id = tracker.begin(config, settings.name, provenance)
-        tracker.finish(run_id, TrialResult.load(folder), folder)
+    def probe(self, config: TrialConfig, probe: Probe) -> None:
+        """A trial has tried a mask."""
+
+    def ended(self, config: TrialConfig, ending: Ending) -> None:
+        """A trial is over."""
 
 
-def run_sweep(
-    trials: Sequence[TrialConfig],
-    settings: SweepSettings,
-    *,
-    on_trial: Callable[[TrialConfig, TrialResult | str, float], None],
-) -> Outcome:
-    """Run the trials and return what became of them. Ctrl-C ends it early.
+@contextmanager
+def connecting(address: str | None, network: str) -> Iterator[Callable[[SweepSettings], int]]:
+    """Start Ray on this machine, or connect to a cluster, in the background.
 
     Args:
-        trials: none of them finished.
-        settings: where and how.
-        on_trial: called after each with its result, or the reason of its failure, and its seconds.
+        address: of the cluster; None for this machine alone.
+        network: name of the trials' network: a user's own travels to the nodes.
+
+    Yields:
+        A function that waits until Ray is there, and returns how many trials of a sweep fit on it
+        side by side. It raises InputError where no cluster answers, it has no such GPUs, or it
+        needs a storage.
     """
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    provenance = Provenance.of_this_code()
-    watcher = _Watcher(settings, on_trial)
-    trainable = tune.with_resources(
-        tune.with_parameters(_run_one, settings=settings, provenance=provenance),
-        {"cpu": trials[0].experiment.threads, "gpu": settings.gpus_per_trial},
-    )
-    settings.cache.root.mkdir(parents=True, exist_ok=True)
-    storage = Path(tempfile.mkdtemp(prefix="ray-", dir=settings.cache.root))
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(_connect, address, network)
+
+        def room(settings: SweepSettings) -> int:
+            start.result()
+            # Ray's core has put a handler below Python's that aborts the process: put it back.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            return _room(settings)
+
+        try:
+            yield room
+        finally:
+            wait([start])
+            ray.shutdown()
+
+
+def _connect(address: str | None, network: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init("local", include_dashboard=False, **quiet)
+        return
+    if _has_token():  # with an address Ray does not look for one by itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    modules = [module for module in (own_module(network),) if module]
+    environment = {
+        "py_modules": [str(Path(mint.__file__).parent), *map(str, modules)],
+        "excludes": ["__pycache__"],
+        "env_vars": _WORKER_SETTINGS,
+    }
     try:
+        ray.init(address, runtime_env=environment, **quiet)
+    except Exception as error:  # of many kinds, by what is there instead
+        cause = error.__cause__ or error
+        raise InputError(
+            f"--ray-address {address}: is no cluster that this program can join: "
+            f"{(str(cause).splitlines() or [type(cause).__name__])[0]}; a cluster with token "
+            "authentication needs its token in RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _has_token() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _room(settings: SweepSettings) -> int:
+    """Return how many trials fit side by side on what Ray has."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and settings.storage is None:
+        raise InputError(
+            f"--storage: must be given on a cluster of {len(nodes)} nodes: a folder that all of "
+            "them share, or the URI of a file system that fsspec knows, such as s3://BUCKET/FOLDER"
+        )
+    room = ray.cluster_resources().get("CPU", 0) // settings.threads
+    if share := settings.gpus_per_trial:
+        cards = ray.cluster_resources().get("GPU", 0)
+        check_gpus(share, int(cards), "this cluster" if settings.on_cluster else "this machine")
+        room = min(room, cards * int(1 / share) if share <= 1 else cards // share)
+    if room < 1:
+        raise InputError(
+            f"--threads {settings.threads}: no node can run a trial; all of Ray's CPUs together "
+            f"are {ray.cluster_resources().get('CPU', 0):g}"
+        )
+    return int(room)
+
+
+def run_sweep(plan: Plan, settings: SweepSettings, room: int, observer: Observer) -> None:
+    """Run trials; Ctrl-C ends it early, as KeyboardInterrupt.
+
+    A trial whose worker or node died is taken up again. One that ran out of a card's memory while
+    it shared the card is run once more, after the others, with the card to itself: unlike a
+    smaller batch, that changes no result.
+
+    Args:
+        plan: of the trials.
+        settings: where and how.
+        room: how many fit side by side, as Ray says.
+        observer: is told what becomes of them.
+    """
+    watcher = _Watcher(plan, observer, retry_memory=0 < settings.gpus_per_trial < 1)
+    _fit(plan, settings, room, watcher)
+    if watcher.to_retry:
+        alone = replace(settings, gpus_per_trial=1.0)
+        cards = int(ray.cluster_resources()["GPU"])
+        again = grid_plan(watcher.to_retry)
+        _fit(again, alone, min(room, cards), _Watcher(again, observer, retry_memory=False))
+
+
+def _fit(plan: Plan, settings: SweepSettings, at_once: int, watcher: "_Watcher") -> None:
+    trainable = tune.with_resources(
+        tune.with_parameters(_run_one, settings=settings, base=plan.base),
+        {"cpu": settings.threads, "gpu": settings.gpus_per_trial},
+    )
+    with _tune_folder(settings) as (filesystem, folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"ray\.")
         tune.Tuner(
             trainable,
-            param_space={"trial": tune.grid_search([t.model_dump_json() for t in trials])},
+            param_space=plan.space,
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=settings.max_concurrent,
+                max_concurrent_trials=at_once,
+                num_samples=plan.samples,
+                search_alg=plan.searcher,
+                scheduler=plan.scheduler,
                 reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
+                trial_name_creator=str,
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name=settings.name,
-                storage_path=str(storage),
+                storage_path=folder,
+                storage_filesystem=filesystem,
                 verbose=0,
                 callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=_RETRIES),
             ),
         ).fit()
-    finally:
-        ray.shutdown()
-        shutil.rmtree(storage, ignore_errors=True)
-    outcome = Outcome(watcher.done, watcher.failed)
-    tracker = Tracker(settings.tracking_uri)
-    for config in trials:
-        if config.key in outcome.failed:
-            tracker.close(config, "FAILED", outcome.failed[config.key])
-        elif config.key not in outcome.done:
-            tracker.close(config, "KILLED", "the sweep was stopped")
-    return outcome
 
 
-def _run_one(parameters: dict[str, Any], settings: SweepSettings, provenance: Provenance) -> None:
-    config = TrialConfig.model_validate_json(parameters["trial"])
-    tracker = Tracker(settings.tracking_uri)
-    run_id = tracker.begin(config, settings.name, provenance)
-    probes: list[Probe] = []
+@contextmanager
+def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSystem | None, str]]:
+    """Give Ray Tune a folder, that all nodes see, for what it writes and nobody needs.
 
-    def on_probe(probe: Probe) -> None:
-        probes.append(probe)
-        tracker.log_probes(run_id, probes)
-
+    It is always the same for the same sweep, so that what a killed driver left is gone too.
+    """
+    storage = Storage(settings.storage or str(settings.cache_root))
+    name = f"ray/{settings.name}-{settings.owner}"
+    folder = storage.scratch(name)
     try:
+        if settings.storage is None:
+            yield None, folder
+        else:
+            yield pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.files)), folder
+    finally:
+        storage.remove(name)
+
+
+def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialConfig | None) -> None:
+    # Only workers need these: the driver starts seconds earlier without.
+    import torch
+
+    from mint.trial import Stages, kept_weights, run_trial
+
+    start = time.monotonic()
+    config = config_of(parameters, base)
+    own = os.environ if settings.on_cluster else {}
+    try:
+        storage = None if settings.storage is None else Storage(settings.storage)
+        cache = Cache(Path(own.get("MINT_CACHE_DIR") or settings.cache_root), storage)
         stages = Stages(
             config,
-            load_source(config.experiment.data, settings.data_dir),
-            cache=settings.cache,
+            load_source(
+                config.experiment.data, Path(own.get("MINT_DATA_DIR") or settings.data_dir)
+            ),
+            cache=cache,
             device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
-            init=settings.init,
-            listener=Listener(probe=on_probe),
+            provenance=settings.provenance,
+            init=kept_weights(cache, config),
+            listener=_reporting(config, settings),
         )
-        folder = run_trial(stages)
-        tracker.finish(run_id, TrialResult.load(folder), folder)
-    except Exception as error:
-        tracker.close(config, "FAILED", _reason(error), details=traceback.format_exc())
-        raise
-    tune.report({"finished": 1})
+        result = TrialResult.load(run_trial(stages))
+        told: dict[str, Any] = {
+            _FINISHED: True,
+            VALIDATION_ACCURACY: result.validation_accuracy,
+            PARAMS_PRUNED: result.params_pruned,
+        }
+    except Exception as error:  # whatever it is ends this trial, and no other
+        told = {
+            _FAILED: _line(error),
+            _DETAILS: traceback.format_exc(),
+            _MEMORY: isinstance(error, torch.OutOfMemoryError),
+        }
+    if settings.gpus_per_trial:
+        torch.cuda.empty_cache()  # the next trial on this card may be another process's
+    tune.report({**told, _SECONDS: time.monotonic() - start})
+
+
+def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
+    """Return who passes on to Ray Tune what a trial tells of its progress."""
+    from mint.trial import Listener
+
+    def epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
+        # The last one is told at the end, with the result.
+        if settings.every_epoch and stage == "retraining" and epoch.epoch < epochs:
+            tune.report({EPOCH: epoch.epoch, VALIDATION_ACCURACY: epoch.validation_accuracy})
+
+    def probe(probe: Probe) -> None:
+        tune.report({_PROBE: probe.model_dump_json()})
+
+    return Listener(epoch=epoch, probe=probe)
 
 
 class _Watcher(Callback):
-    """Keeps count of the trials as Ray Tune tells of their ends."""
+    """Passes on what Ray Tune tells of the trials."""
 
-    def __init__(
-        self,
-        settings: SweepSettings,
-        on_trial: Callable[[TrialConfig, TrialResult | str, float], None],
-    ) -> None:
-        self._cache = settings.cache
-        self._on_trial = on_trial
+    def __init__(self, plan: Plan, observer: Observer, *, retry_memory: bool) -> None:
+        self._base = plan.base
+        self._observer = observer
+        self._retry_memory = retry_memory
         self._started: dict[str, float] = {}
-        self.done: set[str] = set()
-        self.failed: dict[str, str] = {}
+        self.to_retry: list[TrialConfig] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restore that nobody asks for, and locks cannot be."""
+        return {}
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._started[str(trial)] = time.monotonic()
+        self._started.setdefault(trial.trial_id, time.monotonic())
+        self._observer.begun(self._config(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        if _PROBE in result:
+            probe = Probe.model_validate_json(result[_PROBE])
+            self._observer.probe(self._config(trial), probe)
+        elif EPOCH in result:
+            self._observer.epoch(self._config(trial), result[EPOCH], result[VALIDATION_ACCURACY])
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        config = _config_of(trial)
-        self.done.add(config.key)
-        result = TrialResult.load(self._cache.folder("trials", config.key))
-        self._on_trial(config, result, self._seconds(trial))
+        last, config = trial.last_result, self._config(trial)
+        seconds = float(last.get(_SECONDS, self._elapsed(trial)))
+        if last.get(_FINISHED):
+            ending = Ending("finished", "", "", False, seconds)
+        elif _FAILED in last:
+            memory = bool(last[_MEMORY])
+            if memory and self._retry_memory:
+                self.to_retry.append(config)
+                return
+            reason = f"out of GPU memory: {last[_FAILED]}" if memory else str(last[_FAILED])
+            ending = Ending("failed", reason, str(last[_DETAILS]), memory, seconds)
+        else:
+            reason = f"stopped by asha in epoch {last.get(EPOCH)} of retraining"
+            ending = Ending("stopped", reason, "", False, seconds)
+        self._observer.ended(config, ending)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        config = _config_of(trial)
+        if trial.num_failures <= _RETRIES:
+            return  # it is taken up again
         # Only here, not yet in the storage where Ray's own functions look for it.
         file = trial.error_file
-        error = Path(file).read_text() if file and Path(file).exists() else "the worker died"
-        self.failed[config.key] = _reason(error)
-        self._on_trial(config, self.failed[config.key], self._seconds(trial))
+        details = Path(file).read_text() if file and Path(file).exists() else ""
+        lines = details.strip().splitlines() or [""]
+        reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
+        self._observer.ended(
+            self._config(trial), Ending("failed", reason, details, False, self._elapsed(trial))
+        )
 
-    def _seconds(self, trial: Trial) -> float:
-        return time.monotonic() - self._started.get(str(trial), time.monotonic())
+    def _config(self, trial: Trial) -> TrialConfig:
+        return config_of(trial.config, self._base)
 
-
-def _config_of(trial: Trial) -> TrialConfig:
-    return TrialConfig.model_validate_json(trial.config["trial"])
-
-
-def _trial_name(trial: Trial) -> str:
-    return _config_of(trial).name
+    def _elapsed(self, trial: Trial) -> float:
+        return time.monotonic() - self._started.get(trial.trial_id, time.monotonic())
 
 
-def _reason(error: object) -> str:
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {cause}".splitlines()[0]
-    return str(cause).strip().splitlines()[-1]
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

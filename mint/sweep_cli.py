@@ -2,37 +2,46 @@
 
 import argparse
 import os
+import shutil
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mint.config import Grid, TrialConfig
+from mint.config import Experiment, Grid, TrialConfig
 from mint.errors import InputError
 from mint.options import (
-    EXIT_FAILED,
     EXIT_INTERRUPTED,
     Parser,
     add_experiment,
     add_folders,
     add_results,
     cache_folder,
+    check_gpus,
     check_results,
     chosen_experiment,
     data_folder,
-    duration,
+    fraction,
     gpu_share,
     guarded,
     initial_weights,
     natural,
     positive,
-    rebuild_report,
     show_runs,
+    tracking_uri,
 )
+from mint.reach import reach_ray
 
 # Ray, MLflow and torch take seconds to import: each is left until it is needed.
 if TYPE_CHECKING:
-    from mint.results import TrialResult
+    from mint.cache import Cache
+    from mint.searchers import Plan
+    from mint.sweep_settings import SweepSettings
+    from mint.tracking import Tracker
+
+_SEARCHED_TRIALS = 30
 
 
 def sweep_main(
@@ -52,7 +61,8 @@ def sweep_main(
     """
     parser = _sweep_parser(question, name, grids)
     options = parser.parse_args(arguments)
-    return guarded(parser.prog, lambda: _sweep(options, name, grids))
+    words = sys.argv if arguments is None else [parser.prog, *arguments]
+    return guarded(parser.prog, lambda: _sweep(options, name, grids, words))
 
 
 def _sweep_parser(
@@ -86,6 +96,14 @@ def _sweep_parser(
         "(g/N)^2 with g the groups",
     )
     axes.add_argument(
+        "--fractions",
+        type=fraction,
+        nargs="+",
+        metavar="SHARE",
+        help="shares of the counted weights to prune, 0 to 1, instead of searching for the most "
+        "that keeps the accuracy; with --search optuna the least and the most",
+    )
+    axes.add_argument(
         "--bootstraps",
         type=positive,
         nargs="+",
@@ -94,6 +112,21 @@ def _sweep_parser(
     )
     axes.add_argument(
         "--seeds", type=natural, nargs="+", metavar="N", default=[0], help="(default: 0)"
+    )
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--search",
+        choices=("grid", "asha", "optuna"),
+        default="grid",
+        help="grid: every trial of the axes. asha: likewise, but a trial whose retraining falls "
+        "behind the best third is stopped (needs one of --fractions). optuna: look among the axes "
+        "for high validation accuracy and many params pruned (default: grid)",
+    )
+    search.add_argument(
+        "--trials",
+        type=positive,
+        metavar="N",
+        help=f"of --search optuna (default: {_SEARCHED_TRIALS})",
     )
     running = parser.add_argument_group("running")
     running.add_argument(
@@ -109,81 +142,224 @@ def _sweep_parser(
         metavar="SHARE",
         help="GPUs of one trial; 0.5 lets two share a card (default: 0, the CPU)",
     )
+    running.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="run on a Ray cluster that is there: HOST:PORT of its head, or auto for that of this "
+        "machine (default: RAY_ADDRESS, else this machine alone)",
+    )
+    running.add_argument(
+        "--storage",
+        metavar="URI",
+        help="folder where the nodes of a cluster share finished stages: one that all see, or "
+        "s3://BUCKET/FOLDER and what else fsspec knows (default: none, for one machine)",
+    )
     add_folders(running)
     running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
     add_results(parser)
     return parser
 
 
-def _sweep(options: argparse.Namespace, name: str, grids: Mapping[str, Sequence[Grid]]) -> int:
-    trials = _planned_trials(options, grids)
+def _sweep(
+    options: argparse.Namespace,
+    name: str,
+    grids: Mapping[str, Sequence[Grid]],
+    words: Sequence[str],
+) -> int:
+    experiment = chosen_experiment(options)
+    _check_search(options, experiment)
+    store = tracking_uri(options.tracking_uri)
+    if address := _ray_address(options):
+        reach_ray(address)
+    blocks = _blocks(options, experiment, grids)
     check_results(options.output)
 
     from mint.cache import Cache
-    from mint.tracking import Tracker, tracking_uri
+    from mint.storage import Storage
 
-    tracker = Tracker(tracking_uri(options.tracking_uri))
-    cache = Cache(cache_folder(options.cache_dir))
-    experiment = trials[0].experiment
-    concurrent = options.max_concurrent or max(1, (os.cpu_count() or 1) // experiment.threads)
-    delivered = tracker.finished_keys(experiment.name)
-    missing = [trial for trial in trials if trial.key not in delivered]
-    to_run = [trial for trial in missing if not cache.folder("trials", trial.key).exists()]
-    waiting = {trial.key for trial in to_run}
-    print(
-        f"{name} of {experiment.name}: {len(trials)} trials, {len(trials) - len(to_run)} already "
-        f"finished, {len(to_run)} to run, {min(concurrent, max(1, len(to_run)))} at a time",
-        flush=True,
-    )
+    storage = Storage(options.storage) if options.storage else None
+    cache = Cache(cache_folder(options.cache_dir), storage)
+    trials = _checked_trials(options, experiment, blocks, cache)
+    request = _Request(options, name, words, store, experiment, blocks, trials, cache)
     if options.dry_run:
-        for trial in trials:
-            print(f"  {trial.name}{'' if trial.key in waiting else '  (finished)'}")
+        from mint.tracking import Tracker
+
+        waiting = request.announce(Tracker(store))
+        for trial in trials if options.search != "optuna" else ():
+            print(f"  {trial.name}{'' if trial in waiting else '  (finished)'}")
         return 0
+    if not request.missing(()):
+        return request.carry_out(lambda _: 0)
 
-    experiment_id = tracker.prepare(experiment.name)
-    failed = reached = 0
-    if missing:
-        from mint.sweep import SweepSettings, deliver, run_sweep
+    from mint.sweep import connecting
 
-        settings = SweepSettings(
-            name=name,
-            data_dir=data_folder(options.data_dir).absolute(),
-            cache=cache,
-            tracking_uri=tracker.uri,
-            max_concurrent=concurrent,
-            gpus_per_trial=options.gpus_per_trial,
-            init=options.init and options.init.absolute(),
-        )
-        deliver([trial for trial in missing if trial.key not in waiting], settings)
-        if to_run:
-            outcome = run_sweep(to_run, settings, on_trial=_Progress(len(to_run)))
-            failed, reached = len(outcome.failed), len(outcome.done) + len(outcome.failed)
-    rebuild_report(options.output, tracker)
-    show_runs(tracker, experiment_id)
-    if reached < len(to_run):
+    # Ray takes seconds to start, and so does what is imported and asked in the meantime.
+    with connecting(address, experiment.network.name) as room:
+        return request.carry_out(room)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a command line asks for, checked.
+
+    Attributes:
+        options: of the command line.
+        name: of the sweep.
+        words: of the command line.
+        store: URI of the tracking store.
+        experiment: of all trials.
+        blocks: the axes; one block for a search with Optuna.
+        trials: of a grid; for a search with Optuna, the corners of what it draws from.
+        cache: of finished stages.
+    """
+
+    options: argparse.Namespace
+    name: str
+    words: Sequence[str]
+    store: str
+    experiment: Experiment
+    blocks: Sequence[Grid]
+    trials: Sequence[TrialConfig]
+    cache: "Cache"
+
+    def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
+        """Return the trials to run: None for each of those that a search is yet to draw."""
+        from mint.gaps import missing
+
+        if self.options.search == "optuna":
+            return [None] * (self.options.trials or _SEARCHED_TRIALS)
+        stopped = self.options.search == "asha"
+        return missing(self.trials, self.cache, delivered, stopped=stopped)
+
+    def announce(self, tracker: "Tracker") -> Sequence[TrialConfig | None]:
+        """Say how many trials there are, and return those to run."""
+        delivered = tracker.runs(self.experiment.name)
+        waiting = self.missing(delivered)
+        total = len(waiting) if None in waiting else len(self.trials)
         print(
-            f"stopped with {len(to_run) - reached} trials to run; the same command carries on",
-            file=sys.stderr,
+            f"{self.name} of {self.experiment.name}: {total} trials, {total - len(waiting)} "
+            f"already finished, {len(waiting)} to run",
+            flush=True,
         )
-        return EXIT_INTERRUPTED
-    if failed:
-        print(f"{failed} of {len(to_run)} trials failed", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+        return waiting
+
+    def carry_out(self, room: "Callable[[SweepSettings], int]") -> int:
+        """Run what is missing, rebuild the tables and return the exit code."""
+        from mint.tracking import Tracker
+
+        options, cache = self.options, self.cache
+        tracker = Tracker(self.store)
+        experiment_id = tracker.prepare(self.experiment.name)
+
+        from mint.driver import Sweep, drive
+        from mint.holder import holding
+        from mint.provenance import Provenance
+        from mint.sweep_settings import SweepSettings
+
+        held = f"{self.name}-{self.experiment.name}"
+        provenance = Provenance.of_this_process(self.name, self.words)
+        init = self.trials[0].init
+        with holding(cache, held, provenance.command):
+            waiting = self.announce(tracker)
+            orphans = tracker.close_orphans(
+                self.experiment.name, cache.identity, "the driver that ran it died", self.name
+            )
+            if orphans:
+                print(f"closed {orphans} runs whose driver had died", flush=True)
+            if init:
+                cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
+            sweep = Sweep(
+                experiment=self.experiment.name,
+                trials=() if options.search == "optuna" else self.trials,
+                to_run=len(waiting),
+                plan=lambda at_once: self._plan(waiting, at_once),
+                settings=SweepSettings(
+                    name=held,
+                    data_dir=data_folder(options.data_dir).absolute(),
+                    cache_root=cache.root,
+                    storage=cache.storage.uri if cache.storage else None,
+                    gpus_per_trial=options.gpus_per_trial,
+                    threads=self.experiment.threads,
+                    provenance=provenance,
+                    owner=cache.identity,
+                    every_epoch=options.search == "asha",
+                    on_cluster=_ray_address(options) is not None,
+                ),
+                max_concurrent=options.max_concurrent,
+                output=options.output,
+            )
+            code = drive(sweep, cache, tracker, room, partial(print, flush=True))
+        if code == EXIT_INTERRUPTED:
+            print(f"this carries on:\n  python {provenance.command}", flush=True)
+        else:
+            show_runs(tracker, experiment_id)
+        return code
+
+    def _plan(self, waiting: Sequence[TrialConfig | None], at_once: int) -> "Plan":
+        from mint.searchers import asha_plan, grid_plan, histories, optuna_plan
+
+        options = self.options
+        trials = [trial for trial in waiting if trial]
+        if options.search == "grid":
+            return grid_plan(trials)
+        if options.search == "asha":
+            epochs = self.experiment.retraining_settings.epochs
+            return asha_plan(trials, epochs, histories(self.trials, self.cache))
+        (grid,) = self.blocks
+        axes = {
+            "groups": grid.groups,
+            "samples_per_class": grid.samples_per_class,
+            "upper_limit": grid.upper_limits,
+            "bootstraps": grid.bootstraps,
+        }
+        ends = (min(options.fractions), max(options.fractions))
+        return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
 
 
-def _planned_trials(
-    options: argparse.Namespace, grids: Mapping[str, Sequence[Grid]]
-) -> list[TrialConfig]:
-    experiment = chosen_experiment(options)
+def _ray_address(options: argparse.Namespace) -> str | None:
+    return options.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _check_search(options: argparse.Namespace, experiment: Experiment) -> None:
+    """Refuse options that make no sense together."""
+    given = options.fractions or ()
+    if given and options.max_drop is not None:
+        raise InputError(
+            "--fractions and --max-drop: only one of them says how much is pruned; leave out the "
+            "other"
+        )
+    if options.trials and options.search != "optuna":
+        raise InputError(
+            f"--trials {options.trials}: is for --search optuna; the axes say how many trials "
+            f"--search {options.search} has"
+        )
+    if options.search == "asha" and (
+        len(set(given)) > 1 or (not given and experiment.search.fraction is None)
+    ):
+        raise InputError(
+            "--search asha: compares accuracies, so all trials must prune the same; allowed is "
+            "exactly one of --fractions"
+        )
+    if options.search == "optuna" and (len(set(given)) != 2 or len(set(options.seeds)) > 1):
+        raise InputError(
+            "--search optuna: draws shares to prune between two --fractions, the least and the "
+            "most, for one of --seeds"
+        )
+
+
+def _blocks(
+    options: argparse.Namespace, experiment: Experiment, grids: Mapping[str, Sequence[Grid]]
+) -> list[Grid]:
+    """Return the axes: those of the sweep's own grid, with the options' in their place."""
     axes = {
         "groups": options.groups,
         "samples_per_class": options.samples_per_class,
         "upper_limits": options.upper_limits,
     }
     given = {axis: tuple(values) for axis, values in axes.items() if values}
-    if options.bootstraps:
-        given["bootstraps"] = tuple(options.bootstraps)
+    for axis in ("fractions", "bootstraps"):
+        if getattr(options, axis):
+            given[axis] = tuple(getattr(options, axis))
     blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
     if not blocks:
         absent = [f"--{axis.replace('_', '-')}" for axis in axes if axis not in given]
@@ -193,16 +369,27 @@ def _planned_trials(
                 f"{', '.join(absent)} must be given"
             )
         blocks = [Grid.model_validate(given)]
-    points = [point for block in blocks for point in block.points()]
-    distinct = [point for i, point in enumerate(points) if point not in points[:i]]
+    if options.search != "optuna":
+        return blocks
+    everything = {
+        axis: tuple(dict.fromkeys(value for block in blocks for value in getattr(block, axis)))
+        for axis in Grid.model_fields
+    }
+    return [Grid.model_validate(everything)]
 
+
+def _checked_trials(
+    options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
+) -> list[TrialConfig]:
+    """Return all trials of the axes, once what the unfinished ones ask for was seen to be there."""
     from mint.networks import source_digest
     from mint.sources import is_absent, load_source
-    from mint.trial import check_trials
 
     data_dir = data_folder(options.data_dir)
     network_digest = source_digest(experiment.network)
     init = initial_weights(options.init, experiment)
+    points = [point for block in blocks for point in block.points()]
+    distinct = [point for i, point in enumerate(points) if point not in points[:i]]
     trials = [
         TrialConfig(
             experiment=experiment,
@@ -215,53 +402,25 @@ def _planned_trials(
         for seed in dict.fromkeys(options.seeds)
         for point in distinct
     ]
-    check_trials(trials, None, options.init)
-    _check_gpus(options.gpus_per_trial)
-    if options.dry_run and is_absent(experiment.data, data_dir):
-        print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
-        return trials
+    if options.gpus_per_trial and not _ray_address(options):
+        import torch
+
+        check_gpus(options.gpus_per_trial, torch.cuda.device_count(), "this machine")
+    if is_absent(experiment.data, data_dir):
+        from mint.checks import check_trials
+
+        check_trials(trials, None, options.init)  # before a download
+        if options.dry_run:
+            print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
+            return trials
     source = load_source(experiment.data, data_dir)
     trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
-    check_trials(trials, source)
+    if unfinished := [trial for trial in trials if not cache.find("trials", trial.key)]:
+        from mint.checks import check_trials  # takes seconds, which a finished sweep is spared
+
+        check_trials(unfinished, source, options.init)
     return trials
 
 
-def _check_gpus(share: float) -> None:
-    if share == 0:
-        return
-
-    import torch
-
-    cards = torch.cuda.device_count()
-    if share > cards or (share > 1 and share != int(share)):
-        raise InputError(
-            f"--gpus-per-trial {share:g}: this machine has {cards} GPUs; allowed are 0 for the "
-            "CPU, a share of a card up to 1, and whole numbers of cards"
-        )
-
-
-class _Progress:
-    """Prints a line for every trial that ends."""
-
-    def __init__(self, trials: int) -> None:
-        self._trials = trials
-        self._start = time.monotonic()
-        self._ended = 0
-
-    def __call__(self, config: TrialConfig, result: "TrialResult | str", seconds: float) -> None:
-        self._ended += 1
-        elapsed = time.monotonic() - self._start
-        left = elapsed / self._ended * (self._trials - self._ended)
-        width = len(str(self._trials))
-        if isinstance(result, str):
-            what = f"FAILED: {result}"
-        else:
-            what = (
-                f"pruned {result.params_pruned:6.2f}%  accuracy {result.accuracy:.2f}%  "
-                f"(baseline {result.baseline_accuracy:.2f}%)"
-            )
-        print(
-            f"[{self._ended:{width}}/{self._trials}] {config.name:<24} {what}  "
-            f"{duration(seconds)}, about {duration(left)} left",
-            flush=True,
-        )
+def _copy(file: Path, name: str, folder: Path) -> None:
+    shutil.copyfile(file, folder / name)

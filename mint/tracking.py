@@ -4,14 +4,13 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -19,16 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config import TrialConfig
 from mint.errors import InputError
-from mint.estimate import SCORES_FILE
-from mint.provenance import Provenance
-from mint.records import COLUMNS, sort_records, trial_columns
-from mint.results import RESULT_FILE, Probe, TrialResult
-from mint.trial import MASKS_FILE, SCORES_PLOT
+from mint.gaps import Gap
+from mint.provenance import Provenance, without_secrets
+from mint.reach import check_store, reach_store
+from mint.records import COLUMNS, as_records, trial_columns
+from mint.results import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
 
 # What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-
-DEFAULT_URI = "sqlite:///mlflow.db"
 
 _ARTIFACT_FOLDERS = {
     MASKS_FILE: "masks",
@@ -60,15 +57,18 @@ _VIEW_COLUMNS = (
     "metrics.`estimate/reliability`",
     "attributes.`Duration`",
 )
-_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_LONGEST_TAG = 5000
+# MLflow's own settings, where the user has none: a server that is away is noticed in seconds, not
+# after minutes of trying again, for mint tries again by itself; and lines are mint's to print.
+_MLFLOW_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 Series = dict[str, dict[int, float]]
 """For a metric's name, its value at every step."""
-
-
-def tracking_uri(chosen: str | None) -> str:
-    """Return the URI given, else that of MLFLOW_TRACKING_URI, else a database in this folder."""
-    return chosen or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 class Tracker:
@@ -80,18 +80,16 @@ class Tracker:
         Raises:
             InputError: the URI is of no kind that can be used.
         """
-        scheme = urlsplit(uri).scheme.split("+")[0]
-        self.shown = re.sub(r"//[^/@]*@", "//***@", uri)
-        file = uri.removeprefix("sqlite:///")
-        if scheme not in _SCHEMES or (scheme == "sqlite" and file in (uri, "", ":memory:")):
-            raise InputError(
-                f"--tracking-uri {self.shown}: allowed are sqlite:///FILE, the URI of another "
-                "database, and http(s)://HOST:PORT of an MLflow server"
-            )
+        check_store(uri)
+        self.shown = without_secrets(uri)
+        for name, value in _MLFLOW_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        self._made_here: set[str] = set()
+        self._logged: dict[str, dict[str, set[int]]] = {}
         self._database: Path | None = None
         self.uri = uri
-        if scheme == "sqlite":
-            self._database = Path(file).absolute()
+        if uri.startswith("sqlite"):
+            self._database = Path(uri.removeprefix("sqlite:///")).absolute()
             # Absolute, for the workers of a sweep do not run in this folder.
             self.uri = f"sqlite:///{self._database}"
 
@@ -103,14 +101,14 @@ class Tracker:
     def prepare(self, experiment: str) -> str:
         """Make the store and the experiment where they are missing, and return the latter's id.
 
-        To be called before any trial: processes that meet a fresh database together break it.
+        To be called before any trial: processes that meet a fresh database together break it,
+        so one waits for the other.
 
         Raises:
-            InputError: the store cannot be used.
+            InputError: the store cannot be reached, or not be used.
         """
-        if self._database:
-            self._database.parent.mkdir(parents=True, exist_ok=True)
-        with self._opened() as client:
+        reach_store(self.uri)
+        with self._alone(), self._opened() as client:
             found = client.get_experiment_by_name(experiment)
             if found is None:
                 identifier = client.create_experiment(experiment, self._artifacts(experiment))
@@ -138,48 +136,98 @@ class Tracker:
             f"?workflowType=machine_learning&viewStateShareKey={_VIEW}"
         )
 
-    def finished_keys(self, experiment: str) -> set[str]:
-        """Return the content keys of the finished runs of an experiment."""
+    def runs(self, experiment: str) -> dict[str, str]:
+        """Return, for the content key of every trial of an experiment, the id of its finished run.
+
+        Raises:
+            InputError: the store cannot be reached, or not be used.
+        """
         if not self.exists:
-            return set()
+            return {}
+        reach_store(self.uri)
         with self._opened() as client:
             found = client.get_experiment_by_name(experiment)
-            runs = _finished(client, found) if found else []
-        return {run.data.tags["mint.key"] for run in runs}
+            runs = _runs(client, found) if found else []
+        return {
+            run.data.tags["mint.key"]: run.info.run_id
+            for run in runs
+            if run.info.status == "FINISHED"
+        }
 
     def records(self) -> pd.DataFrame:
-        """Return a row for every finished trial of every experiment."""
+        """Return a row for every trial of every experiment that has ended, with a result or not.
+
+        Raises:
+            InputError: the store cannot be reached, or not be used.
+        """
+        reach_store(self.uri)
         with self._opened() as client:
             rows = [
                 _row(run)
                 for experiment in client.search_experiments()
-                for run in _finished(client, experiment)
+                for run in _runs(client, experiment)
+                if run.info.status == "FINISHED" or "mint.status" in run.data.tags
             ]
-        return sort_records(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
+        return as_records(rows)
 
-    def begin(self, config: TrialConfig, sweep: str | None, provenance: Provenance) -> str:
+    def close_orphans(
+        self, experiment: str, owner: str, reason: str, sweep: str | None = None
+    ) -> int:
+        """Close the open runs that nobody works on any more as KILLED, and return their number.
+
+        Args:
+            experiment: of the runs.
+            owner: of the runs, as begin was told: a folder of stages that nobody else runs these
+                trials in.
+            reason: for the tag mint.failure.
+            sweep: of the runs; None for all.
+        """
+        client = MlflowClient(self.uri)
+        found = client.get_experiment_by_name(experiment)
+        runs = _runs(client, found) if found else []
+        orphans = [
+            run
+            for run in runs
+            if run.info.status == "RUNNING"
+            and run.data.tags.get("mint.owner") == owner
+            and sweep in (None, run.data.tags.get("mint.sweep"))
+        ]
+        for run in orphans:
+            client.set_tag(run.info.run_id, "mint.failure", reason)
+            client.set_terminated(run.info.run_id, "KILLED")
+        return len(orphans)
+
+    def begin(self, config: TrialConfig, provenance: Provenance, owner: str) -> str:
         """Return the id of the trial's run, now RUNNING: the one it has already, or a new one.
 
         Args:
             config: of the trial.
-            sweep: that it is part of; None for a trial by itself.
-            provenance: of the code.
+            provenance: of the trial.
+            owner: the folder of stages that it is run in (Cache.identity).
         """
         client = MlflowClient(self.uri)
         tags = {
             "mint.key": config.key,
-            "mint.sweep": sweep or "",
+            "mint.sweep": provenance.sweep or "",
+            "mint.owner": owner,
             "mint.seed": str(config.seed),
+            "mint.command": provenance.command,
             "mint.git_dirty": str(provenance.git_dirty).lower(),
+            **{f"mint.version.{name}": text for name, text in provenance.versions.items()},
             "mlflow.source.git.commit": provenance.git_commit,
-            "mlflow.source.name": f"sweeps/{sweep}.py" if sweep else "mint run",
+            "mlflow.source.name": f"sweeps/{provenance.sweep}.py"
+            if provenance.sweep
+            else "mint run",
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": f"{config.experiment.title}, trial {config.name}",
         }
-        run = _run_of(client, config)
-        if run is None:
-            experiment_id = _experiment_id(client, config)
-            run = client.create_run(experiment_id, run_name=config.name, tags=tags)
+        with self._alone():
+            run = self._run_of(client, config)
+            if run is None:
+                run = client.create_run(
+                    self._experiment_id(client, config), run_name=config.name, tags=tags
+                )
+                self._made_here.add(run.info.run_id)
         run_id: str = run.info.run_id
         client.log_batch(
             run_id,
@@ -188,13 +236,14 @@ class Tracker:
         )
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
-        if "mint.failure" in run.data.tags:
-            client.delete_tag(run_id, "mint.failure")
+        for tag in ("mint.failure", "mint.status"):
+            if tag in run.data.tags:
+                client.delete_tag(run_id, tag)
         return run_id
 
     def log_probes(self, run_id: str, probes: Sequence[Probe]) -> None:
         """Log the probes so far: by number under probe/, their epochs counted on under retrain/."""
-        _log_series(MlflowClient(self.uri), run_id, _probe_series(probes))
+        self._log_series(MlflowClient(self.uri), run_id, _probe_series(probes))
 
     def finish(self, run_id: str, result: TrialResult, folder: Path) -> None:
         """Give a run whatever it lacks of a finished trial, and close it as FINISHED."""
@@ -210,34 +259,94 @@ class Tracker:
             finals |= {f"cost/{name}": {0: dense}, f"cost/pruned_{name}": {0: kept}}
         if result.reliability is not None:
             finals["estimate/reliability"] = {0: result.reliability}
-        _log_series(client, run_id, _probe_series(result.probes) | finals)
+        self._log_series(client, run_id, _probe_series(result.probes) | finals)
+        client.set_tag(run_id, "mint.device", result.device)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
             client.log_artifact(run_id, str(folder / file), subfolder)
         client.set_terminated(run_id, "FINISHED")
 
-    def close(self, config: TrialConfig, status: str, reason: str, details: str = "") -> None:
-        """Close the trial's run, if it is open, as FAILED or KILLED.
-
-        Args:
-            config: of the trial.
-            status: FAILED or KILLED.
-            reason: one line, for the tag mint.failure.
-            details: such as a traceback, for the artifact failure.txt.
-        """
+    def close(self, run_id: str, status: str, reason: str) -> None:
+        """Close a run that has no result, as FAILED or KILLED, with the reason in a tag."""
         client = MlflowClient(self.uri)
-        run = _run_of(client, config)
-        if run is not None and run.info.status == "RUNNING":
-            client.set_tag(run.info.run_id, "mint.failure", reason)
-            if details:
-                client.log_text(run.info.run_id, details, "failure.txt")
-            client.set_terminated(run.info.run_id, status)
+        client.set_tag(run_id, "mint.failure", reason[:_LONGEST_TAG])
+        client.set_terminated(run_id, status)
+
+    def close_gap(self, run_id: str, gap: Gap) -> None:
+        """Close the run of a trial that failed or was stopped, with all that is known of it."""
+        client = MlflowClient(self.uri)
+        reached = {"retrain/validation_accuracy": dict(gap.history)}
+        self._log_series(client, run_id, reached)
+        client.set_tag(run_id, "mint.status", gap.status)
+        if gap.details:
+            client.log_text(run_id, gap.details, "failure.txt")
+        self.close(run_id, "FAILED" if gap.status == "failed" else "KILLED", gap.reason)
+
+    def _log_series(
+        self, client: MlflowClient, run_id: str, series: Mapping[str, dict[int, float]]
+    ) -> None:
+        # What a run has is asked once: no other process writes into it while this one does.
+        logged = self._logged.setdefault(run_id, {})
+        now = int(time.time() * 1000)
+        missing = []
+        for name, values in series.items():
+            if name not in logged:
+                made_here = run_id in self._made_here
+                history = [] if made_here else client.get_metric_history(run_id, name)
+                logged[name] = {metric.step for metric in history}
+            there = logged[name]
+            missing += [
+                Metric(name, value, now, step)
+                for step, value in values.items()
+                if step not in there
+            ]
+        for start in range(0, len(missing), 1000):  # the most that one call takes
+            batch = missing[start : start + 1000]
+            client.log_batch(run_id, metrics=batch)
+            for metric in batch:
+                logged[metric.key].add(metric.step)
+
+    def _run_of(self, client: MlflowClient, config: TrialConfig) -> Run | None:
+        runs = client.search_runs(
+            [self._experiment_id(client, config)],
+            f"tags.`mint.key` = '{config.key}'",
+            max_results=1,
+        )
+        return runs[0] if runs else None
+
+    def _experiment_id(self, client: MlflowClient, config: TrialConfig) -> str:
+        experiment = client.get_experiment_by_name(config.experiment.name)
+        if experiment is None:
+            raise LookupError(
+                f"{config.experiment.name}: the tracking store is not prepared for it"
+            )
+        identifier: str = experiment.experiment_id
+        return identifier
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from making the same thing in a database on this machine."""
+        if self._database is None:
+            yield
+            return
+        try:
+            self._database.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._database.with_name(f"{self._database.name}.lock"))
+            lock.acquire()
+        except OSError as error:
+            raise InputError(
+                f"--tracking-uri {self.shown}: cannot be used as a tracking store: {error.strerror}"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _opened(self) -> Iterator[MlflowClient]:
         try:
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
-            reason = str(error).splitlines()[0]
+            reason = without_secrets(str(error)).splitlines()[0]
             raise InputError(
                 f"--tracking-uri {self.shown}: cannot be used as a tracking store: {reason}"
             ) from error
@@ -251,12 +360,10 @@ class Tracker:
 
 
 def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
-    chosen = config.experiment
     return {
         **{name: value for name, value in trial_columns(config).items() if name != "key"},
-        "epochs": chosen.training.epochs,
-        "max_drop": chosen.search.max_drop,
-        "fraction": chosen.search.fraction,
+        "epochs": config.experiment.training.epochs,
+        "max_drop": config.search.max_drop,
         "data_digest": config.data_digest,
     }
 
@@ -277,38 +384,13 @@ def _probe_series(probes: Sequence[Probe]) -> Series:
     return series
 
 
-def _log_series(client: MlflowClient, run_id: str, series: Mapping[str, dict[int, float]]) -> None:
-    now = int(time.time() * 1000)
-    missing = []
-    for name, values in series.items():
-        there = {metric.step for metric in client.get_metric_history(run_id, name)}
-        missing += [Metric(name, v, now, step) for step, v in values.items() if step not in there]
-    for start in range(0, len(missing), 1000):  # the most that one call takes
-        client.log_batch(run_id, metrics=missing[start : start + 1000])
-
-
-def _experiment_id(client: MlflowClient, config: TrialConfig) -> str:
-    experiment = client.get_experiment_by_name(config.experiment.name)
-    if experiment is None:
-        raise LookupError(f"{config.experiment.name}: the tracking store is not prepared for it")
-    identifier: str = experiment.experiment_id
-    return identifier
-
-
-def _run_of(client: MlflowClient, config: TrialConfig) -> Run | None:
-    runs = client.search_runs(
-        [_experiment_id(client, config)], f"tags.`mint.key` = '{config.key}'", max_results=1
-    )
-    return runs[0] if runs else None
-
-
-def _finished(client: MlflowClient, experiment: Experiment) -> list[Run]:
+def _runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
     found: list[Run] = []
     page = None
     while True:
         runs = client.search_runs(
             [experiment.experiment_id],
-            "attributes.status = 'FINISHED' AND tags.`mint.key` LIKE '%'",
+            "tags.`mint.key` LIKE '%'",
             page_token=page,
         )
         found += runs
@@ -318,11 +400,17 @@ def _finished(client: MlflowClient, experiment: Experiment) -> list[Run]:
 
 
 def _row(run: Run) -> dict[str, object]:
+    """Return the same row as mint.records makes of the trial's own record."""
+    gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
+    nothing = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
+    metrics = nothing if gap else {**nothing, **run.data.metrics}
     values = {
+        **metrics,
         **run.data.params,
-        **run.data.metrics,
-        "bootstraps_drawn": run.data.metrics["estimate/bootstraps"],
-        "reliability": run.data.metrics.get("estimate/reliability", math.nan),
+        "bootstraps_drawn": metrics.get("estimate/bootstraps", 0),
+        "reliability": metrics.get("estimate/reliability", math.nan),
+        "status": gap or "finished",
+        "reason": run.data.tags.get("mint.failure", "") if gap else "",
         "key": run.data.tags["mint.key"],
         "run_id": run.info.run_id,
         "git_commit": run.data.tags["mlflow.source.git.commit"],

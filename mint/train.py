@@ -49,6 +49,7 @@ def train(
     seed: int,
     masks: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
+    on_checkpoint: Callable[[Path], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train the model in place and return its history; the last epoch counts, none is chosen.
@@ -62,6 +63,7 @@ def train(
         checkpoint: file of this training alone that is written now and then; where it is there
             already, the training carries on from it, to the same weights as if it had never been
             stopped. It is the caller's to remove.
+        on_checkpoint: called whenever it was written.
         on_epoch: called after every epoch.
 
     Raises:
@@ -79,6 +81,8 @@ def train(
                 epoch = run.epoch()
                 if checkpoint and time.monotonic() - written >= CHECKPOINT_SECONDS:
                     run.save(checkpoint)
+                    if on_checkpoint:
+                        on_checkpoint(checkpoint)
                     written = time.monotonic()
                 if on_epoch:
                     on_epoch(epoch)

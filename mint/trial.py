@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +16,19 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import nn
 
 from mint.activations import collect
 from mint.cache import Cache
-from mint.config import DataConfig, Experiment, TrainingConfig, TrialConfig
+from mint.checks import counted_weights, load_initial
+from mint.config import TrainingConfig, TrialConfig
 from mint.costs import costs
-from mint.data import Dataset, balanced_rows, smallest_class, split_source
+from mint.data import Dataset, balanced_rows, split_source
 from mint.errors import InputError
-from mint.estimate import SCORES_FILE, estimate_layer, load_scores
+from mint.estimate import estimate_layer, load_scores
 from mint.layers import count_layers
 from mint.masks import BlockScores, Masks, PruningOrder
 from mint.networks import (
-    PUBLISHED_NAMES,
     LayerPair,
     Traced,
     build_network,
@@ -38,16 +38,26 @@ from mint.networks import (
     trace,
 )
 from mint.plots import draw_scores
-from mint.results import Baseline, LayerCount, LayerScoring, Probe, Retraining, TrialResult
+from mint.provenance import Provenance
+from mint.results import (
+    ACTIVATIONS_FILE,
+    MASKS_FILE,
+    SCORES_FILE,
+    SCORES_PLOT,
+    WEIGHTS_FILE,
+    Baseline,
+    LayerCount,
+    LayerScoring,
+    Probe,
+    Retraining,
+    TrialResult,
+)
 from mint.search import largest_passing
 from mint.seeds import stream, torch_seeded
-from mint.sources import KNOWN_SHAPES, Source
+from mint.sources import Source
 from mint.train import Epoch, accuracy, train
 
 _ROWS_AT_ONCE = 1024
-MASKS_FILE = "masks.safetensors"
-SCORES_PLOT = "scores.png"
-WEIGHTS_FILE = "weights.safetensors"
 
 
 def _unheard(*_: object) -> None:
@@ -70,124 +80,6 @@ class Listener:
     probe: Callable[[Probe], None] = _unheard
 
 
-def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int] | None:
-    """Return (channels, height, width) as the network sees images; None where only data can tell.
-
-    Args:
-        data: how images are prepared.
-        source: the data set, where it is at hand.
-    """
-    known = source.train.shape[1:] if source else KNOWN_SHAPES.get(data.name)
-    side = data.crop or data.size
-    if known is None and (side is None or data.channels is None):
-        return None
-    channels, height, width = known or (data.channels or 0, 0, 0)
-    return (data.channels or channels, side or height, side or width)
-
-
-def untrained(experiment: Experiment, shape: tuple[int, int, int]) -> Traced:
-    """Return the layers and pairs of an experiment's network for images of a shape."""
-    return trace(build_network(experiment.network), torch.zeros(1, *shape))
-
-
-def check_trials(
-    trials: Sequence[TrialConfig], source: Source | None, init: Path | None = None
-) -> None:
-    """Refuse trials of one experiment that the machine, the network or the data cannot serve.
-
-    Args:
-        trials: of the same experiment.
-        source: the data set; None where it is not at hand yet, to check what needs none.
-        init: file of weights to start from.
-
-    Raises:
-        InputError: more threads than cores, arguments, images or weights that the network does
-            not take, pairs that it has not, more groups than filters, more images than there are.
-    """
-    experiment = trials[0].experiment
-    cores = os.cpu_count() or 1
-    if experiment.threads > cores:
-        raise InputError(
-            f"threads {experiment.threads} of {experiment.name}: this machine allows 1 to {cores}"
-        )
-    if init:
-        _load_initial(build_network(experiment.network), experiment, init)
-    shape = image_shape(experiment.data, source)
-    if shape:
-        _check_network(trials, untrained(experiment, shape))
-    if source is None:
-        return
-    images, classes = len(source.train_labels), source.classes
-    if not classes <= experiment.data.validation_size <= images - classes:
-        raise InputError(
-            f"data.validation_size {experiment.data.validation_size} of {experiment.name}: must "
-            f"be from {classes} to {images - classes} of the {images} training images"
-        )
-    assert shape is not None
-    with torch.inference_mode():
-        outputs = build_network(experiment.network).eval()(torch.zeros(1, *shape))
-    found = tuple(outputs.shape)[1:] if isinstance(outputs, Tensor) else type(outputs).__name__
-    if found != (classes,):
-        raise InputError(
-            f"network {experiment.network.name} of {experiment.name}: puts out {found} for an "
-            f"image, where the {classes} classes of {experiment.data.name} need ({classes},)"
-        )
-    for config in trials:
-        available = smallest_class(
-            source, validation_size=experiment.data.validation_size, seed=config.seed
-        )
-        if config.samples_per_class > available:
-            raise InputError(
-                f"--samples-per-class {config.samples_per_class}: {experiment.data.name} "
-                f"allows 1 to {available}, the training images of its rarest class"
-            )
-
-
-def _load_initial(network: nn.Module, experiment: Experiment, path: Path) -> None:
-    """Give an experiment's network the weights of a file, of published ones by their names."""
-    load_weights(network, path, PUBLISHED_NAMES.get(experiment.network.name))
-
-
-def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
-    experiment = trials[0].experiment
-    pairs = chosen_pairs(traced, experiment)
-    children = [pair.child for pair in pairs]
-    for name in experiment.limits:
-        if name not in children:
-            raise InputError(
-                f"limits: {name} is no layer that {experiment.name} prunes; those are "
-                f"{', '.join(children)}"
-            )
-    widest = max(pairs, key=lambda pair: min(pair.parent_filters, pair.child_filters))
-    most = min(widest.parent_filters, widest.child_filters)
-    weights = {layer.name: layer.weights for layer in traced.layers}
-    prunable = sum(weights[child] for child in children)
-    counted = _counted_weights(traced, pairs, experiment)
-    fraction = experiment.search.fraction
-    for config in trials:
-        limits = {child: config.limit_of(child) for child in children}
-        most_pruned = sum(
-            (1 if limit is None else limit) * weights[child] for child, limit in limits.items()
-        )
-        if fraction is not None and fraction * counted > most_pruned:
-            raise InputError(
-                f"--fraction {fraction:g}: {experiment.name} allows at most "
-                f"{most_pruned / counted:.4f}: of {counted} counted weights {prunable} are "
-                f"prunable, and the limits leave {most_pruned:.0f}"
-            )
-        if config.groups > most:
-            raise InputError(
-                f"--groups {config.groups}: {widest.parent} -> {widest.child} of "
-                f"{experiment.name} allows 1 to {most}"
-            )
-
-
-def _counted_weights(traced: Traced, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
-    pruned = {pair.child for pair in pairs}
-    everything = experiment.count == "all"
-    return sum(layer.weights for layer in traced.layers if everything or layer.name in pruned)
-
-
 def run_trial(stages: "Stages") -> Path:
     """Run a trial, or find it finished, and return its folder.
 
@@ -205,6 +97,12 @@ def run_trial(stages: "Stages") -> Path:
             stages.finish(folder)
 
     return stages.cache.produce("trials", stages.config.key, make)
+
+
+def kept_weights(cache: Cache, config: TrialConfig) -> Path | None:
+    """Return the file that was kept for a trial; None where it starts from random weights."""
+    folder = config.init and cache.find("initial", config.init.digest)
+    return folder / config.init.file if folder and config.init else None
 
 
 def finished_network(folder: Path) -> nn.Module:
@@ -234,6 +132,7 @@ class Stages:
         *,
         cache: Cache,
         device: torch.device,
+        provenance: Provenance,
         init: Path | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -244,6 +143,7 @@ class Stages:
             source: the data set.
             cache: of finished stages.
             device: to train and estimate on.
+            provenance: for the trial's record.
             init: file of the weights that config.init tells of.
             listener: told of the progress.
 
@@ -259,8 +159,10 @@ class Stages:
         self.source = source
         self.cache = cache
         self.device = device
+        self.provenance = provenance
         self._init = init
-        self._listener = listener or Listener()
+        self.listener = listener or Listener()
+        self._begun = time.perf_counter()
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -279,7 +181,7 @@ class Stages:
             if self.config.init:
                 if self._init is None:
                     raise InputError(f"--init: the file {self.config.init.file} is needed")
-                _load_initial(network, self.experiment, self._init)
+                load_initial(network, self.experiment, self._init)
             return network.to(self.device)
 
         return self._trained(
@@ -319,10 +221,17 @@ class Stages:
     @cached_property
     def activations(self) -> dict[str, NDArray[np.float32]]:
         """For the name of every node that a pair tells of, (n, filters) for these rows."""
-        nodes = {pair.parent_node: pair.parent_filters for pair in self.pairs}
-        nodes |= {pair.child_node: pair.child_filters for pair in self.pairs}
-        batches = self.dataset.train.batches(_ROWS_AT_ONCE, self.rows)
-        return collect(self.traced, (inputs for inputs, _ in batches), nodes)
+
+        def make(folder: Path) -> None:
+            nodes = {pair.parent_node: pair.parent_filters for pair in self.pairs}
+            nodes |= {pair.child_node: pair.child_filters for pair in self.pairs}
+            batches = self.dataset.train.batches(_ROWS_AT_ONCE, self.rows)
+            collected = collect(self.traced, (inputs for inputs, _ in batches), nodes)
+            np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **collected)
+
+        folder = self.cache.produce("activations", self.config.activations_key, make)
+        with np.load(folder / ACTIVATIONS_FILE, allow_pickle=False) as kept:
+            return dict(kept)
 
     def scores(self, pair: LayerPair) -> Path:
         """Return the folder of the scores of a pair's blocks."""
@@ -340,7 +249,7 @@ class Stages:
             )
 
         folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
-        self._listener.layer(LayerScoring.load(folder))
+        self.listener.layer(LayerScoring.load(folder))
         return folder
 
     @cached_property
@@ -372,26 +281,26 @@ class Stages:
     @cached_property
     def counted(self) -> int:
         """The number of weights that fractions and percents are of."""
-        return _counted_weights(self.traced, self.pairs, self.experiment)
+        return counted_weights(self.traced, self.pairs, self.experiment)
 
     @property
     def has_baseline(self) -> bool:
-        return self.cache.folder("baselines", self.config.baseline_key).exists()
+        return self.cache.find("baselines", self.config.baseline_key) is not None
 
     @property
     def has_scores(self) -> bool:
         """Whether all scores are there; needs the baseline."""
         keys = [self.config.scores_key(pair.child) for pair in self.pairs]
-        return all(self.cache.folder("scores", key).exists() for key in keys)
+        return all(self.cache.find("scores", key) for key in keys)
 
     @property
     def has_masks(self) -> bool:
-        return self.cache.folder("masks", self.config.key).exists()
+        return self.cache.find("masks", self.config.key) is not None
 
     @cached_property
     def pruned(self) -> Path:
         """The folder of the masks of the fraction that the experiment gives."""
-        fraction = self.experiment.search.fraction
+        fraction = self.config.search.fraction
         assert fraction is not None
 
         def make(folder: Path) -> None:
@@ -445,7 +354,8 @@ class Stages:
                 seed=self.config.seed,
                 masks=masks.tensors() if masks else None,
                 checkpoint=checkpoint,
-                on_epoch=lambda epoch: self._listener.epoch(
+                on_checkpoint=self.cache.keep_checkpoint,
+                on_epoch=lambda epoch: self.listener.epoch(
                     "retraining" if masks else "baseline", epoch, settings.epochs
                 ),
             )
@@ -464,7 +374,7 @@ class Stages:
 
         checkpoint = self.cache.checkpoint(stage, key)
         folder = self.cache.produce(stage, key, make)
-        checkpoint.unlink(missing_ok=True)
+        self.cache.drop_checkpoint(checkpoint)
         return folder
 
     def finish(self, folder: Path) -> None:
@@ -511,11 +421,13 @@ class Stages:
             device=(
                 torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
             ),
+            seconds=time.perf_counter() - self._begun,
+            provenance=self.provenance,
         ).save(folder)
 
     def _searched(self, baseline: Baseline) -> tuple[Masks, list[Probe]]:
         """Return the masks of the fraction that was given, or the best that a search finds."""
-        search = self.experiment.search
+        search = self.config.search
         probes: list[Probe] = []
 
         def probe(masks: Masks) -> bool:
@@ -530,7 +442,7 @@ class Stages:
                     retraining=retraining,
                 )
             )
-            self._listener.probe(probes[-1])
+            self.listener.probe(probes[-1])
             return bool(passed)
 
         if search.fraction is not None:

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before Ray is imported, as mint.sweep has it: Ray would pack the folder that the tests run in.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
 import pytest
 import torch
 from pyarrow import parquet

@@ -10,6 +10,7 @@ from mint.config import TrialConfig, load_experiment
 from mint.errors import InputError
 from mint.records import (
     COLUMNS,
+    as_records,
     merge_records,
     read_records,
     records_bytes,
@@ -31,6 +32,8 @@ def _row(
         data_digest="0123456789abcdef",
     )
     return trial_columns(config) | {
+        "status": "finished",
+        "reason": "",
         "params_pruned": pruned,
         "accuracy": 98.0 + seed / 7,
         "baseline_accuracy": 98.5 + seed / 7,
@@ -47,13 +50,9 @@ def _row(
     }
 
 
-def _records(rows: list[dict[str, object]]) -> pd.DataFrame:
-    return sort_records(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
-
-
 @pytest.fixture
 def records() -> pd.DataFrame:
-    return _records(
+    return as_records(
         [
             _row(20, 250, None, 0, name="mnist_mlp", pruned=90.0),
             _row(20, 250, None, 1, name="mnist_mlp", pruned=92.0),
@@ -105,7 +104,7 @@ def test_same_records_same_bytes(tmp_path: Path, records: pd.DataFrame) -> None:
 def test_other_protocols_never_share_a_table(tmp_path: Path) -> None:
     row = _row(5, 50, None, 0, name="digits_mlp", pruned=96.0)
     other = row | {"protocol": "00000000", "key": "other", "params_pruned": 10.0}
-    write_report(tmp_path, _records([row, other]))
+    write_report(tmp_path, as_records([row, other]))
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.count("## digits_mlp\n") == 2
     assert "±" not in text.replace("mean ± standard", "")
@@ -176,7 +175,7 @@ def test_record_that_cannot_be(
         (",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS) + "\n", "invalid literal"),
     ],
 )
-def test_file_that_is_no_records(tmp_path: Path, content: str, complaint: str) -> None:
+def test_file_that_is_noas_records(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "records.csv"
     path.write_text(content)
     with pytest.raises(InputError, match=complaint):

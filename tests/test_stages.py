@@ -16,12 +16,14 @@ from mint.cache import Cache
 from mint.cli import main
 from mint.config import TrialConfig
 from mint.masks import Masks
+from mint.provenance import Provenance
 from mint.records import read_records
 from mint.results import TrialResult
 from mint.sources import Source
 from mint.trial import Stages, reproducible
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
+PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
 QUICK = "--experiment digits_mlp --smoke --groups 6 --samples-per-class 30"
 NETWORK = """
 from torch import nn
@@ -134,7 +136,8 @@ def test_stage_after_stage_is_the_trial_in_one_go(
     assert np.all(weights["fc2.weight"][~masks["fc2.weight"]] == 0)
     (row,) = read_records(Path("results/records.csv")).to_dict("records")
     assert row["params_pruned"] == result.params_pruned
-    assert "Pruned: 0.9 of the counted weights" in row["setting"]
+    assert row["fraction"] == "0.9"
+    assert "Pruned: a share of the counted weights" in row["setting"]
     (page,) = Path("results/trials").iterdir()
     assert f"{result.accuracy:.2f}%" in page.read_text()
 
@@ -254,7 +257,14 @@ def test_training_carries_on_after_a_kill(
         return Listener(epoch=on_epoch)
 
     def baseline(root: Path, last: int) -> bytes:
-        stages = Stages(quick_trial, digits, cache=Cache(root), device=cpu, listener=stop_at(last))
+        stages = Stages(
+            quick_trial,
+            digits,
+            cache=Cache(root),
+            device=cpu,
+            provenance=PROVENANCE,
+            listener=stop_at(last),
+        )
         with reproducible(1, cpu):
             return (stages.baseline / "weights.safetensors").read_bytes()
 
@@ -273,7 +283,7 @@ def test_training_carries_on_after_a_kill(
         ("run --experiment digits", "--experiment digits: there is no such experiment"),
         (f"run {QUICK} --upper-limit 2", "--upper-limit 2: allowed are none"),
         (f"run {QUICK} --fraction 1.5", "--fraction: 1.5: allowed are numbers from 0 to 1"),
-        (f"run {QUICK} --fraction 0.5 --max-drop 1", "not allowed with argument"),
+        (f"run {QUICK} --fraction 0.5 --max-drop 1", "--fraction and --max-drop: only one"),
         (f"run {QUICK} --threads 999", "threads 999 of digits_mlp: this machine allows 1 to"),
         (f"run {QUICK} --data svhn", "--data svhn: name 'svhn': String should match"),
         (f"run {QUICK} --data parquet:none", "data/none: holds no files train-*.parquet"),

@@ -8,21 +8,25 @@ import safetensors.numpy
 import torch
 
 from mint.cache import Cache
+from mint.checks import check_trials
 from mint.config import EstimateConfig, NetworkConfig, TrialConfig, load_experiment
 from mint.errors import InputError, TrainingDivergedError
-from mint.estimate import SCORES_FILE
 from mint.masks import Masks
-from mint.results import Probe, TrialResult
+from mint.provenance import Provenance
+from mint.results import MASKS_FILE, SCORES_FILE, Probe, TrialResult
 from mint.sources import Source, load_source
-from mint.trial import MASKS_FILE, Listener, Stages, check_trials, run_trial
+from mint.trial import Listener, Stages, run_trial
 
+PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
 CPU = torch.device("cpu")
 
 
 def _stages(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Stages:
     listener = None if probes is None else Listener(probe=probes.append)
     source = load_source(config.experiment.data, root)
-    return Stages(config, source, cache=Cache(root), device=CPU, listener=listener)
+    return Stages(
+        config, source, cache=Cache(root), device=CPU, provenance=PROVENANCE, listener=listener
+    )
 
 
 def _run(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Path:
@@ -202,5 +206,7 @@ def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
         seed=0,
         data_digest=source.digest,
     )
-    folder = run_trial(Stages(config, source, cache=Cache(tmp_path), device=CPU))
+    folder = run_trial(
+        Stages(config, source, cache=Cache(tmp_path), device=CPU, provenance=PROVENANCE)
+    )
     assert TrialResult.load(folder).baseline_accuracy >= 98.4

@@ -29,6 +29,7 @@ __all__ = [
     "chosen_pairs",
     "load_weights",
     "mlp",
+    "own_module",
     "resnet50",
     "resnet56",
     "source_digest",
@@ -97,6 +98,20 @@ def source_digest(config: NetworkConfig) -> str | None:
     except (TypeError, OSError) as error:
         raise InputError(f"network {config.name}: its source cannot be read: {error}") from error
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+
+
+def own_module(name: str) -> Path | None:
+    """Return the file or package that a user's network comes from, to be taken along elsewhere.
+
+    Returns:
+        None for mint's own networks, and for those of installed packages.
+    """
+    if name in _OWN:
+        return None
+    module, _ = _imported(name)
+    top = sys.modules[module.__name__.split(".")[0]]
+    path = Path(top.__path__[0] if hasattr(top, "__path__") else str(top.__file__)).resolve()
+    return None if "site-packages" in path.parts else path
 
 
 def _imported(name: str) -> tuple[ModuleType, Callable[..., object]]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from itertools import count, pairwise
 from types import MappingProxyType
 
-import torchvision
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +17,9 @@ def resnet56(classes: PositiveInt) -> "ResNet56":
 
 
 def resnet50(classes: PositiveInt) -> nn.Module:
-    network: nn.Module = torchvision.models.resnet50(weights=None, num_classes=classes)
+    from torchvision.models import resnet50 as published  # takes seconds, and no other needs it
+
+    network: nn.Module = published(weights=None, num_classes=classes)
     return network
 
 

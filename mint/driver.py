@@ -1,0 +1,129 @@
+"""Drives one sweep: what is missing is run, runs are delivered, tables rebuilt."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mint.cache import Cache
+from mint.config import TrialConfig
+from mint.delivery import Delivery, deliver_missing
+from mint.gaps import Gaps
+from mint.ledger import Ledger
+from mint.options import EXIT_FAILED, EXIT_INTERRUPTED, STOP_SECONDS, duration, rebuild_report
+from mint.records import as_records, gap_record, result_record
+from mint.results import TrialResult
+from mint.sweep_settings import SweepSettings
+from mint.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mint.searchers import Plan
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is to be driven.
+
+    Attributes:
+        experiment: of the trials.
+        trials: all of a grid; none of a search, which draws them one after the other.
+        to_run: how many are to be run.
+        plan: makes what Ray Tune runs, told how many trials fit side by side.
+        settings: of the trials.
+        max_concurrent: how many of them run side by side; None for as many as there is room for.
+        output: folder of the report.
+    """
+
+    experiment: str
+    trials: Sequence[TrialConfig]
+    to_run: int
+    plan: Callable[[int], "Plan"]
+    settings: SweepSettings
+    max_concurrent: int | None
+    output: Path
+
+
+def drive(
+    sweep: Sweep,
+    cache: Cache,
+    tracker: Tracker,
+    room: Callable[[SweepSettings], int],
+    say: Callable[[str], None],
+) -> int:
+    """Run a sweep to its end and return the exit code.
+
+    Args:
+        sweep: to run; this process holds it (mint.holder).
+        cache: of finished stages.
+        tracker: of a store that is prepared for the experiment.
+        room: tells how many trials fit side by side, once Ray is there (mint.sweep.connecting).
+        say: told line by line what happens.
+
+    Raises:
+        InputError: the store, the cluster or the GPUs that were asked for are not there.
+        OSError: the disk is full or broken; what is finished is kept.
+    """
+    start = time.monotonic()
+    provenance = sweep.settings.provenance
+    delivered = tracker.runs(sweep.experiment)
+    interrupted = False
+    with Delivery(tracker, cache, provenance, delivered, say) as delivery:
+        deliver_missing(delivery, cache, sweep.trials)
+        ledger = Ledger(sweep.to_run, cache, delivery, provenance, say)
+        if sweep.to_run:
+            try:
+                at_once = min(room(sweep.settings), sweep.max_concurrent or sys.maxsize)
+                say(f"{at_once} at a time")
+
+                from mint.sweep import run_sweep  # with Ray, which nothing else here needs
+
+                run_sweep(sweep.plan(at_once), sweep.settings, at_once, ledger)
+            except KeyboardInterrupt:
+                interrupted = True
+                # What is left takes seconds; another Ctrl-C would leave runs open.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                ledger.interrupt("stopped by Ctrl-C or SIGTERM")
+            except BaseException as error:
+                ledger.interrupt(f"the sweep broke off: {type(error).__name__}")
+                raise
+        behind = delivery.close(STOP_SECONDS if interrupted else None)
+    if interrupted:
+        say(
+            f"stopped: {len(ledger.finished)} of {sweep.to_run} trials finished, "
+            f"{sweep.to_run - ledger.over} to run"
+        )
+        return EXIT_INTERRUPTED
+    planned = {trial.key: trial for trial in sweep.trials}
+    _report(planned | ledger.trials, cache, sweep.output, None if behind else tracker)
+    if sweep.to_run:
+        wall = time.monotonic() - start
+        say(f"trials: {duration(ledger.seconds)} in all, {duration(wall)} on the clock")
+    if behind:
+        print(
+            f"the runs of {behind} trials are behind, for the tracking store could not be written "
+            f"to ({delivery.trouble}); mint sync delivers them",
+            file=sys.stderr,
+        )
+    if ledger.failed:
+        print(f"{len(ledger.failed)} of {sweep.to_run} trials failed", file=sys.stderr)
+    return EXIT_FAILED if ledger.failed or behind else 0
+
+
+def _report(
+    trials: Mapping[str, TrialConfig], cache: Cache, output: Path, tracker: Tracker | None
+) -> None:
+    gaps, rows = Gaps(cache), []
+    for trial in trials.values():
+        if folder := cache.find("trials", trial.key):
+            rows.append(result_record(TrialResult.load(folder), ""))
+        elif gap := gaps.read(trial.key):
+            rows.append(gap_record(gap, ""))
+    rebuild_report(
+        output,
+        of_disk=as_records(rows),
+        of_store=tracker.records() if tracker else None,
+    )

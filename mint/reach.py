@@ -1,0 +1,70 @@
+"""Whether a server answers, found out in seconds and before anything else is done."""
+
+import socket
+from urllib.parse import urlsplit
+
+from mint.errors import InputError
+from mint.provenance import without_secrets
+
+_SECONDS = 5.0
+# For the scheme of a tracking store's URI, the port where it names none.
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
+
+
+def check_store(uri: str) -> None:
+    """Refuse the URI of what is no tracking store.
+
+    Raises:
+        InputError: it is of no kind that can be used.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    is_file = uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:")
+    if scheme not in _PORTS and not is_file:
+        raise InputError(
+            f"--tracking-uri {without_secrets(uri)}: allowed are sqlite:///FILE, the URI of "
+            "another database, and http(s)://HOST:PORT of an MLflow server"
+        )
+
+
+def reach_store(uri: str) -> None:
+    """Knock at the server of a tracking store; MLflow itself would try for minutes.
+
+    Raises:
+        InputError: it is none, or nobody answers.
+    """
+    check_store(uri)
+    where = urlsplit(uri)
+    port = _PORTS.get(where.scheme.split("+")[0])
+    if port is None or not where.hostname:
+        return  # a file, or where the database's client looks by itself
+    try:
+        _knock(where.hostname, where.port or port)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--tracking-uri {without_secrets(uri)}: nobody answers there ({error}); start the "
+            "server, or give another store"
+        ) from error
+
+
+def reach_ray(address: str) -> None:
+    """Knock at the head of a Ray cluster; Ray itself would try for a minute.
+
+    Raises:
+        InputError: nobody answers.
+    """
+    if address == "auto":
+        return
+    try:
+        where = urlsplit(f"//{address}")
+        if not where.hostname or not where.port:
+            raise ValueError("it names no host and port")
+        _knock(where.hostname, where.port)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--ray-address {address}: nobody answers there ({error}); allowed are HOST:PORT, and "
+            "auto for the cluster of this machine"
+        ) from error
+
+
+def _knock(host: str, port: int) -> None:
+    socket.create_connection((host, port), _SECONDS).close()

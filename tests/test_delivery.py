@@ -1,0 +1,259 @@
+"""Runs follow the records: a store that goes away stops nothing, and gets everything later."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mint.cache import Cache
+from mint.cli import main
+from mint.config import TrialConfig
+from mint.delivery import Delivery
+from mint.errors import InputError
+from mint.gaps import Gap, Gaps, missing
+from mint.holder import check_idle, holding
+from mint.provenance import Provenance, without_secrets
+from mint.records import as_records, gap_record, merge_records, result_record
+from mint.results import TrialResult
+from mint.sources import Source
+from mint.tracking import Tracker
+from mint.trial import Stages, run_trial
+
+PROVENANCE = Provenance.of_this_process(
+    "a_sweep", ["a_sweep.py", "--tracking-uri", "postgresql://me:secret@host/db"]
+)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    quick_trial: TrialConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory
+) -> Cache:
+    """A folder of stages with one finished trial."""
+    cache = Cache(tmp_path_factory.mktemp("finished"))
+    device = __import__("torch").device("cpu")
+    run_trial(Stages(quick_trial, digits, cache=cache, device=device, provenance=PROVENANCE))
+    return cache
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+    tracker.prepare("digits_mlp")
+    return tracker
+
+
+def _runs(tracker: Tracker) -> list[Run]:
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name("digits_mlp")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def _delivery(tracker: Tracker, cache: Cache, said: list[str]) -> Delivery:
+    return Delivery(tracker, cache, PROVENANCE, (), said.append)
+
+
+def _gap(config: TrialConfig) -> Gap:
+    return Gap(
+        config=config,
+        status="failed",
+        reason="ValueError: no | not so",
+        details="Traceback",
+        history=((1, 20.0), (2, 30.0)),
+        provenance=PROVENANCE,
+    )
+
+
+def test_row_of_the_record_is_that_of_its_run(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    other = quick_trial.model_copy(update={"seed": 1})
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.finished(quick_trial)
+        delivery.gap(_gap(other))
+    ids = {run.data.tags["mint.key"]: run.info.run_id for run in _runs(tracker)}
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    rows = [
+        result_record(result, ids[quick_trial.key]),
+        gap_record(_gap(other), ids[other.key]),
+    ]
+    assert as_records(rows).equals(tracker.records())
+    assert tracker.runs("digits_mlp") == {quick_trial.key: ids[quick_trial.key]}
+
+
+def test_runs_tell_where_they_come_from_and_no_secret(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.finished(quick_trial)
+    (run,) = _runs(tracker)
+    tags = run.data.tags
+    assert tags["mint.command"] == "a_sweep.py --tracking-uri postgresql://***@host/db"
+    assert tags["mint.device"] == "cpu"
+    assert tags["mint.seed"] == "0"
+    assert tags["mint.git_dirty"] in ("true", "false")
+    assert tags["mlflow.source.git.commit"] == PROVENANCE.git_commit
+    assert tags["mint.version.torch"].startswith("2.")
+    assert "secret" not in str(run.to_dictionary())
+
+
+def test_delivery_may_be_repeated_and_a_killed_run_is_taken_up_again(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.running(quick_trial, result.probes[:1])
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.running(quick_trial)
+        delivery.close()
+    assert [run.info.status for run in _runs(tracker)] == ["RUNNING"]
+    other = Tracker(tracker.uri)  # a driver that starts after the first was killed
+    assert other.close_orphans("digits_mlp", "elsewhere", "died") == 0
+    assert other.close_orphans("digits_mlp", finished.identity, "died", "b_sweep") == 0
+    assert other.close_orphans("digits_mlp", finished.identity, "died", "a_sweep") == 1
+    (run,) = _runs(tracker)
+    assert (run.info.status, run.data.tags["mint.failure"]) == ("KILLED", "died")
+    for _ in range(2):
+        with _delivery(other, finished, []) as delivery:
+            delivery.finished(quick_trial)
+    (run,) = _runs(tracker)
+    assert run.info.status == "FINISHED"
+    assert "mint.failure" not in run.data.tags
+    client = MlflowClient(tracker.uri)
+    for metric, count in (("probe/passed", len(result.probes)), ("accuracy", 1)):
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+        assert len(steps) == len(set(steps)) == count
+
+
+def test_store_that_goes_away_gets_everything_when_it_is_back(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    store, away = tmp_path / "store", tmp_path / "away"
+    delivery = _delivery(tracker, finished, said)
+    with delivery:
+        delivery.running(quick_trial)
+        _until(lambda: len(_runs(tracker)) == 1)
+        store.rename(away)
+        delivery.finished(quick_trial)
+        _until(lambda: bool(said))
+        assert "the tracking store cannot be written to" in said[0]
+        assert "their records are kept and delivered later" in said[0]
+        store.exists() and store.rename(tmp_path / "made meanwhile")
+        away.rename(store)
+        _until(lambda: len(said) == 2)
+        assert said[1] == "the tracking store is back"
+    assert delivery.close() == 0
+    assert [run.info.status for run in _runs(tracker)] == ["FINISHED"]
+
+
+def test_sync_delivers_what_a_lost_store_lacks(
+    finished: Cache,
+    quick_trial: TrialConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = quick_trial.model_copy(update={"seed": 1})
+    Gaps(finished).write(_gap(other))
+    command = ["sync", "--cache-dir", str(finished.root), "--tracking-uri", "sqlite:///new.db"]
+    assert main(command) == 0
+    assert "2 trials on the disk, 2 delivered to the store" in capsys.readouterr().out
+    assert main(command) == 0
+    tracker = Tracker("sqlite:///new.db")
+    assert {run.info.status for run in _runs(tracker)} == {"FINISHED", "FAILED"}
+    Gaps(finished).forget(other.key)
+
+
+def test_unreachable_store_is_told_in_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    for uri in ("http://127.0.0.1:9", "postgresql+psycopg2://me:secret@127.0.0.1:9/db"):
+        start = time.monotonic()
+        assert main(["report", "--tracking-uri", uri]) == 2
+        assert time.monotonic() - start < 10
+        error = capsys.readouterr().err
+        assert "nobody answers there" in error
+        assert "secret" not in error
+
+
+def test_gap_is_remembered_until_there_is_a_result(
+    finished: Cache, quick_trial: TrialConfig
+) -> None:
+    gaps = Gaps(finished)
+    other = quick_trial.model_copy(update={"seed": 1})
+    stopped = _gap(other).model_copy(update={"status": "stopped"})
+    gaps.write(stopped)
+    gaps.write(_gap(quick_trial))  # which has a result
+    assert list(gaps.all()) == [stopped]
+    assert missing([quick_trial, other], finished, (), stopped=False) == [other]
+    assert missing([quick_trial, other], finished, (), stopped=True) == []
+    (finished.root / "gaps" / f"{other.key}.json").write_text("{")
+    with pytest.warns(UserWarning, match="is no record of a trial"):
+        assert gaps.read(other.key) is None
+    gaps.forget(other.key)
+    gaps.forget(quick_trial.key)
+
+
+def test_result_is_not_replaced_by_a_gap(finished: Cache, quick_trial: TrialConfig) -> None:
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    done, gap = result_record(result, "a"), gap_record(_gap(quick_trial), "b")
+    assert merge_records(as_records([done]), as_records([gap])).equals(as_records([done]))
+    assert merge_records(as_records([gap]), as_records([done])).equals(as_records([done]))
+
+
+def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path; from mint.cache import Cache\n"
+            "from mint.holder import holding\n"
+            "with holding(Cache(Path(sys.argv[1])), 'a-sweep', 'a_sweep.py --seeds 0'):\n"
+            "    print('held', flush=True); time.sleep(60)",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    complaint = rf"a-sweep is being run by process {holder.pid} on .*: a_sweep.py --seeds 0"
+    with pytest.raises(InputError, match=complaint), holding(cache, "a-sweep", "another"):
+        pass
+    with pytest.raises(InputError, match=complaint):
+        check_idle(cache)
+    with holding(cache, "another-sweep", "another"):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with holding(cache, "a-sweep", "the next"):
+        pass
+    check_idle(cache)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:pass@host:5432/db", "postgresql://***@host:5432/db"),
+        ("https://me:p/a@ss@host/x", "https://***@host/x"),
+        ("s --tracking-uri http://u:p@h --seeds 0", "s --tracking-uri http://***@h --seeds 0"),
+        ("mysql://host/db?user=me&password=pass&a=b", "mysql://host/db?user=me&password=***&a=b"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_secrets_are_not_shown(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def _until(condition: object, seconds: float = 20) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
