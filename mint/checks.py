@@ -54,7 +54,8 @@ def check_trials(
 
     Raises:
         InputError: more threads than cores, arguments, images or weights that the network does
-            not take, pairs that it has not, more groups than filters, more images than there are.
+            not take, pairs that it has not, more groups than filters, more images than there are,
+            a criterion that a layer has not what it needs for.
     """
     experiment = trials[0].experiment
     cores = os.cpu_count() or 1
@@ -99,6 +100,14 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
     experiment = trials[0].experiment
     pairs = chosen_pairs(traced, experiment)
     children = [pair.child for pair in pairs]
+    if any(config.criterion == "bn-scale" for config in trials):
+        for child in children:
+            if traced.batch_norm_behind(child) is None:
+                raise InputError(
+                    f"--criterion bn-scale: {experiment.name} prunes {child}, which has no batch "
+                    "norm of its own right behind it; take another criterion, or leave that layer "
+                    "out of prune"
+                )
     for name in experiment.limits:
         if name not in children:
             raise InputError(

@@ -10,7 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mint.config import Experiment, TrialConfig, parse_limit, trial_defaults
+from mint.config import (
+    CRITERIA,
+    DEFAULT_CRITERION,
+    Experiment,
+    TrialConfig,
+    parse_limit,
+    trial_defaults,
+)
 from mint.errors import InputError
 from mint.options import (
     CACHE_HELP,
@@ -25,6 +32,7 @@ from mint.options import (
     check_folder,
     check_results,
     chosen_experiment,
+    criterion,
     data_folder,
     days,
     duration,
@@ -189,6 +197,13 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     trial = parser.add_argument_group("trial", "The default is the experiment's section trial.")
     trial.add_argument(
+        "--criterion",
+        type=criterion,
+        default=DEFAULT_CRITERION,
+        metavar="NAME",
+        help=f"what scores the blocks: {', '.join(CRITERIA)} (default: {DEFAULT_CRITERION})",
+    )
+    trial.add_argument(
         "--groups", type=positive, metavar="N", help="groups of filters in each layer"
     )
     trial.add_argument(
@@ -268,6 +283,7 @@ def _planned(options: argparse.Namespace) -> "Stages":
         experiment=experiment,
         groups=options.groups,
         samples_per_class=options.samples_per_class,
+        criterion=options.criterion,
         upper_limit=limit,
         fraction=options.fraction,
         bootstraps=options.bootstraps,
@@ -319,9 +335,10 @@ class _Progress:
 
     def layer(self, scoring: "LayerScoring") -> None:
         reliable = "" if scoring.reliability is None else f"  reliability {scoring.reliability:.2f}"
+        drawn = f"{scoring.bootstraps} bootstraps, " if scoring.bootstraps else ""
         print(
-            f"scores {scoring.parent} -> {scoring.child}: {scoring.blocks} blocks, "
-            f"{scoring.bootstraps} bootstraps, {scoring.seconds:.1f} s{reliable}",
+            f"scores {scoring.parent} -> {scoring.child}: {scoring.blocks} blocks, {drawn}"
+            f"{scoring.seconds:.1f} s{reliable}",
             flush=True,
         )
 

@@ -4,14 +4,23 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from mint.errors import InputError
 
@@ -19,10 +28,42 @@ from mint.errors import InputError
 # of two methods never stand in one table as if they were one.
 METHOD_VERSION = 1
 
+# For the name of every criterion, in the order of the tables, the axes of a trial that its scores
+# depend on, besides the seed. mint.criteria has their functions.
+CRITERIA: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "mint": frozenset({"groups", "samples_per_class", "bootstraps"}),
+        "mint-unconditional": frozenset({"groups", "samples_per_class", "bootstraps"}),
+        "random": frozenset({"groups"}),
+        "block-magnitude": frozenset({"groups"}),
+        "magnitude": frozenset(),
+        "l1-filters": frozenset(),
+        "bn-scale": frozenset(),
+        "taylor": frozenset({"groups", "samples_per_class"}),
+        "activation-magnitude": frozenset({"groups", "samples_per_class"}),
+    }
+)
+DEFAULT_CRITERION = "mint"
+
 EXPERIMENTS_FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+
+
+def check_criterion(name: str) -> str:
+    """Return the name of a criterion.
+
+    Raises:
+        ValueError: there is none of that name; says which is near.
+    """
+    if name not in CRITERIA:
+        near = difflib.get_close_matches(name, CRITERIA, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CRITERIA)}"
+        raise ValueError(f"{name}: there is no such criterion; {hint}")
+    return name
+
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+_Axis = Annotated[int, Field(ge=0, strict=True)]
 
 
 class _Frozen(BaseModel):
@@ -214,10 +255,14 @@ class InitialWeights(_Frozen):
 class TrialConfig(_Frozen):
     """One trial: what the sweep varies, on top of an experiment.
 
+    An axis that the scores of the criterion do not depend on is 0, whatever was asked for: all
+    that is asked for makes one trial then.
+
     Attributes:
         groups: blocks of filters in each layer of a pair, contiguous; a layer with fewer filters
             has a block for each.
         samples_per_class: training images of every class that the scores are estimated from.
+        criterion: what scores the blocks.
         upper_limit: largest share of one layer's weights that may be pruned; None for no limit.
         fraction: of the counted weights to prune, in place of the experiment's search; None for
             that.
@@ -229,8 +274,9 @@ class TrialConfig(_Frozen):
     """
 
     experiment: Experiment
-    groups: _PositiveInt
-    samples_per_class: _PositiveInt
+    groups: _Axis
+    samples_per_class: _Axis
+    criterion: Annotated[str, AfterValidator(check_criterion)] = DEFAULT_CRITERION
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
     fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     bootstraps: _PositiveInt | None = None
@@ -239,18 +285,50 @@ class TrialConfig(_Frozen):
     network_digest: str | None = None
     init: InitialWeights | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_the_criterion_uses(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        used = CRITERIA.get(values.get("criterion", DEFAULT_CRITERION))
+        if used is None:  # its field refuses it
+            return values
+        nothing = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
+        return {**values, **{axis: nothing[axis] for axis in nothing.keys() - used}}
+
+    @model_validator(mode="after")
+    def _all_that_the_criterion_uses(self) -> Self:
+        for axis in ("groups", "samples_per_class"):
+            if self.uses(axis) and not getattr(self, axis):
+                raise ValueError(f"{axis} 0: must be at least 1 for {self.criterion}")
+        return self
+
+    def uses(self, axis: str) -> bool:
+        """Whether the scores depend on groups, samples_per_class or bootstraps."""
+        return axis in CRITERIA[self.criterion]
+
     @property
     def name(self) -> str:
-        """Such as g20-s250-u0.8-f0.5-b8-seed0; a fraction and bootstraps only where given."""
-        limit = format_limit(self.upper_limit)
-        own = "" if self.bootstraps is None else f"-b{self.bootstraps}"
+        """Such as g20-s250-u0.8-f0.5-b8-seed0, or magnitude-unone-f0.9-seed0.
+
+        It tells the axes that the criterion uses, the criterion only where it is another than
+        MINT's, and a fraction and bootstraps only where given.
+        """
         fraction = self.search.fraction
-        given = "" if fraction is None else f"-f{format_limit(fraction)}"
-        return f"g{self.groups}-s{self.samples_per_class}-u{limit}{given}{own}-seed{self.seed}"
+        parts = [
+            "" if self.criterion == DEFAULT_CRITERION else self.criterion,
+            f"g{self.groups}" if self.groups else "",
+            f"s{self.samples_per_class}" if self.samples_per_class else "",
+            f"u{format_limit(self.upper_limit)}",
+            "" if fraction is None else f"f{format_limit(fraction)}",
+            "" if self.bootstraps is None else f"b{self.bootstraps}",
+            f"seed{self.seed}",
+        ]
+        return "-".join(filter(None, parts))
 
     @property
     def estimate(self) -> EstimateConfig:
-        """How this trial's scores are estimated."""
+        """How this trial's scores are estimated, if its criterion draws bootstraps."""
         if self.bootstraps is None:
             return self.experiment.estimate
         return self.experiment.estimate.model_copy(update={"bootstraps": self.bootstraps})
@@ -269,7 +347,8 @@ class TrialConfig(_Frozen):
     @property
     def key(self) -> str:
         content = _content(self, without={"bootstraps", "fraction"})
-        content["experiment"]["estimate"] = _content(self.estimate)
+        drawn = () if self.uses("bootstraps") else {"bootstraps"}
+        content["experiment"]["estimate"] = _content(self.estimate, without=drawn)
         content["experiment"]["search"] = _content(self.search)
         content["init"] = self.init and self.init.digest
         return content_key("trial", content)
@@ -278,7 +357,7 @@ class TrialConfig(_Frozen):
     def protocol(self) -> str:
         """Eight hex digits that trials share if they differ in the axes of a sweep only."""
         axes = {"groups", "samples_per_class", "upper_limit", "fraction", "bootstraps", "seed"}
-        content = _content(self, without=axes)
+        content = _content(self, without={*axes, "criterion"})
         content["experiment"]["estimate"].pop("bootstraps")
         content["experiment"]["search"] = _content(self.search, without={"fraction"})
         content["init"] = self.init and self.init.digest
@@ -305,9 +384,10 @@ class TrialConfig(_Frozen):
             "scores",
             self.baseline_key,
             weight,
-            _content(self.estimate),
+            _content(self.estimate) if self.uses("bootstraps") else None,
             self.groups,
             self.samples_per_class,
+            *([] if self.criterion == DEFAULT_CRITERION else [self.criterion]),
         )
 
     @property
@@ -336,18 +416,20 @@ class Grid(_Frozen):
     upper_limits: tuple[str, ...]
     fractions: tuple[float | None, ...] = (None,)
     bootstraps: tuple[int | None, ...] = (None,)
+    criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Yield what a trial takes of every point, limits outermost.
 
         In this order trials that run side by side seldom wait for the scores of one another.
         """
-        for limit, fraction, groups, samples, bootstraps in product(
+        for limit, fraction, groups, samples, bootstraps, criterion in product(
             self.upper_limits,
             self.fractions,
             self.groups,
             self.samples_per_class,
             self.bootstraps,
+            self.criteria,
         ):
             yield {
                 "groups": groups,
@@ -355,6 +437,7 @@ class Grid(_Frozen):
                 "upper_limit": parse_limit(limit, groups),
                 "fraction": fraction,
                 "bootstraps": bootstraps,
+                "criterion": criterion,
             }
 
 

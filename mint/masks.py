@@ -25,7 +25,9 @@ class BlockScores:
         value: (child groups, parent groups); the lowest go first.
         child_labels: (rows,) the group of every row of the weight: of every child filter.
         parent_labels: (1, columns), or (rows, columns) for a grouped convolution, whose filters
-            read different ones: the group of the parent filter that each entry reads.
+            read different ones: the group of the parent filter that each entry reads. With the
+            dimensions of the kernel behind, where the positions of one kernel are in different
+            blocks.
         kernel: (...) the weight's further dimensions, such as 3 x 3; none for a linear layer.
     """
 
@@ -38,18 +40,21 @@ class BlockScores:
     def sizes(self) -> NDArray[np.int64]:
         """(child groups, parent groups) numbers of weights in the blocks; 0 where none is read."""
         children, parents = self.value.shape
-        rows, columns = len(self.child_labels), self.parent_labels.shape[1]
-        block = np.broadcast_to(
-            self.child_labels[:, None] * parents + self.parent_labels, (rows, columns)
-        )
+        block = self.rows * parents + self.parent_labels
         entries = np.bincount(block.ravel(), minlength=children * parents)
-        return entries.reshape(children, parents) * math.prod(self.kernel)
+        together = math.prod(self.kernel) // math.prod(self.parent_labels.shape[2:])
+        return entries.reshape(children, parents) * together
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(rows, 1, ...) child_labels, to be broadcast with parent_labels."""
+        return self.child_labels.reshape(-1, *(1 for _ in self.parent_labels.shape[1:]))
 
     def expand(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the weight's mask, (rows, columns, *kernel), of its kept blocks."""
-        entries = kept[self.child_labels[:, None], self.parent_labels]
-        shape = (*entries.shape, *self.kernel)
-        spread = entries.reshape(*entries.shape, *(1 for _ in self.kernel))
+        entries = kept[self.rows, self.parent_labels]
+        shape = (*entries.shape[:2], *self.kernel)
+        spread = entries.reshape(*entries.shape, *(1 for _ in shape[entries.ndim :]))
         return np.broadcast_to(spread, shape).copy()
 
 

@@ -19,6 +19,7 @@ from mint.config import (
     Experiment,
     InitialWeights,
     NetworkConfig,
+    check_criterion,
     experiment_names,
     load_experiment,
     validated,
@@ -413,6 +414,14 @@ def _whole(text: str, least: int) -> int:
 def days(text: str) -> float:
     """Parse a number of days."""
     return _between(text, 0, 36500)
+
+
+def criterion(text: str) -> str:
+    """Parse the name of a criterion."""
+    try:
+        return check_criterion(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def fraction(text: str) -> float:

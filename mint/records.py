@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # they bring torch along, which reading and writing of record
     from mint.results import TrialResult
 
 # Percent for accuracies and params_pruned, percentage points for accuracy_drop.
+# groups, samples_per_class and bootstraps are 0 where the criterion uses none.
 # bootstraps is what was asked for, bootstraps_drawn what a reliability that was reached took.
 # fraction is of the counted weights, none where a search found how much to prune.
 # Where status is failed or stopped, reason says why, and figures are nan, counts 0.
@@ -24,6 +25,7 @@ COLUMNS: dict[str, type] = {
     "experiment": str,
     "protocol": str,
     "setting": str,
+    "criterion": str,
     "upper_limit": str,
     "groups": int,
     "samples_per_class": int,
@@ -51,13 +53,14 @@ _SHARE = r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+"
 _PATTERNS = {
     "experiment": r"[a-z0-9][a-z0-9_-]*",
     "protocol": r"[0-9a-f]{8}",
+    "criterion": r"[a-z0-9][a-z0-9-]*",
     "upper_limit": _SHARE,
     "fraction": _SHARE,
     "status": "finished|failed|stopped",
 }
 _ORDER = [
     *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "fraction"),
-    *("bootstraps", "seed", "key"),
+    *("bootstraps", "criterion", "seed", "key"),
 ]
 
 
@@ -67,11 +70,12 @@ def trial_columns(config: TrialConfig) -> dict[str, str | int]:
         "experiment": config.experiment.name,
         "protocol": config.protocol,
         "setting": setting(config),
+        "criterion": config.criterion,
         "upper_limit": format_limit(config.upper_limit),
         "groups": config.groups,
         "samples_per_class": config.samples_per_class,
         "fraction": format_limit(config.search.fraction),
-        "bootstraps": config.estimate.bootstraps,
+        "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
         "seed": config.seed,
         "key": config.key,
     }

@@ -1,6 +1,7 @@
 """Records in, RESULTS.md, records.csv and plots out: same records, same bytes."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,15 +11,17 @@ import pandas as pd
 import yaml
 
 from mint.atomic import write_whole
+from mint.comparison import CONFIDENCE, REFERENCE, Compared, compare, criterion_order
+from mint.config import DEFAULT_CRITERION
 from mint.markdown import table
-from mint.plots import draw_tradeoff
-from mint.records import parse_records, records_bytes
+from mint.plots import draw_criteria, draw_tradeoff
+from mint.records import parse_records, records_bytes, sort_records
 
-_CELL = ["upper_limit", "groups", "samples_per_class", "fraction"]
-_Cell = tuple[str, int, int, str]
-_FRACTION = "Fraction asked"
+_CELL = ["upper_limit", "groups", "samples_per_class", "fraction", "criterion"]
+_Cell = tuple[str, int, int, str, str]
+_FRACTION, _CRITERION = "Fraction asked", "Criterion"
 _HEADER = [
-    *("Upper limit", "Groups", "Samples per class", _FRACTION, "Params pruned"),
+    *("Upper limit", "Groups", "Samples per class", _FRACTION, _CRITERION, "Params pruned"),
     *("Performance", "Drop", "Seeds", "Bootstraps", "Reliability"),
 ]
 _NOT_RUN = ["not run", "not run", "not run", "0", "not run", "not run"]
@@ -31,7 +34,7 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         output: the folder; other files in it are left alone.
         records: with the columns of mint.records.
     """
-    content = records_bytes(records)
+    content = records_bytes(sort_records(records))
     # From the content, so that what is written does not depend on where the records came from.
     records = parse_records(content)
     made = {"records.csv": content}
@@ -50,16 +53,35 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         plot = f"{experiment}-{protocol}.png"
         quoted = published.get(experiment, {})
         buffer = io.BytesIO()
-        draw_tradeoff(buffer, own[own["status"] == "finished"], quoted.get("methods", []))
+        finished = own[own["status"] == "finished"]
+        compared = _compared(finished)
+        if compared:
+            draw_criteria(buffer, compared)
+        else:
+            draw_tradeoff(buffer, finished, quoted.get("methods", []))
         made[plot] = buffer.getvalue()
-        text += _section(str(experiment), str(protocol), own, quoted, plot)
+        text += _section(str(experiment), str(protocol), own, compared, quoted, plot)
     made["RESULTS.md"] = ("\n".join(text) + "\n").encode()
     for name, written in made.items():
         write_whole(output / name, written)
 
 
+def _compared(finished: pd.DataFrame) -> list[Compared]:
+    """Return the criteria side by side, if there are several.
+
+    Where a search found how much to prune, each is at a budget of its own.
+    """
+    given = finished[finished["fraction"] != "none"]
+    return compare(given) if given["criterion"].nunique() > 1 else []
+
+
 def _section(
-    experiment: str, protocol: str, records: pd.DataFrame, quoted: dict[str, Any], plot: str
+    experiment: str,
+    protocol: str,
+    records: pd.DataFrame,
+    compared: Sequence[Compared],
+    quoted: dict[str, Any],
+    plot: str,
 ) -> list[str]:
     finished = records[records["status"] == "finished"]
     text = [
@@ -74,24 +96,27 @@ def _section(
     ]
     cells: dict[_Cell, list[pd.DataFrame]] = {}
     for key, cell in records.groupby([*_CELL, "bootstraps"]):
-        cells.setdefault(key[:4], []).append(cell)  # type: ignore[arg-type]
+        cells.setdefault(key[:5], []).append(cell)  # type: ignore[arg-type]
+    if compared:
+        text += _criteria(compared)
     if quoted:
         shown: set[_Cell] = set()
+        searched = (records["fraction"] == "none").any()  # as what is quoted
         for title, rows in (
             ("Group variations", quoted.get("groups", [])),
             ("Sample variations", quoted.get("samples", [])),
         ):
-            if not rows:
+            if not (rows and searched):
                 continue
-            keys = [(*(row[name] for name in _CELL[:3]), "none") for row in rows]
+            keys = [(*(row[name] for name in _CELL[:3]), "none", DEFAULT_CRITERION) for row in rows]
             text += _table(title, keys, cells, rows)
             shown.update(keys)
         others = sorted(set(cells) - shown, key=_by_groups)
         if others:
             text += _table("Others" if shown else "Trials", others, cells)
         text += ["", f"Published figures: {quoted['source']}."]
-    elif len(cells) == 1:
-        text += _table("Trials", list(cells), cells)
+    elif len(cells) == 1 or compared:
+        text += _table("Trials", sorted(cells, key=_by_groups), cells)
     else:
         text += _table("Group variations", sorted(cells, key=_by_groups), cells)
         text += _table("Sample variations", sorted(cells, key=_by_samples), cells)
@@ -109,6 +134,44 @@ def _baseline(finished: pd.DataFrame, quoted: Mapping[str, Any]) -> str:
     )
 
 
+def _criteria(compared: Sequence[Compared]) -> list[str]:
+    """Return the table of the criteria at every budget, each against random blocks."""
+    header = [
+        *("Upper limit", "Groups", "Samples per class", _FRACTION, _CRITERION),
+        *("Params pruned", "Performance", "Against random", "Seeds"),
+    ]
+    rows = []
+    for row in compared:
+        setting, trials = row.setting, row.trials
+        key = (
+            *(setting.upper_limit, setting.groups, setting.samples_per_class),
+            *(row.fraction, row.criterion),
+        )
+        spreads = [_spread(trials[name]) for name in ("params_pruned", "accuracy")]
+        rows.append([*_axes(key), *spreads, _against_random(row), str(len(trials))])
+    return [
+        "",
+        "### Criteria",
+        "",
+        *table(header, rows, left=(header.index(_CRITERION),)),
+        "",
+        "Against random: accuracy less that of random blocks with the same seed and budget, in "
+        f"percentage points; the mean over seeds [its {CONFIDENCE:.0%} interval of Student's t], "
+        "with an asterisk where that leaves out 0, as it does by chance in one of twenty.",
+    ]
+
+
+def _against_random(row: Compared) -> str:
+    difference = row.against_random
+    if row.criterion == REFERENCE or difference is None:
+        return "N/A"
+    if math.isnan(difference.half_width):
+        return f"{difference.mean:+z.2f}"
+    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
+    mark = " *" if difference.excludes_zero else ""
+    return f"{difference.mean:+z.2f} [{low:+z.2f}, {high:+z.2f}]{mark}"
+
+
 def _gaps(records: pd.DataFrame) -> list[str]:
     """Return the trials that were run and have no figures, with the reasons."""
     if records.empty:
@@ -121,11 +184,15 @@ def _gaps(records: pd.DataFrame) -> list[str]:
             record["groups"],
             record["samples_per_class"],
             record["fraction"],
+            record["criterion"],
         )
         reason = str(record["reason"]).replace("|", r"\|")
-        what = [str(record[name]) for name in ("bootstraps", "seed", "status")]
+        what = [_used(record["bootstraps"]), str(record["seed"]), record["status"]]
         rows.append([*_axes(key), *what, reason])
-    return ["", "### Gaps", "", *table(header, rows, left=(6, 7))]
+    if (records["criterion"] == DEFAULT_CRITERION).all():
+        _drop(_CRITERION, header, rows)
+    left = [header.index(name) for name in (_CRITERION, "Trial", "Reason") if name in header]
+    return ["", "### Gaps", "", *table(header, rows, left=left)]
 
 
 def _table(
@@ -144,21 +211,34 @@ def _table(
             if quoted:
                 row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
             rows.append(row)
-    if all(fraction == "none" for *_, fraction in keys):  # nobody asked for one: no column of it
-        column = header.index(_FRACTION)
-        for row in (header, *rows):
-            del row[column]
-    return ["", f"### {title}", "", *table(header, rows)]
+    if all(fraction == "none" for *_, fraction, _ in keys):  # nobody asked for one: no column
+        _drop(_FRACTION, header, rows)
+    if all(criterion == DEFAULT_CRITERION for *_, criterion in keys):
+        _drop(_CRITERION, header, rows)
+    left = [header.index(_CRITERION)] if _CRITERION in header else []
+    return ["", f"### {title}", "", *table(header, rows, left=left)]
+
+
+def _drop(title: str, header: list[str], rows: Sequence[list[str]]) -> None:
+    column = header.index(title)
+    for row in (header, *rows):
+        del row[column]
 
 
 def _axes(key: _Cell) -> list[str]:
-    limit, groups, samples, fraction = key
+    limit, groups, samples, fraction, criterion = key
     return [
         "N/A" if limit == "none" else limit,
-        str(groups),
-        str(samples),
+        _used(groups),
+        _used(samples),
         "searched" if fraction == "none" else fraction,
+        criterion,
     ]
+
+
+def _used(value: int) -> str:
+    """Return an axis's value; the scores of some criteria do not depend on it."""
+    return str(value) if value else "N/A"
 
 
 def _measured(cell: pd.DataFrame) -> list[str]:
@@ -171,7 +251,7 @@ def _measured(cell: pd.DataFrame) -> list[str]:
     return [
         *(_spread(cell[name]) for name in ("params_pruned", "accuracy", "accuracy_drop")),
         f"{len(cell)}{without}",
-        _range(cell["bootstraps_drawn"]),
+        _range(cell["bootstraps_drawn"]) if cell["bootstraps_drawn"].any() else "N/A",
         "N/A" if cell["reliability"].isna().all() else _spread(cell["reliability"].dropna()),
     ]
 
@@ -199,11 +279,14 @@ def _limit(text: str) -> float:
     return float("-inf") if text == "none" else -float(text)
 
 
-def _by_groups(key: _Cell) -> tuple[float, float, int, int]:
-    limit, groups, samples, fraction = key
-    return _limit(limit), _limit(fraction), samples, groups
+_Order = tuple[float, float, int, int, tuple[int, str]]
 
 
-def _by_samples(key: _Cell) -> tuple[float, float, int, int]:
-    limit, groups, samples, fraction = key
-    return _limit(limit), _limit(fraction), groups, samples
+def _by_groups(key: _Cell) -> _Order:
+    limit, groups, samples, fraction, criterion = key
+    return _limit(limit), _limit(fraction), samples, groups, criterion_order(criterion)
+
+
+def _by_samples(key: _Cell) -> _Order:
+    limit, groups, samples, fraction, criterion = key
+    return _limit(limit), _limit(fraction), groups, samples, criterion_order(criterion)

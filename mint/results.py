@@ -63,9 +63,9 @@ class LayerScoring(_Record):
         parent: the layer before.
         child: the layer whose weight blocks were scored.
         blocks: how many.
-        bootstraps: estimates that each score is the mean of.
+        bootstraps: estimates that each score is the mean of; 0 for a criterion without any.
         reliability: None where there is none, as for one bootstrap.
-        seconds: of estimation, the activations aside.
+        seconds: of scoring, with what this layer was the first to ask for.
     """
 
     parent: str
@@ -104,7 +104,7 @@ class TrialResult(_Record):
         accuracy_drop: baseline_accuracy - accuracy, in percentage points.
         probes: in the order they were tried.
         score_seconds: what the scores took when they were estimated.
-        bootstraps: how many the scores are the mean of.
+        bootstraps: how many the scores are the mean of; 0 for a criterion without any.
         reliability: of the scores, the lowest of all pairs; None where there is none, as for one
             bootstrap.
         scoring: the same, layer by layer.

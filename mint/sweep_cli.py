@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mint.config import Experiment, Grid, TrialConfig
+from mint.config import CRITERIA, Experiment, Grid, TrialConfig
 from mint.errors import InputError
 from mint.options import (
     EXIT_INTERRUPTED,
@@ -22,6 +22,7 @@ from mint.options import (
     check_gpus,
     check_results,
     chosen_experiment,
+    criterion,
     data_folder,
     fraction,
     gpu_share,
@@ -49,6 +50,8 @@ def sweep_main(
     name: str,
     grids: Mapping[str, Sequence[Grid]],
     arguments: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
 ) -> int:
     """Run a sweep's command line and return its exit code.
 
@@ -58,15 +61,16 @@ def sweep_main(
         grids: for every experiment, the blocks of trials that run where no option says otherwise;
             the first experiment is the default.
         arguments: of the command line.
+        seeds: that run where no option says otherwise.
     """
-    parser = _sweep_parser(question, name, grids)
+    parser = _sweep_parser(question, name, grids, seeds)
     options = parser.parse_args(arguments)
     words = sys.argv if arguments is None else [parser.prog, *arguments]
     return guarded(parser.prog, lambda: _sweep(options, name, grids, words))
 
 
 def _sweep_parser(
-    question: str, name: str, grids: Mapping[str, Sequence[Grid]]
+    question: str, name: str, grids: Mapping[str, Sequence[Grid]], seeds: Sequence[int]
 ) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{name}.py",
@@ -77,6 +81,15 @@ def _sweep_parser(
     add_experiment(parser, default=next(iter(grids)))
     axes = parser.add_argument_group(
         "axes", "Each replaces that axis of the experiment's own grid, which --dry-run shows."
+    )
+    axes.add_argument(
+        "--criterion",
+        type=criterion,
+        nargs="+",
+        dest="criteria",
+        metavar="NAME",
+        help=f"what scores the blocks: {', '.join(CRITERIA)}; a criterion has one trial for all "
+        "values of an axis that its scores do not depend on",
     )
     axes.add_argument(
         "--groups", type=positive, nargs="+", metavar="N", help="groups of filters in each layer"
@@ -111,7 +124,12 @@ def _sweep_parser(
         help="estimates that the scores are the mean of; with --reliability, the most of them",
     )
     axes.add_argument(
-        "--seeds", type=natural, nargs="+", metavar="N", default=[0], help="(default: 0)"
+        "--seeds",
+        type=natural,
+        nargs="+",
+        metavar="N",
+        default=list(seeds),
+        help=f"(default: {' '.join(map(str, seeds))})",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -306,12 +324,14 @@ class _Request:
             epochs = self.experiment.retraining_settings.epochs
             return asha_plan(trials, epochs, histories(self.trials, self.cache))
         (grid,) = self.blocks
-        axes = {
+        axes: dict[str, Sequence[object]] = {
             "groups": grid.groups,
             "samples_per_class": grid.samples_per_class,
             "upper_limit": grid.upper_limits,
             "bootstraps": grid.bootstraps,
         }
+        if len(grid.criteria) > 1:  # one alone is no choice, and would change what is drawn
+            axes["criterion"] = grid.criteria
         ends = (min(options.fractions), max(options.fractions))
         return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
 
@@ -357,7 +377,7 @@ def _blocks(
         "upper_limits": options.upper_limits,
     }
     given = {axis: tuple(values) for axis, values in axes.items() if values}
-    for axis in ("fractions", "bootstraps"):
+    for axis in ("fractions", "bootstraps", "criteria"):
         if getattr(options, axis):
             given[axis] = tuple(getattr(options, axis))
     blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
@@ -388,9 +408,7 @@ def _checked_trials(
     data_dir = data_folder(options.data_dir)
     network_digest = source_digest(experiment.network)
     init = initial_weights(options.init, experiment)
-    points = [point for block in blocks for point in block.points()]
-    distinct = [point for i, point in enumerate(points) if point not in points[:i]]
-    trials = [
+    asked = [
         TrialConfig(
             experiment=experiment,
             **point,
@@ -399,9 +417,11 @@ def _checked_trials(
             network_digest=network_digest,
             init=init,
         )
-        for seed in dict.fromkeys(options.seeds)
-        for point in distinct
+        for seed in options.seeds
+        for block in blocks
+        for point in block.points()
     ]
+    trials = list({trial.key: trial for trial in asked}.values())
     if options.gpus_per_trial and not _ray_address(options):
         import torch
 

@@ -16,7 +16,7 @@ from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from mint.config import TrialConfig
+from mint.config import DEFAULT_CRITERION, TrialConfig
 from mint.errors import InputError
 from mint.gaps import Gap
 from mint.provenance import Provenance, without_secrets
@@ -46,6 +46,7 @@ _FINAL_METRICS = (
 )
 _VIEW = "mint"
 _VIEW_COLUMNS = (
+    "params.`criterion`",
     "params.`groups`",
     "params.`samples_per_class`",
     "params.`upper_limit`",
@@ -405,6 +406,7 @@ def _row(run: Run) -> dict[str, object]:
     nothing = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
     metrics = nothing if gap else {**nothing, **run.data.metrics}
     values = {
+        "criterion": DEFAULT_CRITERION,  # of runs from before there were others
         **metrics,
         **run.data.params,
         "bootstraps_drawn": metrics.get("estimate/bootstraps", 0),

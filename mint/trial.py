@@ -16,16 +16,18 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
 from mint.activations import collect
 from mint.cache import Cache
 from mint.checks import counted_weights, load_initial
 from mint.config import TrainingConfig, TrialConfig
 from mint.costs import costs
+from mint.criteria import Evidence
 from mint.data import Dataset, balanced_rows, split_source
 from mint.errors import InputError
 from mint.estimate import estimate_layer, load_scores
+from mint.gradients import loss_gradients
 from mint.layers import count_layers
 from mint.masks import BlockScores, Masks, PruningOrder
 from mint.networks import (
@@ -58,6 +60,7 @@ from mint.sources import Source
 from mint.train import Epoch, accuracy, train
 
 _ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE_BACKWARD = 128  # which keeps the values of every layer
 
 
 def _unheard(*_: object) -> None:
@@ -233,20 +236,23 @@ class Stages:
         with np.load(folder / ACTIVATIONS_FILE, allow_pickle=False) as kept:
             return dict(kept)
 
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """For the name of every weight that is pruned, the loss's gradient over these rows."""
+        batches = self.dataset.train.batches(_ROWS_AT_ONCE_BACKWARD, self.rows)
+        return loss_gradients(self.traced, batches, [f"{pair.child}.weight" for pair in self.pairs])
+
     def scores(self, pair: LayerPair) -> Path:
         """Return the folder of the scores of a pair's blocks."""
 
         def make(folder: Path) -> None:
-            estimate_layer(
-                folder,
-                pair,
-                self.activations[pair.child_node],
-                self.activations[pair.parent_node],
-                groups=self.config.groups,
-                estimate=self.config.estimate,
-                seed=self.config.seed,
-                device=self.device,
+            evidence = Evidence(
+                config=self.config,
+                traced=self.traced,
+                activations=lambda: self.activations,
+                gradients=lambda: self.gradients,
             )
+            estimate_layer(folder, pair, evidence)
 
         folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
         self.listener.layer(LayerScoring.load(folder))
@@ -384,7 +390,13 @@ class Stages:
         masks.save(folder / MASKS_FILE)
         self._write_scores(folder / SCORES_FILE)
         title = f"{self.experiment.name} {self.config.name}"
-        draw_scores(folder / SCORES_PLOT, self.block_scores, masks, title=title)
+        draw_scores(
+            folder / SCORES_PLOT,
+            self.block_scores,
+            masks,
+            title=title,
+            criterion=self.config.criterion,
+        )
 
         final_folder = self.retrained(masks) if masks.pruned else self.baseline
         shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)

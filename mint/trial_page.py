@@ -28,10 +28,10 @@ def trial_page(result: TrialResult) -> str:
         ["of the baseline", f"{result.baseline_validation_accuracy:.2f}%"],
         ["Multiply-adds an image", f"{kept} of {dense}, {_percent(kept, dense)}"],
         ["Bytes of weights, sparse", f"{sparse_bytes} of {dense_bytes}"],
-        ["Groups", str(config.groups)],
-        ["Samples per class", str(config.samples_per_class)],
+        ["Groups", _used(config.groups)],
+        ["Samples per class", _used(config.samples_per_class)],
         ["Upper limit", format_limit(config.upper_limit)],
-        ["Bootstraps", str(result.bootstraps)],
+        ["Bootstraps", _used(result.bootstraps)],
         ["Lowest reliability", _number(result.reliability)],
         ["Seconds of scores", f"{result.score_seconds:.0f}"],
         ["Seed", str(config.seed)],
@@ -44,7 +44,7 @@ def trial_page(result: TrialResult) -> str:
         [
             f"{layer.parent} -> {layer.child}",
             str(layer.blocks),
-            str(layer.bootstraps),
+            _used(layer.bootstraps),
             f"{layer.seconds:.1f}",
             _number(layer.reliability),
         ]
@@ -79,6 +79,10 @@ def trial_page(result: TrialResult) -> str:
             *table(["Epoch", "Loss", "Validation accuracy", "Seconds"], epochs),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _used(value: int) -> str:
+    return str(value) if value else "N/A"
 
 
 def _percent(part: int, whole: int) -> str:

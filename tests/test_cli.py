@@ -62,6 +62,9 @@ def _exit_code(command: str) -> object:
         ),
         ("--gpus-per-trial 64", "--gpus-per-trial 64: this machine has"),
         ("--seeds 99999999999999999999", "allowed are whole numbers from 0 to 2147483647"),
+        ("--criterion tailor", "--criterion: tailor: there is no such criterion; did you mean tay"),
+        ("--criterion mint sparsity", "no such criterion; known are mint, mint-unconditional"),
+        ("--criterion mint bn-scale", "--criterion bn-scale: digits_mlp prunes fc2, which has no"),
         ("--group-size 5", "unrecognized arguments: --group-size"),
     ],
 )
@@ -104,6 +107,19 @@ def test_limits_that_differ_little_are_two_trials(capsys: pytest.CaptureFixture[
     assert _exit_code("--upper-limits 0.8 0.80000001 1/3 --dry-run") == 0
     names = capsys.readouterr().out.split()
     assert {"g5-s50-u0.8-seed0", "g5-s50-u0.80000001-seed0"} <= set(names)
+
+
+def test_criterion_has_one_trial_for_what_it_does_not_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axes = "--groups 5 20 --samples-per-class 30 50 --bootstraps 2 3"
+    criteria = "mint random magnitude l1-filters"
+    assert _exit_code(f"--criterion {criteria} {axes} --dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "12 trials" in printed
+    names = printed.split()
+    assert names.count("random-g5-unone-seed0") == names.count("magnitude-unone-seed0") == 1
+    assert "g5-s30-unone-b2-seed0" in names
 
 
 def test_plan_is_shown_without_the_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from mint.config import (
     Grid,
     InitialWeights,
     TrialConfig,
+    content_key,
     experiment_names,
     format_limit,
     load_experiment,
@@ -17,6 +18,8 @@ from mint.config import (
     trial_defaults,
 )
 from mint.errors import InputError
+from mint.records import read_records
+from mint.sources import Source
 
 
 @pytest.mark.parametrize("name", experiment_names())
@@ -167,6 +170,37 @@ def test_an_option_at_its_default_is_no_part_of_a_key(quick_trial: TrialConfig) 
     spelt_out = type(training)(**training.model_dump())
     experiment = quick_trial.experiment.model_copy(update={"training": spelt_out, "limits": {}})
     assert quick_trial.model_copy(update={"experiment": experiment}).key == quick_trial.key
+
+
+def test_keys_of_trials_that_are_on_record_are_as_they_were(digits: Source) -> None:
+    path = Path(__file__).resolve().parent.parent / "results" / "records.csv"
+    records = read_records(path)
+    of_digits = records[
+        (records["experiment"] == "digits_mlp")
+        & (records["criterion"] == "mint")
+        & (records["fraction"] == "none")
+    ]
+    assert len(of_digits) > 0
+    for row in of_digits.to_dict("records"):
+        trial = TrialConfig(
+            experiment=load_experiment("digits_mlp"),
+            groups=row["groups"],
+            samples_per_class=row["samples_per_class"],
+            upper_limit=parse_limit(row["upper_limit"], row["groups"]),
+            bootstraps=row["bootstraps"],
+            seed=row["seed"],
+            data_digest=digits.digest,
+        )
+        assert (trial.key, trial.protocol) == (row["key"], row["protocol"])
+        # Of the stages too: what is kept of them is found again.
+    assert (trial.criterion, trial.scores_key("fc2")) == ("mint", _scores_key_before(trial))
+
+
+def _scores_key_before(trial: TrialConfig) -> str:
+    """Return the key that scores had when there was one criterion."""
+    estimate = {"bootstraps": trial.estimate.bootstraps}
+    drawn_from = (trial.groups, trial.samples_per_class)
+    return content_key("scores", trial.baseline_key, "fc2", estimate, *drawn_from)
 
 
 @pytest.mark.parametrize("name", experiment_names())

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mint.comparison import compare
 from mint.config import TrialConfig, load_experiment
 from mint.errors import InputError
 from mint.records import (
@@ -21,13 +22,23 @@ from mint.report import write_report
 
 
 def _row(
-    groups: int, samples: int, limit: float | None, seed: int, *, name: str, pruned: float
+    groups: int,
+    samples: int,
+    limit: float | None,
+    seed: int,
+    *,
+    name: str,
+    pruned: float,
+    criterion: str = "mint",
+    fraction: float | None = None,
 ) -> dict[str, object]:
     config = TrialConfig(
         experiment=load_experiment(name),
         groups=groups,
         samples_per_class=samples,
+        criterion=criterion,
         upper_limit=limit,
+        fraction=fraction,
         seed=seed,
         data_digest="0123456789abcdef",
     )
@@ -128,6 +139,92 @@ def test_protocol_ignores_the_axes_and_nothing_else() -> None:
 
     assert config(experiment, 5).protocol == config(experiment, 6).protocol
     assert config(experiment, 5).protocol != config(longer, 5).protocol
+
+
+def _criteria(accuracies: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
+    """Return trials at 90% of MNIST, for criteria and groups, one a seed."""
+    return as_records(
+        [
+            _row(
+                *(groups, 250, None, seed),
+                name="mnist_mlp",
+                pruned=90.0,
+                criterion=criterion,
+                fraction=0.9,
+            )
+            | {"accuracy": accuracy, "run_id": ""}
+            for (criterion, groups), by_seed in accuracies.items()
+            for seed, accuracy in enumerate(by_seed)
+        ]
+    )
+
+
+def test_criteria_are_paired_with_random_blocks_by_seed(tmp_path: Path) -> None:
+    records = _criteria(
+        {
+            ("random", 20): [90.0, 92.0, 94.0],
+            ("mint", 20): [91.0, 93.5, 94.5],
+            ("magnitude", 20): [93.0, 95.1, 97.0],
+            ("taylor", 20): [80.0],
+        }
+    )
+    write_report(tmp_path, records)
+    text = (tmp_path / "RESULTS.md").read_text()
+    rows = _cells(text, "Criteria", "mnist_mlp")
+    assert [row[4] for row in rows] == ["mint", "random", "magnitude", "taylor"]
+    assert all(row[:4] == ["N/A", "20", "250", "0.9"] for row in rows)
+    # t of 2 degrees of freedom: 4.303 standard errors. Differences 1, 1.5, 0.5 and 3, 3.1, 3.
+    assert [row[7] for row in rows] == [
+        "+1.00 [-0.24, +2.24]",
+        "N/A",
+        "+3.03 [+2.89, +3.18] *",
+        "-10.00",
+    ]
+    assert rows[2][6] == "95.03 ± 2.00"
+    assert [row[8] for row in rows] == ["3", "3", "3", "1"]
+    trials = _cells(text, "Trials", "mnist_mlp")
+    assert [row[1:3] + row[4:5] for row in trials] == [
+        ["N/A", "N/A", "magnitude"],
+        ["20", "N/A", "random"],
+        ["20", "250", "mint"],
+        ["20", "250", "taylor"],
+    ]
+    assert "Group variations" not in text  # what is quoted was searched
+    again = tmp_path / "again"
+    write_report(again, read_records(tmp_path / "records.csv"))
+    for path in again.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_criterion_without_groups_stands_beside_those_of_all_groups() -> None:
+    accuracies = {
+        ("random", 5): [90.0, 91.0],
+        ("random", 20): [92.0, 93.0],
+        ("mint", 20): [95.0, 95.0],
+        ("magnitude", 20): [94.0, 94.0],
+    }
+    compared = compare(_criteria(accuracies))
+    differences = {
+        (row.setting.groups, row.criterion): row.against_random and row.against_random.mean
+        for row in compared
+    }
+    assert differences == {
+        (5, "random"): None,
+        (5, "magnitude"): 3.5,
+        (20, "random"): None,
+        (20, "magnitude"): 1.5,
+        (20, "mint"): 2.5,
+    }
+
+
+def test_one_criterion_alone_is_not_compared(tmp_path: Path, records: pd.DataFrame) -> None:
+    write_report(tmp_path, pd.concat([records, _criteria({("mint", 20): [90.0]})]))
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "Criteri" not in text
+    write_report(tmp_path, _criteria({("random", 20): [90.0]}))
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "### Criteria" not in text
+    assert "| random " in text
 
 
 def test_newer_record_replaces_the_one_of_its_key(records: pd.DataFrame) -> None:

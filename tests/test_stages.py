@@ -302,6 +302,8 @@ def test_training_carries_on_after_a_kill(
         (f"run {QUICK} --model own_network:raising", "own_network:raising with arguments {}: "),
         (f"run {QUICK} --model own_network:pair", "puts out tuple for an image"),
         (f"run {QUICK} --model own_network:lazy", "has lazy layers"),
+        (f"run {QUICK} --criterion bn-scales", "no such criterion; did you mean bn-scale?"),
+        (f"run {QUICK} --criterion bn-scale", "--criterion bn-scale: digits_mlp prunes fc2"),
         ("layers", "one of the arguments --trial --experiment is required"),
         ("layers --trial nowhere", "--trial nowhere: is no folder of a finished trial"),
         ("export --trial nowhere --output x", "--trial nowhere: is no folder of a finished"),

@@ -120,6 +120,18 @@ class Traced:
     layers: tuple[Layer, ...]
     pairs: tuple[LayerPair, ...]
 
+    def batch_norm_behind(self, layer: str) -> str | None:
+        """Return the name of the batch norm that alone reads a layer and scales its filters."""
+        (node,) = (node for node in self.graph.graph.nodes if node.target == layer)
+        while len(node.users) == 1:
+            (node,) = node.users
+            module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                return str(node.target)
+            if not isinstance(module, nn.Identity):
+                break
+        return None
+
 
 def trace(network: nn.Module, example: Tensor) -> Traced:
     """Find the layers and pairs of a network.
