@@ -6,11 +6,13 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from mint.atomic import digest, flush, write_whole
+from mint.provenance import without_secrets
 from mint.storage import Storage
 
 MANIFEST = "manifest.json"
@@ -124,8 +126,13 @@ class Cache:
 
     def keep_checkpoint(self, path: Path) -> None:
         """Have the storage, if there is one, hold a checkpoint as it is now."""
-        if self.storage:
+        if not self.storage:
+            return
+        try:
             self.storage.put([f"{PROGRESS}/{path.name}"], path.parent)
+        except Exception as error:  # the training is worth more than what it may save another
+            reason = without_secrets(f"{type(error).__name__}: {error}")
+            warnings.warn(f"{path.name}: not kept in the storage ({reason})", stacklevel=2)
 
     def drop_checkpoint(self, path: Path) -> None:
         """Remove a checkpoint whose stage is finished."""
@@ -160,10 +167,12 @@ class Cache:
         partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=finished.parent))
         try:
             storage.get(f"{stage}/{key}/{MANIFEST}", partial / MANIFEST)
-            for name in _files(partial):
-                storage.get(f"{stage}/{key}/{name}", partial / name)
+            with suppress(ValueError):  # of a damaged manifest, told below
+                for name in _files(partial):
+                    storage.get(f"{stage}/{key}/{name}", partial / name)
             if wrong := damage(partial):
-                warnings.warn(f"{storage.uri}/{stage}/{key}: {wrong}", stacklevel=3)
+                place = without_secrets(storage.uri)
+                warnings.warn(f"{place}/{stage}/{key}: {wrong}", stacklevel=3)
                 storage.remove(f"{stage}/{key}/{MANIFEST}")
                 return None
             partial.rename(finished)

@@ -48,8 +48,10 @@ from mint.options import (
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
+    from mint.cache import Cache
     from mint.delivery import Delivery
     from mint.results import LayerScoring, Probe, TrialResult
+    from mint.tracking import Tracker
     from mint.train import Epoch
     from mint.trial import Stages
 
@@ -303,7 +305,9 @@ def _planned(options: argparse.Namespace) -> "Stages":
         source,
         cache=Cache(cache_dir),
         device=torch.device("cuda" if cuda else "cpu"),
-        provenance=Provenance.of_this_process(None, ["mint", *options.words]),
+        provenance=Provenance.of_this_process(
+            None, ["mint", *options.words], "cuda" if cuda else "cpu"
+        ),
         init=options.init,
         listener=listener,
     )
@@ -597,16 +601,21 @@ def _report(options: argparse.Namespace) -> int:
 
 def _sync(options: argparse.Namespace) -> int:
     from mint.cache import Cache
-    from mint.delivery import Delivery, deliver_missing
-    from mint.gaps import Gaps
-    from mint.holder import check_idle
-    from mint.provenance import Provenance
-    from mint.results import TrialResult
+    from mint.holder import holding_all
     from mint.tracking import Tracker
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
     cache = Cache(cache_folder(options.cache_dir))
-    check_idle(cache)
+    with holding_all(cache, "mint sync"):
+        return _synced(tracker, cache, options)
+
+
+def _synced(tracker: "Tracker", cache: "Cache", options: argparse.Namespace) -> int:
+    from mint.delivery import Delivery, deliver_missing
+    from mint.gaps import Gaps
+    from mint.provenance import Provenance
+    from mint.results import TrialResult
+
     found = (cache.find("trials", key) for key in cache.keys("trials"))
     configs = [TrialResult.load(folder).config for folder in found if folder]
     configs += [gap.config for gap in Gaps(cache).all()]
@@ -642,22 +651,24 @@ def _cache(options: argparse.Namespace) -> int:
         if stage not in known:
             raise InputError(f"STAGE {stage}: allowed are {', '.join(known)}")
 
-    from mint.holder import check_idle
+    from mint.holder import holding_all
 
-    check_idle(cache)
     delivered: frozenset[str] = frozenset()
     if "trials" in options.stages:
         from mint.tracking import Tracker
 
         tracker = Tracker(tracking_uri(options.tracking_uri))
-        delivered = frozenset(tracker.records()["key"]) if tracker.exists else delivered
-    removed, kept = prune(
-        cache,
-        tuple(options.stages),
-        unused_days=options.unused_days,
-        delivered=delivered,
-        dry_run=options.dry_run,
-    )
+        if tracker.exists:
+            records = tracker.records()
+            delivered = frozenset(records.loc[records["status"] == "finished", "key"])
+    with holding_all(cache, "mint cache prune"):
+        removed, kept = prune(
+            cache,
+            tuple(options.stages),
+            unused_days=options.unused_days,
+            delivered=delivered,
+            dry_run=options.dry_run,
+        )
     size = sum(entry.size for entry in removed) / 1e6
     would = "would remove" if options.dry_run else "removed"
     print(f"{would} {len(removed)} of {', '.join(options.stages)}: {size:.1f} MB")

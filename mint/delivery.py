@@ -51,6 +51,7 @@ class Delivery:
         self._due: dict[str, Callable[[], None]] = {}
         self._change = threading.Condition()
         self._deadline: float | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._deliver, name="delivery", daemon=True)
         self._trouble = ""
 
@@ -87,12 +88,14 @@ class Delivery:
         Returns:
             The number of trials whose runs are behind.
         """
+        if self._closed:
+            return len(self._due)
         with self._change:
             end = float("inf") if seconds is None else time.monotonic() + seconds
             self._deadline = min(end, self._deadline or end)
             self._change.notify()
-        # A call that hangs is left behind with its thread.
         self._thread.join(seconds)
+        self._closed = True  # a call that hangs is left behind with its thread
         return len(self._due)
 
     @property
@@ -109,13 +112,15 @@ class Delivery:
 
     def _deliver(self) -> None:
         pause, away = _FIRST_PAUSE, False
+        hopeless: set[str] = set()  # once no more is to come, each is tried once
         while True:
             with self._change:
                 while not self._due and self._deadline is None:
                     self._change.wait()
-                if not self._due or time.monotonic() > (self._deadline or float("inf")):
+                waiting = [item for item in self._due.items() if item[0] not in hopeless]
+                if not waiting or time.monotonic() > (self._deadline or float("inf")):
                     return
-                key, write = next(iter(self._due.items()))
+                key, write = waiting[0]
             try:
                 write()
             except Exception as error:  # of the store, the network, the disk: none ends a sweep
@@ -128,7 +133,10 @@ class Delivery:
                 away = True
                 with self._change:
                     if self._deadline is not None:
-                        return
+                        hopeless.add(key)
+                        if self._tracker.is_away():
+                            return
+                        continue
                     self._due[key] = self._due.pop(key)  # last, so that one cannot hold up all
                     self._change.wait_for(lambda: self._deadline is not None, pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -155,10 +163,13 @@ class Delivery:
     def _write_finished(self, config: TrialConfig) -> None:
         folder = self._cache.folder("trials", config.key)
         result = TrialResult.load(folder)
-        self._tracker.finish(self._run(config, result.provenance), result, folder)
+        run_id = self._run(config, result.provenance)
+        with self._cache.lock("deliveries"):  # of another sweep that has the same trial
+            self._tracker.finish(run_id, result, folder)
 
     def _write_gap(self, gap: Gap) -> None:
         self._tracker.close_gap(self._run(gap.config, gap.provenance), gap)
+        del self._runs[gap.config.key]  # a trial that is run again opens its run again
 
     def _write_killed(self, config: TrialConfig, reason: str) -> None:
         if config.key in self._runs:

@@ -1,6 +1,5 @@
 """Drives one sweep: what is missing is run, runs are delivered, tables rebuilt."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.delivery import Delivery, deliver_missing
+from mint.errors import InputError
 from mint.gaps import Gaps
 from mint.ledger import Ledger
 from mint.options import EXIT_FAILED, EXIT_INTERRUPTED, STOP_SECONDS, duration, rebuild_report
@@ -83,9 +86,7 @@ def drive(
                 run_sweep(sweep.plan(at_once), sweep.settings, at_once, ledger)
             except KeyboardInterrupt:
                 interrupted = True
-                # What is left takes seconds; another Ctrl-C would leave runs open.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                interruption.ignore()
                 ledger.interrupt("stopped by Ctrl-C or SIGTERM")
             except BaseException as error:
                 ledger.interrupt(f"the sweep broke off: {type(error).__name__}")
@@ -98,7 +99,12 @@ def drive(
         )
         return EXIT_INTERRUPTED
     planned = {trial.key: trial for trial in sweep.trials}
-    _report(planned | ledger.trials, cache, sweep.output, None if behind else tracker)
+    of_store = None
+    try:
+        of_store = None if behind else tracker.records()
+    except InputError as error:
+        print(f"the tables are made without it: {error}", file=sys.stderr)
+    _report(planned | ledger.trials, cache, sweep.output, of_store)
     if sweep.to_run:
         wall = time.monotonic() - start
         say(f"trials: {duration(ledger.seconds)} in all, {duration(wall)} on the clock")
@@ -110,11 +116,11 @@ def drive(
         )
     if ledger.failed:
         print(f"{len(ledger.failed)} of {sweep.to_run} trials failed", file=sys.stderr)
-    return EXIT_FAILED if ledger.failed or behind else 0
+    return EXIT_FAILED if ledger.failed or of_store is None else 0
 
 
 def _report(
-    trials: Mapping[str, TrialConfig], cache: Cache, output: Path, tracker: Tracker | None
+    trials: Mapping[str, TrialConfig], cache: Cache, output: Path, of_store: pd.DataFrame | None
 ) -> None:
     gaps, rows = Gaps(cache), []
     for trial in trials.values():
@@ -122,8 +128,4 @@ def _report(
             rows.append(result_record(TrialResult.load(folder), ""))
         elif gap := gaps.read(trial.key):
             rows.append(gap_record(gap, ""))
-    rebuild_report(
-        output,
-        of_disk=as_records(rows),
-        of_store=tracker.records() if tracker else None,
-    )
+    rebuild_report(output, of_disk=as_records(rows), of_store=of_store)

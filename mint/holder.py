@@ -15,6 +15,7 @@ from mint.cache import Cache
 from mint.errors import InputError
 
 _FOLDER = "running"
+_ALL = "upkeep"
 
 
 @contextmanager
@@ -29,34 +30,48 @@ def holding(cache: Cache, name: str, command: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
+    with _held(cache, name, command):
+        with _held(cache, _ALL, None, seconds=5):
+            pass  # nobody holds all of them; whoever else looks is gone at once
+        yield
+
+
+@contextmanager
+def _held(cache: Cache, name: str, command: str | None, seconds: float = 0) -> Iterator[None]:
+    """Hold a name, leaving a note of the command; None for a look that leaves none."""
     note = cache.root / _FOLDER / f"{name}.json"
-    lock = cache.lock(f"{_FOLDER}/{name}", timeout=0)
+    lock = cache.lock(f"{_FOLDER}/{name}", timeout=seconds)
     try:
         lock.acquire()
     except Timeout:
         raise InputError(f"{name} is being run by {_holder(note)}") from None
     try:
-        holder = {
-            "process": os.getpid(),
-            "machine": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": command,
-        }
-        write_whole(note, json.dumps(holder).encode())
+        if command is not None:
+            holder = {
+                "process": os.getpid(),
+                "machine": socket.gethostname(),
+                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "command": command,
+            }
+            write_whole(note, json.dumps(holder).encode())
         yield
     finally:
         lock.release()
 
 
-def check_idle(cache: Cache) -> None:
-    """Refuse to go on while anything is run in a folder of stages.
+@contextmanager
+def holding_all(cache: Cache, command: str) -> Iterator[None]:
+    """Keep anything from being run in a folder of stages inside the block.
 
     Raises:
-        InputError: names who runs it.
+        InputError: something is; names who runs it.
     """
-    for note in sorted((cache.root / _FOLDER).glob("*.json")):
-        with holding(cache, note.stem, ""):
-            pass
+    with _held(cache, _ALL, command):
+        for note in sorted((cache.root / _FOLDER).glob("*.json")):
+            if note.stem != _ALL:
+                with _held(cache, note.stem, None):
+                    pass
+        yield
 
 
 def _holder(note: Path) -> str:

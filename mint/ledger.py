@@ -81,7 +81,6 @@ class Ledger:
 
     def ended(self, config: TrialConfig, ending: Ending) -> None:
         """Take down how a trial ended: on the disk first, then for the store and the user."""
-        self._open.pop(config.key, None)
         self.trials[config.key] = config
         self.seconds += ending.seconds
         if ending.status == "finished":
@@ -98,6 +97,7 @@ class Ledger:
             self._gaps.write(gap)
             self._delivery.gap(gap)
             (self.failed if gap.status == "failed" else self.stopped)[config.key] = gap.reason
+        self._open.pop(config.key, None)  # last: whoever interrupts closes what is still open
         self._tell(config, ending)
 
     def _end_finished(self, config: TrialConfig) -> None:

@@ -5,9 +5,7 @@ import errno
 import hashlib
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +23,7 @@ from mint.config import (
     validated,
 )
 from mint.errors import InputError, TrainingDivergedError
+from mint.interruption import interruptible
 from mint.reach import reach_store
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
@@ -55,11 +54,9 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
 
     SIGTERM, as a batch system sends it, ends a command as Ctrl-C does.
     """
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return command()
+        with interruptible():
+            return command()
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -79,13 +76,6 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped; the same command carries on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def add_experiment(
@@ -353,7 +343,11 @@ def rebuild_report(
     with FileLock(output / ".lock"):  # sweeps that end together would lose each other's records
         records = kept_records(output)
         if of_disk is not None:
-            records = merge_records(of_disk, records)
+            # Of the same result, a row that knows its run says more.
+            finished = records[records["status"] == "finished"]
+            known = dict(zip(finished["key"], finished["run_id"], strict=True))
+            run_ids = [known.get(key, "") for key in of_disk["key"]]
+            records = merge_records(records, of_disk.assign(run_id=run_ids))
         if of_store is not None:
             records = merge_records(records, of_store)
         write_report(output, records)

@@ -13,9 +13,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 _PACKAGES = ("mint-pruning", "torch", "numpy", "numba", "scipy", "ray", "mlflow")
+_TELLING = "pass|pwd|secret|token|key|sig|credential|connect"
 _SECRETS = (
-    (re.compile(r"//\S*@"), "//***@"),  # user:password@host
-    (re.compile(r"(?i)([?&][^=&\s]*(?:password|secret|token|key)[^=&\s]*=)[^&\s]+"), r"\1***"),
+    (re.compile(r"://.*@"), "://***@"),  # user:password@host, whatever the password holds
+    (re.compile(rf"(?i)([?&][^=&\s]*(?:{_TELLING})[^=&\s]*=)[^&\s'\"]+"), r"\1***"),
 )
 
 
@@ -26,7 +27,8 @@ class Provenance(BaseModel):
         sweep: that the trial was run for; None for a trial by itself.
         command: the command line, without secrets.
         git_commit: of mint's own code: forty hex digits, or unknown where it is in no repository.
-        git_dirty: whether tracked files were changed.
+        git_dirty: whether tracked files were changed; None where nobody can tell.
+        device: that was asked for: cpu or cuda.
         versions: of Python and of the packages that figures depend on.
     """
 
@@ -35,16 +37,20 @@ class Provenance(BaseModel):
     sweep: str | None
     command: str
     git_commit: str
-    git_dirty: bool
+    git_dirty: bool | None
+    device: str
     versions: dict[str, str]
 
     @classmethod
-    def of_this_process(cls, sweep: str | None, arguments: Sequence[str]) -> Self:
+    def of_this_process(
+        cls, sweep: str | None, arguments: Sequence[str], device: str = "cpu"
+    ) -> Self:
         """Look everything up.
 
         Args:
             sweep: that trials are run for.
             arguments: the words of the command line, the program first.
+            device: that trials are run on.
         """
         described = _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
         # An image has no repository in it: it is told what it was built from.
@@ -57,9 +63,10 @@ class Provenance(BaseModel):
                 versions[package] = "unknown"
         return cls(
             sweep=sweep,
-            command=without_secrets(shlex.join(arguments)),
+            command=shlex.join(without_secrets(word) for word in arguments),
+            device=device,
             git_commit=described.removesuffix("-dirty"),
-            git_dirty=described.endswith("-dirty"),
+            git_dirty=None if described == "unknown" else described.endswith("-dirty"),
             versions=versions,
         )
 

@@ -1,12 +1,15 @@
 """Whether a server answers, found out in seconds and before anything else is done."""
 
 import socket
+import ssl
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from mint.errors import InputError
 from mint.provenance import without_secrets
 
-_SECONDS = 5.0
+_SECONDS = 4.0
 # For the scheme of a tracking store's URI, the port where it names none.
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
 
@@ -37,13 +40,31 @@ def reach_store(uri: str) -> None:
     port = _PORTS.get(where.scheme.split("+")[0])
     if port is None or not where.hostname:
         return  # a file, or where the database's client looks by itself
+    shown = without_secrets(uri)
     try:
-        _knock(where.hostname, where.port or port)
-    except (OSError, ValueError) as error:
+        port = where.port or port
+    except ValueError:  # whose text may hold a password
+        raise InputError(f"--tracking-uri {shown}: its port must be a number") from None
+    try:
+        _knock(where.hostname, port)
+        if where.scheme in ("http", "https"):
+            _ask(f"{where.scheme}://{where.hostname}:{port}{where.path.rstrip('/')}/health")
+    except OSError as error:
         raise InputError(
-            f"--tracking-uri {without_secrets(uri)}: nobody answers there ({error}); start the "
-            "server, or give another store"
+            f"--tracking-uri {shown}: nobody answers there ({error}); start the server, or give "
+            "another store"
         ) from error
+
+
+def _ask(url: str) -> None:
+    """Wait for any answer at all of a web server."""
+    try:
+        urlopen(url, timeout=_SECONDS).close()
+    except HTTPError:
+        return  # an answer
+    except URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # whether to trust it is MLflow's to say
+            raise
 
 
 def reach_ray(address: str) -> None:

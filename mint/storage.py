@@ -1,11 +1,13 @@
 """Finished stages where every node of a cluster finds them: any path that fsspec can open."""
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import fsspec.core
 
 from mint.errors import InputError
+from mint.provenance import without_secrets
 
 
 class Storage:
@@ -31,25 +33,31 @@ class Storage:
             self.files.makedirs(self._root, exist_ok=True)
         except Exception as error:  # of every kind, by file system
             raise InputError(
-                f"--storage {uri}: cannot be used: {type(error).__name__}: {error}; allowed are "
-                "a folder that all nodes share, and the URI of a file system that fsspec knows"
+                f"--storage {without_secrets(uri)}: cannot be used: {type(error).__name__}: "
+                f"{without_secrets(str(error))}; allowed are a folder that all nodes share, and "
+                "the URI of a file system that fsspec knows"
             ) from error
 
     def has(self, name: str) -> bool:
         """Tell whether there is a file of this name."""
         return bool(self.files.exists(self._path(name)))
 
-    def put(self, names: Iterable[str], folder: Path) -> None:
+    def put(self, names: Sequence[str], folder: Path) -> None:
         """Store files of a folder under their names below the name of the folder's stage.
 
         Args:
-            names: such as scores/KEY/scores.npz, in the order in which they are to appear.
+            names: such as scores/KEY/scores.npz, in the order in which they are to appear; the
+                last, which tells that all are there, appears whole or not at all.
             folder: that holds a file of the last part of every name.
         """
+        *_, last = names
         for name in names:
             path = self._path(name)
             self.files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self.files.put_file(str(folder / name.rsplit("/", 1)[1]), path)
+            partial = f"{path}.{uuid.uuid4().hex}" if name == last else path
+            self.files.put_file(str(folder / name.rsplit("/", 1)[1]), partial)
+            if partial != path:
+                self.files.mv(partial, path)
 
     def get(self, name: str, path: Path) -> None:
         """Fetch a file.

@@ -2,15 +2,15 @@
 
 import logging
 import os
-import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 # Before Ray is imported. Its newer output cannot be silenced, and under `uv run` it would
@@ -37,11 +37,13 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 import mint
+from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.errors import InputError
 from mint.networks import own_module
 from mint.options import check_gpus
+from mint.provenance import without_secrets
 from mint.results import Probe, TrialResult
 from mint.searchers import EPOCH, PARAMS_PRUNED, VALIDATION_ACCURACY, Plan, config_of, grid_plan
 from mint.sources import load_source
@@ -57,6 +59,9 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 # How often a trial is taken up again whose worker, or node, has died.
 _RETRIES = 3
+_START_SECONDS = 60.0
+# What a card says besides torch.OutOfMemoryError, when another process has filled it.
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FINISHED, _FAILED, _DETAILS, _MEMORY = "finished", "failed", "details", "out_of_memory"
 _PROBE, _SECONDS = "probe", "seconds"
 
@@ -90,20 +95,43 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[SweepSet
         side by side. It raises InputError where no cluster answers, it has no such GPUs, or it
         needs a storage.
     """
-    with ThreadPoolExecutor(1) as pool:
-        start = pool.submit(_connect, address, network)
+    started: Future[None] = Future()
+    over = Event()
 
-        def room(settings: SweepSettings) -> int:
-            start.result()
-            # Ray's core has put a handler below Python's that aborts the process: put it back.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-            return _room(settings)
-
+    def start() -> None:
         try:
-            yield room
-        finally:
-            wait([start])
-            ray.shutdown()
+            _connect(address, network)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        over.wait()  # Ray's servers die with the thread that started them
+
+    # A daemon, for Ray may wait for ever for what answers and is no Ray.
+    Thread(target=start, name="ray", daemon=True).start()
+
+    def room(settings: SweepSettings) -> int:
+        end = time.monotonic() + _START_SECONDS
+        while not started.done():
+            interruption.check()
+            if time.monotonic() > end:
+                raise InputError(
+                    f"--ray-address {address or 'of this machine'}: Ray did not start, or answer, "
+                    f"within {_START_SECONDS:.0f} s"
+                )
+            wait([started], 0.2)
+        started.result()
+        # Ray's core has put a handler below Python's that aborts the process: put ours back.
+        interruption.restore()
+        interruption.check()
+        return _room(settings)
+
+    try:
+        yield room
+    finally:
+        if not interruption.asked():
+            wait([started], _START_SECONDS)
+        ray.shutdown()
+        over.set()
 
 
 def _connect(address: str | None, network: str) -> None:
@@ -143,17 +171,27 @@ def _room(settings: SweepSettings) -> int:
             f"--storage: must be given on a cluster of {len(nodes)} nodes: a folder that all of "
             "them share, or the URI of a file system that fsspec knows, such as s3://BUCKET/FOLDER"
         )
-    room = ray.cluster_resources().get("CPU", 0) // settings.threads
-    if share := settings.gpus_per_trial:
-        cards = ray.cluster_resources().get("GPU", 0)
-        check_gpus(share, int(cards), "this cluster" if settings.on_cluster else "this machine")
-        room = min(room, cards * int(1 / share) if share <= 1 else cards // share)
+    resources = [node["Resources"] for node in nodes]
+    if settings.gpus_per_trial:
+        cards = max(int(of_node.get("GPU", 0)) for of_node in resources)
+        where = "the node with most" if settings.on_cluster else "this machine"
+        check_gpus(settings.gpus_per_trial, cards, where)
+    room = sum(_room_on(of_node, settings) for of_node in resources)
     if room < 1:
+        most = max(of_node.get("CPU", 0) for of_node in resources)
         raise InputError(
-            f"--threads {settings.threads}: no node can run a trial; all of Ray's CPUs together "
-            f"are {ray.cluster_resources().get('CPU', 0):g}"
+            f"--threads {settings.threads}: no node can run a trial; the largest has {most:g} CPUs"
         )
-    return int(room)
+    return room
+
+
+def _room_on(resources: Mapping[str, float], settings: SweepSettings) -> int:
+    """Return how many trials fit on a node."""
+    room = int(resources.get("CPU", 0)) // settings.threads
+    share, cards = settings.gpus_per_trial, int(resources.get("GPU", 0))
+    if share == 0:
+        return room
+    return min(room, cards * int(1 / share) if share <= 1 else cards // int(share))
 
 
 def run_sweep(plan: Plan, settings: SweepSettings, room: int, observer: Observer) -> None:
@@ -183,7 +221,11 @@ def _fit(plan: Plan, settings: SweepSettings, at_once: int, watcher: "_Watcher")
         tune.with_parameters(_run_one, settings=settings, base=plan.base),
         {"cpu": settings.threads, "gpu": settings.gpus_per_trial},
     )
-    with _tune_folder(settings) as (filesystem, folder), warnings.catch_warnings():
+    with (
+        watcher.watching(),
+        _tune_folder(settings) as (filesystem, folder),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", module=r"ray\.")
         tune.Tuner(
             trainable,
@@ -223,7 +265,8 @@ def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSyste
         else:
             yield pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.files)), folder
     finally:
-        storage.remove(name)
+        with suppress(Exception):  # else it would take the place of how the sweep ended
+            storage.remove(name)
 
 
 def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialConfig | None) -> None:
@@ -258,8 +301,9 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     except Exception as error:  # whatever it is ends this trial, and no other
         told = {
             _FAILED: _line(error),
-            _DETAILS: traceback.format_exc(),
-            _MEMORY: isinstance(error, torch.OutOfMemoryError),
+            _DETAILS: without_secrets(traceback.format_exc()),
+            _MEMORY: any(sign in str(error) for sign in _OUT_OF_MEMORY)
+            or isinstance(error, torch.OutOfMemoryError),
         }
     if settings.gpus_per_trial:
         torch.cuda.empty_cache()  # the next trial on this card may be another process's
@@ -289,7 +333,28 @@ class _Watcher(Callback):
         self._observer = observer
         self._retry_memory = retry_memory
         self._started: dict[str, float] = {}
+        self._error: Exception | None = None
         self.to_retry: list[TrialConfig] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raise what went wrong in an observer, as it was."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._error:
+                raise self._error from None
+            raise
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Let no error of an observer pass for a trial's: Tune would run the trial again."""
+        interruption.check()
+        try:
+            yield
+        except Exception as error:
+            self._error = error
+            raise KeyboardInterrupt from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles it for a restore that nobody asks for, and locks cannot be."""
@@ -299,16 +364,18 @@ class _Watcher(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self._started.setdefault(trial.trial_id, time.monotonic())
-        self._observer.begun(self._config(trial))
+        with self._telling():
+            self._observer.begun(self._config(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        if _PROBE in result:
-            probe = Probe.model_validate_json(result[_PROBE])
-            self._observer.probe(self._config(trial), probe)
-        elif EPOCH in result:
-            self._observer.epoch(self._config(trial), result[EPOCH], result[VALIDATION_ACCURACY])
+        config = self._config(trial)
+        with self._telling():
+            if _PROBE in result:
+                self._observer.probe(config, Probe.model_validate_json(result[_PROBE]))
+            elif EPOCH in result:
+                self._observer.epoch(config, result[EPOCH], result[VALIDATION_ACCURACY])
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -327,7 +394,8 @@ class _Watcher(Callback):
         else:
             reason = f"stopped by asha in epoch {last.get(EPOCH)} of retraining"
             ending = Ending("stopped", reason, "", False, seconds)
-        self._observer.ended(config, ending)
+        with self._telling():
+            self._observer.ended(config, ending)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -339,9 +407,9 @@ class _Watcher(Callback):
         details = Path(file).read_text() if file and Path(file).exists() else ""
         lines = details.strip().splitlines() or [""]
         reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
-        self._observer.ended(
-            self._config(trial), Ending("failed", reason, details, False, self._elapsed(trial))
-        )
+        ending = Ending("failed", reason, details, False, self._elapsed(trial))
+        with self._telling():
+            self._observer.ended(self._config(trial), ending)
 
     def _config(self, trial: Trial) -> TrialConfig:
         return config_of(trial.config, self._base)
@@ -351,4 +419,4 @@ class _Watcher(Callback):
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -209,6 +209,9 @@ def _sweep(
     if not request.missing(()):
         return request.carry_out(lambda _: 0)
 
+    if address is None:  # before Ray is imported: its servers then keep to loopback
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
     from mint.sweep import connecting
 
     # Ray takes seconds to start, and so does what is imported and asked in the meantime.
@@ -275,7 +278,8 @@ class _Request:
         from mint.sweep_settings import SweepSettings
 
         held = f"{self.name}-{self.experiment.name}"
-        provenance = Provenance.of_this_process(self.name, self.words)
+        device = "cuda" if options.gpus_per_trial else "cpu"
+        provenance = Provenance.of_this_process(self.name, self.words, device)
         init = self.trials[0].init
         with holding(cache, held, provenance.command):
             waiting = self.announce(tracker)

@@ -183,20 +183,30 @@ class Tracker:
             reason: for the tag mint.failure.
             sweep: of the runs; None for all.
         """
-        client = MlflowClient(self.uri)
-        found = client.get_experiment_by_name(experiment)
-        runs = _runs(client, found) if found else []
-        orphans = [
-            run
-            for run in runs
-            if run.info.status == "RUNNING"
-            and run.data.tags.get("mint.owner") == owner
-            and sweep in (None, run.data.tags.get("mint.sweep"))
-        ]
-        for run in orphans:
-            client.set_tag(run.info.run_id, "mint.failure", reason)
-            client.set_terminated(run.info.run_id, "KILLED")
+        with self._opened() as client:
+            found = client.get_experiment_by_name(experiment)
+            runs = _runs(client, found) if found else []
+            orphans = [
+                run
+                for run in runs
+                if run.info.status == "RUNNING"
+                and run.data.tags.get("mint.owner") == owner
+                and sweep in (None, run.data.tags.get("mint.sweep"))
+            ]
+            for run in orphans:
+                client.set_tag(run.info.run_id, "mint.failure", reason)
+                client.set_terminated(run.info.run_id, "KILLED")
         return len(orphans)
+
+    def is_away(self) -> bool:
+        """Tell whether the store does not answer, as after a write that failed."""
+        try:
+            reach_store(self.uri)
+            with self._opened() as client:
+                client.search_experiments(max_results=1)
+        except InputError:
+            return True
+        return False
 
     def begin(self, config: TrialConfig, provenance: Provenance, owner: str) -> str:
         """Return the id of the trial's run, now RUNNING: the one it has already, or a new one.
@@ -213,7 +223,8 @@ class Tracker:
             "mint.owner": owner,
             "mint.seed": str(config.seed),
             "mint.command": provenance.command,
-            "mint.git_dirty": str(provenance.git_dirty).lower(),
+            "mint.device": provenance.device,
+            "mint.git_dirty": _word(provenance.git_dirty),
             **{f"mint.version.{name}": text for name, text in provenance.versions.items()},
             "mlflow.source.git.commit": provenance.git_commit,
             "mlflow.source.name": f"sweeps/{provenance.sweep}.py"
@@ -260,6 +271,7 @@ class Tracker:
             finals |= {f"cost/{name}": {0: dense}, f"cost/pruned_{name}": {0: kept}}
         if result.reliability is not None:
             finals["estimate/reliability"] = {0: result.reliability}
+        self._forget(run_id)  # another sweep that has the same trial may have written, too
         self._log_series(client, run_id, _probe_series(result.probes) | finals)
         client.set_tag(run_id, "mint.device", result.device)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
@@ -285,7 +297,7 @@ class Tracker:
     def _log_series(
         self, client: MlflowClient, run_id: str, series: Mapping[str, dict[int, float]]
     ) -> None:
-        # What a run has is asked once: no other process writes into it while this one does.
+        # What a run has is asked once, and of one that was made here not at all.
         logged = self._logged.setdefault(run_id, {})
         now = int(time.time() * 1000)
         missing = []
@@ -302,9 +314,17 @@ class Tracker:
             ]
         for start in range(0, len(missing), 1000):  # the most that one call takes
             batch = missing[start : start + 1000]
-            client.log_batch(run_id, metrics=batch)
+            try:
+                client.log_batch(run_id, metrics=batch)
+            except BaseException:  # it may have been written all the same: ask again
+                self._forget(run_id)
+                raise
             for metric in batch:
                 logged[metric.key].add(metric.step)
+
+    def _forget(self, run_id: str) -> None:
+        self._logged.pop(run_id, None)
+        self._made_here.discard(run_id)
 
     def _run_of(self, client: MlflowClient, config: TrialConfig) -> Run | None:
         runs = client.search_runs(
@@ -358,6 +378,10 @@ class Tracker:
         if self._database is None:
             return None
         return (self._database.parent / "mlartifacts" / experiment).as_uri()
+
+
+def _word(truth: bool | None) -> str:
+    return "unknown" if truth is None else str(truth).lower()
 
 
 def _params(config: TrialConfig) -> dict[str, str | int | float | None]:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,21 +44,21 @@ def entries(cache: Cache) -> Iterator[Entry]:
     for stage in STAGES:
         folder = cache.root / stage
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.is_dir():
-                continue
-            leftover = path.name.startswith(".")
-            manifest = path / MANIFEST
-            used = (manifest if manifest.exists() else path).stat().st_mtime
-            yield Entry(
-                LEFTOVERS if leftover else stage,
-                path,
-                None if leftover else path.name,
-                sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-                used,
-            )
+            if path.is_dir():
+                leftover = path.name.startswith(".")
+                key = None if leftover else path.name
+                with suppress(FileNotFoundError):  # another process has just moved it
+                    yield _entry(LEFTOVERS if leftover else stage, path, key)
     for path in sorted((cache.root / PROGRESS).glob("*")):
-        about = path.stat()
-        yield Entry(LEFTOVERS, path, None, about.st_size, about.st_mtime)
+        with suppress(FileNotFoundError):
+            yield _entry(LEFTOVERS, path, None)
+
+
+def _entry(stage: str, path: Path, key: str | None) -> Entry:
+    manifest = path / MANIFEST
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    used = (manifest if manifest.exists() else path).stat().st_mtime
+    return Entry(stage, path, key, sum(file.stat().st_size for file in files), used)
 
 
 def listing(cache: Cache) -> list[str]:
@@ -82,10 +83,6 @@ def listing(cache: Cache) -> list[str]:
     ]
     header = ["Stage", "Number", "MB", "Longest unused since", "Last used"]
     return table(header, rows, left=(0,))
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def prune(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Before Ray is imported, as mint.sweep has it: Ray would pack the folder that the tests run in.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Likewise as the command of the sweeps has it: Ray's servers keep to loopback.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import pytest
 import torch

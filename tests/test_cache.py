@@ -156,6 +156,13 @@ def test_half_an_upload_is_no_stage_and_a_damaged_one_is_made_again(
         assert third.find("stage", "key") is None
     third.produce("stage", "key", _write)
     assert Cache(tmp_path / "fourth", storage).find("stage", "key")
+    (tmp_path / "half" / MANIFEST).parent.mkdir()
+    (tmp_path / "half" / MANIFEST).write_text('{"files": {"fig')
+    storage.put([f"stage/key/{MANIFEST}"], tmp_path / "half")
+    fifth = Cache(tmp_path / "fifth", storage)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        fifth.produce("stage", "key", _write)
+    assert Cache(tmp_path / "sixth", storage).produce("stage", "key", _never)
 
 
 def test_checkpoint_follows_a_stage_to_another_node(tmp_path: Path, storage: Storage) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ from mint.config import TrialConfig
 from mint.delivery import Delivery
 from mint.errors import InputError
 from mint.gaps import Gap, Gaps, missing
-from mint.holder import check_idle, holding
+from mint.holder import holding, holding_all
 from mint.provenance import Provenance, without_secrets
 from mint.records import as_records, gap_record, merge_records, result_record
 from mint.results import TrialResult
@@ -92,7 +93,7 @@ def test_runs_tell_where_they_come_from_and_no_secret(
         delivery.finished(quick_trial)
     (run,) = _runs(tracker)
     tags = run.data.tags
-    assert tags["mint.command"] == "a_sweep.py --tracking-uri postgresql://***@host/db"
+    assert tags["mint.command"] == "a_sweep.py --tracking-uri 'postgresql://***@host/db'"
     assert tags["mint.device"] == "cpu"
     assert tags["mint.seed"] == "0"
     assert tags["mint.git_dirty"] in ("true", "false")
@@ -149,6 +150,74 @@ def test_store_that_goes_away_gets_everything_when_it_is_back(
         assert said[1] == "the tracking store is back"
     assert delivery.close() == 0
     assert [run.info.status for run in _runs(tracker)] == ["FINISHED"]
+
+
+def test_answer_that_gets_lost_doubles_no_step(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: Any = MlflowClient.log_batch
+    lost: list[str] = []
+
+    def lose_one(self: MlflowClient, *arguments: object, **named: object) -> object:
+        answer = written(self, *arguments, **named)
+        if named.get("metrics") and not lost:
+            lost.append("answer")
+            raise TimeoutError("the answer got lost")
+        return answer
+
+    monkeypatch.setattr(MlflowClient, "log_batch", lose_one)
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.running(quick_trial, result.probes)
+        _until(lambda: bool(lost))
+        delivery.finished(quick_trial)
+    (run,) = _runs(tracker)
+    history = MlflowClient(tracker.uri).get_metric_history(run.info.run_id, "probe/params_pruned")
+    assert [point.step for point in history] == list(range(1, len(result.probes) + 1))
+
+
+def test_run_that_cannot_be_written_keeps_no_other_from_delivery(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    other = quick_trial.model_copy(update={"seed": 1})
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name("digits_mlp")
+    assert experiment is not None
+    # Somebody else's run of the same key, whose parameters cannot be what they must.
+    wrong = client.create_run(experiment.experiment_id, tags={"mint.key": other.key})
+    client.log_param(wrong.info.run_id, "groups", "none of ours")
+    delivery = _delivery(tracker, finished, [])
+    with delivery:
+        delivery.gap(_gap(other))
+        delivery.finished(quick_trial)
+        assert delivery.close() == 1
+    assert "Changing param values" in delivery.trouble
+    assert quick_trial.key in tracker.runs("digits_mlp")
+
+
+def test_store_that_hangs_is_left_in_time(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tracker, "begin", lambda *_: time.sleep(20))
+    start = time.monotonic()
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.running(quick_trial)
+        assert delivery.close(0.5) == 1
+    assert time.monotonic() - start < 5
+
+
+def test_run_of_a_trial_that_is_run_again_is_open_again(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.gap(_gap(quick_trial))
+        _until(lambda: [run.info.status for run in _runs(tracker)] == ["FAILED"])
+        delivery.running(quick_trial)
+        _until(lambda: [run.info.status for run in _runs(tracker)] == ["RUNNING"])
+        delivery.killed(quick_trial, "stopped")
+    (run,) = _runs(tracker)
+    assert run.info.status == "KILLED"
+    assert len(tracker.records()) == 0
 
 
 def test_sync_delivers_what_a_lost_store_lacks(
@@ -225,8 +294,8 @@ def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
     complaint = rf"a-sweep is being run by process {holder.pid} on .*: a_sweep.py --seeds 0"
     with pytest.raises(InputError, match=complaint), holding(cache, "a-sweep", "another"):
         pass
-    with pytest.raises(InputError, match=complaint):
-        check_idle(cache)
+    with pytest.raises(InputError, match=complaint), holding_all(cache, "upkeep"):
+        pass
     with holding(cache, "another-sweep", "another"):
         pass
     holder.kill()
@@ -234,7 +303,9 @@ def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
     holder.stdout.close()
     with holding(cache, "a-sweep", "the next"):
         pass
-    check_idle(cache)
+    busy = pytest.raises(InputError, match=r"upkeep is being run by .*: mint sync")
+    with holding_all(cache, "mint sync"), busy, holding(cache, "a-sweep", "too early"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -242,6 +313,9 @@ def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
     [
         ("postgresql://me:pass@host:5432/db", "postgresql://***@host:5432/db"),
         ("https://me:p/a@ss@host/x", "https://***@host/x"),
+        ("postgresql://me:p w#d@host/db", "postgresql://***@host/db"),
+        ("https://host/x?sv=1&sig=abc", "https://host/x?sv=1&sig=***"),
+        ("mssql:///?odbc_connect=PWD%3Dpass", "mssql:///?odbc_connect=***"),
         ("s --tracking-uri http://u:p@h --seeds 0", "s --tracking-uri http://***@h --seeds 0"),
         ("mysql://host/db?user=me&password=pass&a=b", "mysql://host/db?user=me&password=***&a=b"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),

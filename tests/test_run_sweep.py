@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -195,3 +196,29 @@ def test_search_carries_on_where_it_was_stopped(folder: Path, quick_trial: Trial
         assert notes.endings[0].status == "finished"
     assert set(trials[0]) <= set(trials[1])
     assert sorted(trials[1]) == sorted(trials[2])
+
+
+def test_error_of_an_observer_ends_the_sweep_and_passes_for_no_failure(
+    folder: Path, quick_trial: TrialConfig
+) -> None:
+    class Full(Notes):
+        def ended(self, config: TrialConfig, ending: Ending) -> None:
+            super().ended(config, ending)
+            raise OSError(28, "No space left on device")
+
+    notes = Full()
+    trials = [quick_trial.model_copy(update={"seed": seed}) for seed in (0, 8, 9)]
+    with pytest.raises(OSError, match="No space left"):
+        run_sweep(grid_plan(trials), _settings(folder), 1, notes)
+    assert [ending.status for ending in notes.endings.values()] == ["finished"]
+
+
+def test_ray_listens_on_this_machine_alone(folder: Path) -> None:
+    children = psutil.Process().children(recursive=True)
+    names = ("gcs_server", "raylet")
+    servers = [child for child in children if any(name in child.name() for name in names)]
+    assert len(servers) == 2
+    for server in servers:
+        for connection in server.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1")

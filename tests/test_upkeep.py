@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from mint.cache import Cache
 from mint.cli import main
 from mint.holder import holding
+from mint.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -79,6 +81,15 @@ def test_trials_stay_until_the_store_has_them(capsys: pytest.CaptureFixture[str]
     assert _mint("cache prune trials --tracking-uri sqlite:///other.db") == 0
     assert "kept 1 trials that the tracking store has no results of" in capsys.readouterr().out
     assert folder.exists()
+    tracker = Tracker("sqlite:///mlflow.db")
+    (run_id,) = tracker.runs("digits_mlp").values()
+    client = MlflowClient(tracker.uri)
+    # As if the store had only heard of an earlier failure of the same trial.
+    client.set_tag(run_id, "mint.status", "failed")
+    client.set_terminated(run_id, "FAILED")
+    assert _mint("cache prune trials") == 0
+    assert folder.exists()
+    client.set_terminated(run_id, "FINISHED")
     assert _mint("cache prune trials") == 0
     assert not folder.exists()
     tables = Path("results/RESULTS.md").read_bytes()
