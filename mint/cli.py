@@ -19,6 +19,7 @@ from mint.config import (
     trial_defaults,
 )
 from mint.errors import InputError
+from mint.interruption import STOPPED
 from mint.options import (
     CACHE_HELP,
     EXIT_FAILED,
@@ -30,6 +31,7 @@ from mint.options import (
     add_results,
     cache_folder,
     check_folder,
+    check_how_much,
     check_results,
     chosen_experiment,
     criterion,
@@ -250,11 +252,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def _planned(options: argparse.Namespace) -> "Stages":
     """Return the stages of the trial that the options describe, checked before any is made."""
-    if options.fraction is not None and options.max_drop is not None:
-        raise InputError(
-            "--fraction and --max-drop: only one of them says how much is pruned; leave out the "
-            "other"
-        )
+    check_how_much(options, options.fraction, "--fraction")
     experiment = chosen_experiment(options)
     defaults = trial_defaults(options.experiment, smoke=options.smoke)
     for option in ("groups", "samples_per_class", "upper_limit"):
@@ -466,6 +464,7 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
 def _ran(stages: "Stages", delivery: "Delivery") -> Path:
     """Run a trial with its run kept up to date, and return its folder."""
     from mint.gaps import Gap, Gaps
+    from mint.provenance import error_line
     from mint.trial import run_trial
 
     config, listener = stages.config, stages.listener
@@ -481,15 +480,14 @@ def _ran(stages: "Stages", delivery: "Delivery") -> Path:
     try:
         folder = run_trial(stages)
     except KeyboardInterrupt:
-        delivery.killed(config, "stopped by Ctrl-C or SIGTERM")
+        delivery.killed(config, STOPPED)
         delivery.close(STOP_SECONDS)
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         gap = Gap(
             config=config,
             status="failed",
-            reason=reason,
+            reason=error_line(error),
             details=traceback.format_exc(),
             provenance=stages.provenance,
         )

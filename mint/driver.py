@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class Sweep:
     """A sweep that is to be driven.
 
     Attributes:
-        experiment: of the trials.
+        delivered: keys of the trials whose finished runs the store has already.
         trials: all of a grid; none of a search, which draws them one after the other.
         to_run: how many are to be run.
         plan: makes what Ray Tune runs, told how many trials fit side by side.
@@ -40,7 +40,7 @@ class Sweep:
         output: folder of the report.
     """
 
-    experiment: str
+    delivered: Collection[str]
     trials: Sequence[TrialConfig]
     to_run: int
     plan: Callable[[int], "Plan"]
@@ -71,9 +71,8 @@ def drive(
     """
     start = time.monotonic()
     provenance = sweep.settings.provenance
-    delivered = tracker.runs(sweep.experiment)
     interrupted = False
-    with Delivery(tracker, cache, provenance, delivered, say) as delivery:
+    with Delivery(tracker, cache, provenance, sweep.delivered, say) as delivery:
         deliver_missing(delivery, cache, sweep.trials)
         ledger = Ledger(sweep.to_run, cache, delivery, provenance, say)
         if sweep.to_run:
@@ -87,7 +86,7 @@ def drive(
             except KeyboardInterrupt:
                 interrupted = True
                 interruption.ignore()
-                ledger.interrupt("stopped by Ctrl-C or SIGTERM")
+                ledger.interrupt(interruption.STOPPED)
             except BaseException as error:
                 ledger.interrupt(f"the sweep broke off: {type(error).__name__}")
                 raise

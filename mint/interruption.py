@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# What a trial that was running is told to have come to.
+STOPPED = "stopped by Ctrl-C or SIGTERM"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _asked = threading.Event()
 

@@ -20,7 +20,6 @@ class Ledger:
         trials: for the key of every trial that is over, its configuration.
         finished: for the key of every trial that finished, its result.
         failed: for the key of every trial that failed, the reason.
-        stopped: for the key of every trial that was stopped, the reason.
         seconds: that all these trials ran, together.
     """
 
@@ -54,7 +53,6 @@ class Ledger:
         self.trials: dict[str, TrialConfig] = {}
         self.finished: dict[str, TrialResult] = {}
         self.failed: dict[str, str] = {}
-        self.stopped: dict[str, str] = {}
         self.seconds = 0.0
 
     @property
@@ -96,7 +94,8 @@ class Ledger:
             )
             self._gaps.write(gap)
             self._delivery.gap(gap)
-            (self.failed if gap.status == "failed" else self.stopped)[config.key] = gap.reason
+            if gap.status == "failed":
+                self.failed[config.key] = gap.reason
         self._open.pop(config.key, None)  # last: whoever interrupts closes what is still open
         self._tell(config, ending)
 

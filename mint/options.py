@@ -184,6 +184,19 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_how_much(options: argparse.Namespace, given: object, option: str) -> None:
+    """Refuse a share to prune beside --max-drop.
+
+    Raises:
+        InputError: both were given.
+    """
+    if given is not None and options.max_drop is not None:
+        raise InputError(
+            f"{option} and --max-drop: only one of them says how much is pruned; leave out the "
+            "other"
+        )
+
+
 def chosen_experiment(options: argparse.Namespace) -> Experiment:
     """Return the experiment with what the options change in it.
 
@@ -302,15 +315,13 @@ def kept_records(output: Path) -> "pd.DataFrame":
     Raises:
         InputError: there is a records.csv that is none.
     """
-    from mint.records import COLUMNS, read_records, sort_records
+    from mint.records import as_records, read_records
 
     path = output / "records.csv"
     if path.exists():
         return read_records(path, option=f"--output {output}:")
 
-    import pandas as pd
-
-    return sort_records(pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS))
+    return as_records([])
 
 
 def check_results(output: Path) -> None:

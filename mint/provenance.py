@@ -78,6 +78,11 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def error_line(error: BaseException) -> str:
+    """Return an error and its kind as one line without secrets, such as a reason of a failure."""
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
 def _git(*arguments: str) -> str | None:
     folder = Path(__file__).resolve().parent
     try:

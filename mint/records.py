@@ -49,6 +49,7 @@ COLUMNS: dict[str, type] = {
     "run_id": str,
     "git_commit": str,
 }
+NO_FIGURES = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
 _SHARE = r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+"
 _PATTERNS = {
     "experiment": r"[a-z0-9][a-z0-9_-]*",
@@ -104,9 +105,8 @@ def result_record(result: "TrialResult", run_id: str) -> dict[str, object]:
 
 def gap_record(gap: "Gap", run_id: str) -> dict[str, object]:
     """Return the row of a trial without a result. See result_record."""
-    nothing = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
     values = {
-        **nothing,
+        **NO_FIGURES,
         **trial_columns(gap.config),
         "status": gap.status,
         "reason": gap.reason,

@@ -43,7 +43,7 @@ from mint.config import TrialConfig
 from mint.errors import InputError
 from mint.networks import own_module
 from mint.options import check_gpus
-from mint.provenance import without_secrets
+from mint.provenance import error_line, without_secrets
 from mint.results import Probe, TrialResult
 from mint.searchers import EPOCH, PARAMS_PRUNED, VALIDATION_ACCURACY, Plan, config_of, grid_plan
 from mint.sources import load_source
@@ -300,7 +300,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
         }
     except Exception as error:  # whatever it is ends this trial, and no other
         told = {
-            _FAILED: _line(error),
+            _FAILED: error_line(error),
             _DETAILS: without_secrets(traceback.format_exc()),
             _MEMORY: any(sign in str(error) for sign in _OUT_OF_MEMORY)
             or isinstance(error, torch.OutOfMemoryError),
@@ -416,7 +416,3 @@ class _Watcher(Callback):
 
     def _elapsed(self, trial: Trial) -> float:
         return time.monotonic() - self._started.get(trial.trial_id, time.monotonic())
-
-
-def _line(error: BaseException) -> str:
-    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))

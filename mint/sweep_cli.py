@@ -20,6 +20,7 @@ from mint.options import (
     add_results,
     cache_folder,
     check_gpus,
+    check_how_much,
     check_results,
     chosen_experiment,
     criterion,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from mint.cache import Cache
     from mint.searchers import Plan
     from mint.sweep_settings import SweepSettings
-    from mint.tracking import Tracker
 
 _SEARCHED_TRIALS = 30
 
@@ -202,7 +202,7 @@ def _sweep(
     if options.dry_run:
         from mint.tracking import Tracker
 
-        waiting = request.announce(Tracker(store))
+        waiting = request.announce(Tracker(store).runs(experiment.name))
         for trial in trials if options.search != "optuna" else ():
             print(f"  {trial.name}{'' if trial in waiting else '  (finished)'}")
         return 0
@@ -252,9 +252,8 @@ class _Request:
         stopped = self.options.search == "asha"
         return missing(self.trials, self.cache, delivered, stopped=stopped)
 
-    def announce(self, tracker: "Tracker") -> Sequence[TrialConfig | None]:
+    def announce(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
         """Say how many trials there are, and return those to run."""
-        delivered = tracker.runs(self.experiment.name)
         waiting = self.missing(delivered)
         total = len(waiting) if None in waiting else len(self.trials)
         print(
@@ -282,7 +281,8 @@ class _Request:
         provenance = Provenance.of_this_process(self.name, self.words, device)
         init = self.trials[0].init
         with holding(cache, held, provenance.command):
-            waiting = self.announce(tracker)
+            delivered = tracker.runs(self.experiment.name)
+            waiting = self.announce(delivered)
             orphans = tracker.close_orphans(
                 self.experiment.name, cache.identity, "the driver that ran it died", self.name
             )
@@ -291,7 +291,7 @@ class _Request:
             if init:
                 cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
             sweep = Sweep(
-                experiment=self.experiment.name,
+                delivered=delivered,
                 trials=() if options.search == "optuna" else self.trials,
                 to_run=len(waiting),
                 plan=lambda at_once: self._plan(waiting, at_once),
@@ -347,11 +347,7 @@ def _ray_address(options: argparse.Namespace) -> str | None:
 def _check_search(options: argparse.Namespace, experiment: Experiment) -> None:
     """Refuse options that make no sense together."""
     given = options.fractions or ()
-    if given and options.max_drop is not None:
-        raise InputError(
-            "--fractions and --max-drop: only one of them says how much is pruned; leave out the "
-            "other"
-        )
+    check_how_much(options, options.fractions, "--fractions")
     if options.trials and options.search != "optuna":
         raise InputError(
             f"--trials {options.trials}: is for --search optuna; the axes say how many trials "

@@ -21,7 +21,7 @@ from mint.errors import InputError
 from mint.gaps import Gap
 from mint.provenance import Provenance, without_secrets
 from mint.reach import check_store, reach_store
-from mint.records import COLUMNS, as_records, trial_columns
+from mint.records import COLUMNS, NO_FIGURES, as_records, trial_columns
 from mint.results import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
 
 # What it says of its tables is nothing that a user of a sweep can act on.
@@ -91,7 +91,7 @@ class Tracker:
         self.uri = uri
         if uri.startswith("sqlite"):
             self._database = Path(uri.removeprefix("sqlite:///")).absolute()
-            # Absolute, for the workers of a sweep do not run in this folder.
+            # Absolute, as the folder of its artifacts is.
             self.uri = f"sqlite:///{self._database}"
 
     @property
@@ -194,8 +194,7 @@ class Tracker:
                 and sweep in (None, run.data.tags.get("mint.sweep"))
             ]
             for run in orphans:
-                client.set_tag(run.info.run_id, "mint.failure", reason)
-                client.set_terminated(run.info.run_id, "KILLED")
+                self.close(run.info.run_id, "KILLED", reason)
         return len(orphans)
 
     def is_away(self) -> bool:
@@ -427,8 +426,7 @@ def _runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
 def _row(run: Run) -> dict[str, object]:
     """Return the same row as mint.records makes of the trial's own record."""
     gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
-    nothing = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
-    metrics = nothing if gap else {**nothing, **run.data.metrics}
+    metrics = NO_FIGURES if gap else {**NO_FIGURES, **run.data.metrics}
     values = {
         "criterion": DEFAULT_CRITERION,  # of runs from before there were others
         **metrics,

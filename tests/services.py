@@ -165,6 +165,18 @@ def group(
                 os.killpg(process.pid, signal.SIGTERM)
 
 
+def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, without the settings of whoever runs the tests."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment without the settings of whoever runs the tests, and with others."""
     foreign = ("MINT_", "MLFLOW_", "RAY_", "PG")

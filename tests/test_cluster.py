@@ -18,6 +18,7 @@ from services import (
     mlflow_server,
     postgresql,
     ray_nodes,
+    run_python,
 )
 
 SCRIPT = Path(__file__).resolve().parent.parent / "sweeps" / "groups_vs_samples.py"
@@ -108,14 +109,7 @@ def _sweep_and_kill_a_node(folder: Path, options: str, nodes: Nodes) -> tuple[in
 
 def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(folder, *arguments)
 
 
 def _tables(folder: Path) -> bytes:

@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from services import environment, free_port, group, wait_until_open
+from services import environment, free_port, group, run_python, wait_until_open
 
 from mint.cache import Cache
 from mint.config import Grid
@@ -52,10 +52,7 @@ def _rest(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def _again(folder: Path, options: str = AXES) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *options.split()]
-    return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
+    return run_python(folder, str(SCRIPT), *options.split())
 
 
 def _runs(uri: str) -> list[Run]:
@@ -134,15 +131,8 @@ def test_server_that_goes_away_stops_no_trial_and_sync_delivers(tmp_path: Path) 
     assert refused.returncode == 2
     assert f"--tracking-uri {uri}: nobody answers there" in refused.stderr
     with _server(tmp_path, port):
-        sync = [sys.executable, "-c", "from mint.cli import main; raise SystemExit(main())", "sync"]
-        done = subprocess.run(
-            [*sync, "--tracking-uri", uri],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        program = "from mint.cli import main; raise SystemExit(main())"
+        done = run_python(folder, "-c", program, "sync", "--tracking-uri", uri)
         assert done.returncode == 0, done.stderr
         assert [run.info.status for run in _runs(uri)] == ["FINISHED"] * TRIALS
 

@@ -1,14 +1,12 @@
 """What orchestration costs: two hundred short trials, eight at a time, then all of them again."""
 
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from services import environment
+from services import run_python
 
 from mint.records import read_records
 from mint.results import TrialResult
@@ -24,14 +22,7 @@ TRIALS = 200
 def _timed(folder: Path, options: str) -> tuple[float, str]:
     folder.mkdir(exist_ok=True)
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *options.split()],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(folder, str(SCRIPT), *options.split())
     assert done.returncode == 0, done.stderr
     return time.monotonic() - start, done.stdout
 
