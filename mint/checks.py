@@ -114,6 +114,18 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
                 f"limits: {name} is no layer that {experiment.name} prunes; those are "
                 f"{', '.join(children)}"
             )
+    filters = {pair.parent: pair.parent_filters for pair in pairs}
+    filters |= {pair.child: pair.child_filters for pair in pairs}
+    for name, groups in experiment.groups.items():
+        if name not in filters:
+            raise InputError(
+                f"groups: {name} is no layer of a pair that {experiment.name} prunes; those are "
+                f"{', '.join(filters)}"
+            )
+        if groups > filters[name]:
+            raise InputError(
+                f"groups {groups} of {name} in {experiment.name}: allowed are 1 to {filters[name]}"
+            )
     widest = max(pairs, key=lambda pair: min(pair.parent_filters, pair.child_filters))
     most = min(widest.parent_filters, widest.child_filters)
     weights = {layer.name: layer.weights for layer in traced.layers}

@@ -197,6 +197,8 @@ class Experiment(_Frozen):
             convolutions and linear layers.
         limits: largest share of a layer's weights that may be pruned, by the layer's name; in
             place of the trial's one limit.
+        groups: number of groups of a layer's filters, by the layer's name; in place of the
+            trial's one number.
         threads: of one trial. Sums depend on it, so it belongs to the configuration.
     """
 
@@ -210,6 +212,7 @@ class Experiment(_Frozen):
     leave_out: tuple[tuple[str, str], ...] = ()
     count: Literal["pruned", "all"] = "pruned"
     limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    groups: dict[str, _PositiveInt] = {}
     estimate: EstimateConfig
     search: SearchConfig
     threads: _PositiveInt = 1
@@ -344,6 +347,10 @@ class TrialConfig(_Frozen):
         """Return the largest share of a layer's weights that may be pruned; None for all."""
         return self.experiment.limits.get(layer, self.upper_limit)
 
+    def groups_of(self, layer: str, filters: int) -> int:
+        """Return the number of groups of a layer's filters: no more than it has filters."""
+        return min(self.experiment.groups.get(layer, self.groups), filters)
+
     @property
     def key(self) -> str:
         content = _content(self, without={"bootstraps", "fraction"})
@@ -388,6 +395,7 @@ class TrialConfig(_Frozen):
             self.groups,
             self.samples_per_class,
             *([] if self.criterion == DEFAULT_CRITERION else [self.criterion]),
+            *([self.experiment.groups] if self.uses("groups") and self.experiment.groups else []),
         )
 
     @property
@@ -540,7 +548,23 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _read_experiment(name: str, smoke: bool) -> tuple[Path, dict[str, Any]]:
-    is_path = name.endswith((".yaml", ".yml"))
+    path, content = _read_extended(name, ())
+    profile = content.pop("smoke", None)
+    if smoke:
+        if not isinstance(profile, dict):
+            raise InputError(f"--smoke: {path} has no section smoke")
+        content = _laid_over(content, profile)
+    return path, content
+
+
+def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[str, Any]]:
+    """Return an experiment's file and its content, laid over that of the one that it extends.
+
+    Args:
+        name: or path.
+        extending: the files that led to this one.
+    """
+    is_path = _is_path(name)
     path = Path(name) if is_path else EXPERIMENTS_FOLDER / f"{name}.yaml"
     if not path.is_file() or (not is_path and name not in experiment_names()):
         raise InputError(
@@ -555,12 +579,20 @@ def _read_experiment(name: str, smoke: bool) -> tuple[Path, dict[str, Any]]:
         ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
-    profile = content.pop("smoke", None)
-    if smoke:
-        if not isinstance(profile, dict):
-            raise InputError(f"--smoke: {path} has no section smoke")
-        content = _laid_over(content, profile)
-    return path, content
+    if path in extending:
+        raise InputError(f"{path}: extends itself")
+    if (extended := content.pop("extends", None)) is None:
+        return path, content
+    below_path = str(path.parent / extended) if _is_path(str(extended)) else str(extended)
+    try:
+        _, below = _read_extended(below_path, (*extending, path))
+    except InputError as error:
+        raise InputError(f"{path}: extends {extended}: {error}") from None
+    return path, _laid_over(below, content)
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def _laid_over(content: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:

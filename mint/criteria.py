@@ -228,8 +228,8 @@ def _groups(pair: LayerPair, config: TrialConfig) -> tuple[Labels, Labels]:
     """Label the child's and the parent's filters; a layer with fewer filters has a group each."""
     child, parent = pair.child_filters, pair.parent_filters
     return (
-        contiguous_groups(child, min(config.groups, child)),
-        contiguous_groups(parent, min(config.groups, parent)),
+        contiguous_groups(child, config.groups_of(pair.child, child)),
+        contiguous_groups(parent, config.groups_of(pair.parent, parent)),
     )
 
 

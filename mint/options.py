@@ -133,6 +133,12 @@ def add_experiment(
         help="epochs of the baseline and of each retraining, the schedules stretched to fit",
     )
     group.add_argument(
+        "--retraining-epochs",
+        type=positive,
+        metavar="N",
+        help="epochs of each retraining alone, its schedule stretched to fit",
+    )
+    group.add_argument(
         "--max-drop",
         type=_percent,
         metavar="POINTS",
@@ -212,6 +218,9 @@ def chosen_experiment(options: argparse.Namespace) -> Experiment:
             update["training"] = experiment.training.with_epochs(options.epochs)
         if experiment.retraining:
             update["retraining"] = experiment.retraining.with_epochs(options.epochs)
+    if options.retraining_epochs:
+        retraining = experiment.retraining_settings.with_epochs(options.retraining_epochs)
+        update["retraining"] = retraining
     if options.data:
         data = experiment.data.model_dump() | {"name": options.data}
         update["data"] = validated(DataConfig, data, f"--data {options.data}")
@@ -233,6 +242,7 @@ def chosen_experiment(options: argparse.Namespace) -> Experiment:
             "prune": "all",
             "leave_out": (),
             "limits": {},
+            "groups": {},
             "count": "all",
         }
     content = {name: getattr(experiment, name) for name in type(experiment).model_fields} | update

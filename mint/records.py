@@ -153,6 +153,9 @@ def setting(config: TrialConfig) -> str:
     limits = ", ".join(f"{name} {format_limit(limit)}" for name, limit in chosen.limits.items())
     if limits:
         parts.append(f"Limits of their own: {limits}.")
+    groups = ", ".join(f"{name} {number}" for name, number in chosen.groups.items())
+    if groups:
+        parts.append(f"Groups of their own: {groups}.")
     return " ".join([*parts, training, f"Scores: the mean of the bootstraps told{stop}.", pruned])
 
 

@@ -1,5 +1,6 @@
 """Bad input ends with exit code 2, one line that names it, and nothing changed."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mint.cli import main
-from mint.config import Grid
+from mint.config import Grid, load_experiment
+from mint.options import chosen_experiment
 from mint.sweep_cli import sweep_main
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -190,3 +192,15 @@ def test_help_needs_nothing_heavy(command: list[str]) -> None:
         [sys.executable, "-c", code, *command[1:]], capture_output=True, text=True, check=True
     )
     assert "usage: mint" in done.stdout
+
+
+def test_retraining_epochs_leave_the_baseline_as_it_is() -> None:
+    options = argparse.Namespace(
+        **dict.fromkeys(("epochs", "data", "max_drop", "reliability", "threads", "model")),
+        experiment="mnist_mlp",
+        smoke=False,
+        retraining_epochs=3,
+    )
+    chosen, before = chosen_experiment(options), load_experiment("mnist_mlp")
+    assert chosen.training == before.training
+    assert chosen.retraining == before.retraining_settings.with_epochs(3)

@@ -84,7 +84,7 @@ def test_file_that_is_no_experiment(tmp_path: Path, content: str) -> None:
 
 
 def test_unknown_experiment_names_those_there_are() -> None:
-    with pytest.raises(InputError, match="known are digits_mlp, mnist_mlp, resnet50"):
+    with pytest.raises(InputError, match="known are digits_mlp, mnist_mlp, mnist_mlp_fine,"):
         load_experiment("cifar_mlp")
 
 
@@ -215,3 +215,35 @@ def test_smoke_and_trial_sections(name: str, tmp_path: Path) -> None:
     assert defaults is not None
     assert parse_limit(defaults.upper_limit, defaults.groups) in (None, 0.55, 0.85)
     assert trial_defaults(_edited(tmp_path, {"trial": None})) is None
+
+
+def test_an_experiment_that_extends_another(tmp_path: Path) -> None:
+    def written(name: str, content: dict[str, object]) -> str:
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+        return str(tmp_path / name)
+
+    digits = load_experiment("digits_mlp")
+    written("first.yaml", {"extends": "digits_mlp", "name": "first", "training": {"epochs": 7}})
+    second = written("second.yaml", {"extends": "first.yaml", "groups": {"fc2": 30}})
+    experiment = load_experiment(second)
+    assert (experiment.name, experiment.groups) == ("first", {"fc2": 30})
+    assert experiment.training == digits.training.model_copy(update={"epochs": 7})
+    assert experiment.data == digits.data
+    assert trial_defaults(second) == trial_defaults("digits_mlp")
+
+    circle = written("circle.yaml", {"extends": "circle.yaml"})
+    with pytest.raises(InputError, match=r"circle.yaml: extends circle.yaml: .* extends itself"):
+        load_experiment(circle)
+    lost = written("lost.yaml", {"extends": "digit_mlp"})
+    with pytest.raises(InputError, match=r"lost.yaml: extends digit_mlp: .* no such experiment"):
+        load_experiment(lost)
+
+
+def test_groups_of_a_layer_of_its_own(quick_trial: TrialConfig) -> None:
+    experiment = quick_trial.experiment.model_copy(update={"groups": {"fc2": 10}})
+    own = quick_trial.model_copy(update={"experiment": experiment})
+    assert [own.groups_of("fc1", 500), own.groups_of("fc2", 300)] == [6, 10]
+    assert quick_trial.groups_of("fc2", 4) == 4
+    assert own.key != quick_trial.key
+    assert own.scores_key("fc2.weight") != quick_trial.scores_key("fc2.weight")
+    assert own.baseline_key == quick_trial.baseline_key

@@ -176,6 +176,10 @@ def test_trials_the_network_or_data_cannot_serve(quick_trial: TrialConfig, digit
             check_trials([changed(threads=9999)], source)
         with pytest.raises(InputError, match=r"limits: fc3 is no layer that .* prunes; .* fc2"):
             check_trials([changed(limits={"fc3": 0.5})], source)
+        with pytest.raises(InputError, match=r"groups: fc3 is no layer .* those are fc1, fc2"):
+            check_trials([changed(groups={"fc3": 5})], source)
+        with pytest.raises(InputError, match=r"groups 301 of fc2 in .*: allowed are 1 to 300"):
+            check_trials([changed(groups={"fc2": 301})], source)
         with pytest.raises(InputError, match=r"prune \[fc1, fc9\]: mlp has no such pair"):
             check_trials([changed(prune=(("fc1", "fc9"),))], source)
     with pytest.raises(InputError, match=r"--samples-per-class 200: digits allows 1 to \d+"):
