@@ -155,10 +155,13 @@ class EstimateConfig(_Frozen):
     Attributes:
         bootstraps: splits to average; where a reliability is asked for, the most that are drawn.
         reliability: stop when the scores are as reliable; None to draw all bootstraps.
+        paper: take the activations as they are, and nearest neighbours for partners, as the MINT
+            paper does; mint.information tells what is done otherwise, and why.
     """
 
     bootstraps: _PositiveInt
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    paper: Annotated[bool, Field(strict=True)] = False
 
 
 class SearchConfig(_Frozen):
@@ -199,6 +202,8 @@ class Experiment(_Frozen):
             place of the trial's one limit.
         groups: number of groups of a layer's filters, by the layer's name; in place of the
             trial's one number.
+        floor: whether every group of filters keeps one of its blocks as long as the share that is
+            pruned allows.
         threads: of one trial. Sums depend on it, so it belongs to the configuration.
     """
 
@@ -213,6 +218,7 @@ class Experiment(_Frozen):
     count: Literal["pruned", "all"] = "pruned"
     limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     groups: dict[str, _PositiveInt] = {}
+    floor: Annotated[bool, Field(strict=True)] = False
     estimate: EstimateConfig
     search: SearchConfig
     threads: _PositiveInt = 1

@@ -92,6 +92,8 @@ def mint(pair: LayerPair, evidence: Evidence, *, conditional: bool) -> Scored:
         parent_labels,
         seed=config.seed,
         device=next(evidence.traced.graph.parameters()).device.type,
+        scaled=not config.estimate.paper,
+        one_to_one=not config.estimate.paper,
         conditional=conditional,
     )
     drawn: list[Bootstrap] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import numba
 import numpy as np
 import safetensors.numpy
 import torch
@@ -157,6 +158,7 @@ class PruningOrder:
         *,
         limits: Mapping[str, float | None],
         generator: np.random.Generator,
+        floor: bool = False,
     ) -> None:
         """Rank the blocks.
 
@@ -164,6 +166,8 @@ class PruningOrder:
             scores: for the name of every weight.
             limits: likewise, the largest share of that weight that may go; None for no limit.
             generator: settles the order of equal scores; by position it would favour filters.
+            floor: a block that is the last of its child or parent group goes only when there are
+                no others, and one that is the last of both at the very end.
         """
         self._scores = dict(scores)
         self._names = list(scores)
@@ -176,6 +180,13 @@ class PruningOrder:
 
         ranked = generator.permutation(len(value))
         ranked = ranked[np.argsort(value[ranked], kind="stable")]
+        if floor:
+            cut_off = np.zeros(len(value), np.int8)
+            for index, name in enumerate(self._names):
+                own = ranked[layer[ranked] == index]
+                shape = scores[name].value.shape
+                cut_off[own] = _groups_cut_off(block[own], sizes[index].reshape(shape) > 0)
+            ranked = ranked[np.argsort(cut_off[ranked], kind="stable")]
         taken = size[ranked] > 0
         for index, name in enumerate(self._names):
             own = layer[ranked] == index
@@ -199,6 +210,33 @@ class PruningOrder:
         """Return the most blocks that together are no more than a fraction of counted weights."""
         allowed = _share(fraction, counted)
         return int(np.searchsorted(self.pruned, allowed, side="right")) - 1
+
+
+@numba.njit(cache=True)
+def _groups_cut_off(order: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Return how many groups lose their last block as each block of a layer goes.
+
+    Those that cut off none go first, in the order that is given, then those that cut off one, then
+    two. A block that once would cut off a group always will, so a pass for each number does.
+
+    Args:
+        order: (blocks,) positions in the layer's matrix of blocks.
+        kept: (child groups, parent groups) which blocks have weights.
+    """
+    parents = kept.shape[1]
+    of_child, of_parent = kept.sum(1), kept.sum(0)
+    cut_off = np.full(len(order), -1, np.int8)
+    for allowed in range(3):
+        for index, position in enumerate(order):
+            child, parent = position // parents, position % parents
+            if cut_off[index] >= 0:
+                continue
+            lost = int(of_child[child] == 1) + int(of_parent[parent] == 1)
+            if lost <= allowed or not kept[child, parent]:
+                cut_off[index] = allowed
+                of_child[child] -= kept[child, parent]
+                of_parent[parent] -= kept[child, parent]
+    return cut_off
 
 
 def _share(fraction: float | None, weights: int) -> int:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from mint.config import (
     DataConfig,
+    EstimateConfig,
     Experiment,
     InitialWeights,
     NetworkConfig,
@@ -153,6 +154,18 @@ def add_experiment(
         "0 to 1, to expect with scores of as many others",
     )
     group.add_argument(
+        "--floor",
+        action="store_true",
+        help="every group of filters keeps a block as long as the share that is pruned allows: "
+        "at high shares this keeps the accuracy of any criterion up",
+    )
+    group.add_argument(
+        "--paper",
+        action="store_true",
+        help="estimate as the MINT paper does: one bootstrap, unscaled activations, nearest "
+        "neighbours (mint.information tells what they cost)",
+    )
+    group.add_argument(
         "--threads", type=positive, metavar="N", help="of one trial; results depend on it"
     )
 
@@ -230,6 +243,12 @@ def chosen_experiment(options: argparse.Namespace) -> Experiment:
     if options.reliability is not None:
         estimate = experiment.estimate.model_copy(update={"reliability": options.reliability})
         update["estimate"] = estimate
+    if options.floor:
+        update["floor"] = True
+    if options.paper:
+        if options.reliability is not None:
+            raise InputError("--paper and --reliability: the paper draws one bootstrap")
+        update["estimate"] = EstimateConfig(bootstraps=1, paper=True)
     if options.threads:
         update["threads"] = options.threads
     if options.model:

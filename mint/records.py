@@ -156,7 +156,11 @@ def setting(config: TrialConfig) -> str:
     groups = ", ".join(f"{name} {number}" for name, number in chosen.groups.items())
     if groups:
         parts.append(f"Groups of their own: {groups}.")
-    return " ".join([*parts, training, f"Scores: the mean of the bootstraps told{stop}.", pruned])
+    way = ", estimated as in the paper" if chosen.estimate.paper else ""
+    parts += [training, f"Scores: the mean of the bootstraps told{stop}{way}."]
+    if chosen.floor:
+        parts.append("Floor: every group of filters keeps a block as long as the share allows.")
+    return " ".join([*parts, pruned])
 
 
 def _schedule(training: TrainingConfig) -> str:

@@ -281,6 +281,7 @@ class Stages:
         return PruningOrder(
             self.block_scores,
             limits=limits,
+            floor=self.experiment.floor,
             generator=stream(self.config.seed, "order of equal scores"),
         )
 

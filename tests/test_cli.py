@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mint.cli import main
-from mint.config import Grid, load_experiment
-from mint.options import chosen_experiment
+from mint.config import EstimateConfig, Grid, load_experiment
+from mint.errors import InputError
+from mint.options import add_experiment, chosen_experiment
 from mint.sweep_cli import sweep_main
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -194,13 +195,18 @@ def test_help_needs_nothing_heavy(command: list[str]) -> None:
     assert "usage: mint" in done.stdout
 
 
-def test_retraining_epochs_leave_the_baseline_as_it_is() -> None:
-    options = argparse.Namespace(
-        **dict.fromkeys(("epochs", "data", "max_drop", "reliability", "threads", "model")),
-        experiment="mnist_mlp",
-        smoke=False,
-        retraining_epochs=3,
-    )
-    chosen, before = chosen_experiment(options), load_experiment("mnist_mlp")
-    assert chosen.training == before.training
-    assert chosen.retraining == before.retraining_settings.with_epochs(3)
+def test_options_change_only_what_they_name() -> None:
+    parser = argparse.ArgumentParser()
+    add_experiment(parser, default="mnist_mlp")
+
+    def chosen(arguments: str) -> dict[str, object]:
+        return dict(chosen_experiment(parser.parse_args(arguments.split())))
+
+    before = load_experiment("mnist_mlp")
+    retraining = before.retraining_settings.with_epochs(3)
+    assert chosen("--retraining-epochs 3") == dict(before) | {"retraining": retraining}
+    assert chosen("--floor") == dict(before) | {"floor": True}
+    paper = EstimateConfig(bootstraps=1, paper=True)
+    assert chosen("--paper") == dict(before) | {"estimate": paper}
+    with pytest.raises(InputError, match="--paper and --reliability: the paper draws one"):
+        chosen("--paper --reliability 0.5")

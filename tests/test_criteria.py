@@ -14,13 +14,14 @@ from mint.activations import collect
 from mint.cache import Cache
 from mint.checks import check_trials
 from mint.cli import main
-from mint.config import CRITERIA, NetworkConfig, TrialConfig
+from mint.config import CRITERIA, EstimateConfig, NetworkConfig, TrialConfig
 from mint.criteria import FUNCTIONS, Evidence
 from mint.errors import InputError
 from mint.estimate import estimate_layer, load_scores
 from mint.gradients import loss_gradients
+from mint.information import gmi_scores
 from mint.masks import BlockScores, Masks, PruningOrder
-from mint.networks import LayerPair, Traced, trace
+from mint.networks import LayerPair, Traced, mlp, trace
 from mint.provenance import Provenance
 from mint.results import MASKS_FILE, TrialResult
 from mint.sources import Source
@@ -362,3 +363,23 @@ def test_stage_after_stage_of_a_criterion(capsys: pytest.CaptureFixture[str]) ->
     assert "| 6 " in figures["Groups"]
     assert "| N/A " in figures["Bootstraps"]
     assert ",taylor,none,6,100,0.9,0,0," in Path("results/records.csv").read_text()
+
+
+def test_the_papers_way_of_estimating(quick_trial: TrialConfig, digits: Source) -> None:
+    """One bootstrap of activations as they are, with nearest neighbours for partners."""
+    estimate = EstimateConfig(bootstraps=1, paper=True)
+    experiment = quick_trial.experiment.model_copy(update={"estimate": estimate})
+    config = quick_trial.model_copy(update={"experiment": experiment})
+    traced = trace(mlp((64, 12, 10, 10), 0.0), torch.zeros(1, 1, 8, 8))
+    pair = traced.pairs[0]
+    pixels = digits.train.take(np.arange(90)).float()
+    nodes = {pair.parent_node: 12, pair.child_node: 10}
+    activations = collect(traced, [pixels], nodes)
+    evidence = Evidence(config, traced, lambda: activations, dict)
+    groups = (config.groups_of(pair.child, 10), config.groups_of(pair.parent, 12))
+    arrays = activations[pair.child_node], activations[pair.parent_node]
+    expected = gmi_scores(*arrays, *groups, scaled=False, one_to_one=False)
+    found = FUNCTIONS["mint"](pair, evidence)
+    np.testing.assert_array_equal(found.value, expected.value)
+    assert not np.array_equal(found.value, gmi_scores(*arrays, *groups).value)
+    assert config.key != quick_trial.key

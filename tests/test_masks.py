@@ -155,6 +155,47 @@ def test_blocks_that_a_grouped_convolution_does_not_have_are_never_pruned() -> N
     assert not order.masks(8)["w"].any()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1), (2, 2), (3, 5), (6, 6)])
+@pytest.mark.parametrize(("seed", "low"), [(0, False), (1, False), (2, True)])
+def test_floor_keeps_a_block_of_every_group_while_it_can(
+    shape: tuple[int, int], seed: int, low: bool
+) -> None:
+    value = np.random.default_rng(seed).random(shape)
+    if low:
+        value[0] = value[:, 0] = -1  # a child and a parent that everyone would cut off first
+    scores = BlockScores(value, np.arange(shape[0]), np.arange(shape[1])[None])
+    order = PruningOrder(
+        {"w": scores}, limits={"w": None}, generator=np.random.default_rng(0), floor=True
+    )
+    assert order.pruned[-1] == value.size
+    cut_off = []
+    for blocks in range(value.size + 1):
+        kept = order.masks(blocks)["w"]
+        assert kept.sum() == value.size - blocks
+        cut_off.append((~kept.any(1)).sum() + (~kept.any(0)).sum())
+    # No kept block could go without cutting off a group once one had to be cut off.
+    lost = np.diff(cut_off)
+    assert (np.diff(lost) >= 0).all()
+    first = int(np.argmax(np.array(cut_off) > 0)) - 1
+    kept = order.masks(first)["w"]
+    alone = kept & ((kept.sum(1, keepdims=True) == 1) | (kept.sum(0, keepdims=True) == 1))
+    assert (alone == kept).all()
+    # Where nothing would be cut off, the floor changes nothing: the lowest goes.
+    if min(shape) > 1:
+        lowest = np.unravel_index(value.argmin(), shape)
+        assert not order.masks(1)["w"][lowest] or low
+
+
+def test_floor_of_blocks_without_weights() -> None:
+    columns = np.array([[0], [0], [1], [1]])  # a grouped convolution: each child reads one
+    scores = BlockScores(np.arange(8.0).reshape(4, 2), np.arange(4), columns)
+    order = PruningOrder(
+        {"w": scores}, limits={"w": 0.5}, generator=np.random.default_rng(0), floor=True
+    )
+    # Any of the four blocks that have weights cuts off its child; two leave each parent a reader.
+    assert order.masks(2)["w"].ravel().tolist() == [False, True, False, True]
+
+
 def test_masks_of_another_network_are_refused() -> None:
     network = nn.Sequential(OrderedDict(first=nn.Linear(3, 2), second=nn.Linear(2, 2)))
     Masks({"second.weight": np.ones((2, 2), bool)}).check_fit(network)
