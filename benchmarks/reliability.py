@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from mint.atomic import write_whole
 from mint.cache import Cache
 from mint.config import TrialConfig, load_experiment
+from mint.figures import save
 from mint.information import gmi_bootstraps, reliability
-from mint.plots import save
 from mint.provenance import Provenance
 from mint.sources import load_source
 from mint.trial import Stages, reproducible

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from mint.train import Epoch
     from mint.trial import Stages
 
+_MOST_DIFFERENCES = 20  # that are printed
 _STAGES = {
     "run": (
         "run one trial: train, estimate, prune, retrain",
@@ -145,6 +146,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_results(report)
     handlers["report"] = _report
+
+    verify = commands.add_parser(
+        "verify",
+        help="recompute every figure of the results",
+        description="Recompute the tables of a folder from its records, and compare them cell by "
+        "cell with what is there. Records are compared with their own arithmetic, with the results "
+        "and masks of trials that are on the disk, and with their runs where --tracking-uri is "
+        "given. Any difference is printed, and the exit code is 1.",
+    )
+    verify.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of RESULTS.md, records.csv and the plots (default: results)",
+    )
+    verify.add_argument("--cache-dir", type=Path, metavar="DIR", help=CACHE_HELP)
+    verify.add_argument(
+        "--tracking-uri", metavar="URI", help="a tracking store to compare with (default: none)"
+    )
+    handlers["verify"] = _verify
 
     sync = commands.add_parser(
         "sync",
@@ -595,6 +617,32 @@ def _report(options: argparse.Namespace) -> int:
         )
     rebuild_report(options.output, of_store=tracker.records())
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    cache_dir = cache_folder(options.cache_dir)
+
+    from mint.cache import Cache
+    from mint.verify import verify
+
+    of_store = None
+    if options.tracking_uri:
+        from mint.tracking import Tracker
+
+        tracker = Tracker(tracking_uri(options.tracking_uri))
+        if not tracker.exists:
+            raise InputError(f"--tracking-uri {tracker.shown}: there is no such store")
+        of_store = tracker.records()
+    found = verify(options.output, Cache(cache_dir), of_store)
+    print("\n".join(found.differences[:_MOST_DIFFERENCES]), end="\n" if found.differences else "")
+    if len(found.differences) > _MOST_DIFFERENCES:
+        print(f"and {len(found.differences) - _MOST_DIFFERENCES} more")
+    print(
+        f"{found.cells} cells of tables and {found.figures} figures of records compared; "
+        f"{found.trials} trials with their masks, {found.runs} with their runs: "
+        f"{len(found.differences) or 'no'} differences"
+    )
+    return EXIT_FAILED if found.differences else 0
 
 
 def _sync(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Criteria at the same budget: their accuracy, and how far it is from that of random blocks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,16 +104,22 @@ def paired_difference(trials: pd.DataFrame, reference: pd.DataFrame) -> Differen
     Returns:
         None where no seed is in both.
     """
-    pairs = trials.merge(reference, on="seed", suffixes=("", "_of_reference"))
-    differences = (pairs["accuracy"] - pairs["accuracy_of_reference"]).to_numpy(np.float64)
-    count = len(differences)
-    if count == 0:
-        return None
+    of_reference = dict(zip(reference["seed"], reference["accuracy"], strict=True))
+    differences = [
+        accuracy - of_reference[seed]
+        for seed, accuracy in zip(trials["seed"], trials["accuracy"], strict=True)
+        if seed in of_reference
+    ]
+    return Difference(float(np.mean(differences)), half_width(differences)) if differences else None
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Return that of the interval of Student's t of a mean; nan for a single value."""
+    count = len(values)
     if count == 1:
-        return Difference(float(differences[0]), math.nan)
+        return math.nan
     quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    return Difference(float(differences.mean()), quantile * error)
+    return quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
 def _settings(records: pd.DataFrame) -> Iterator[tuple[Setting, str, pd.DataFrame]]:

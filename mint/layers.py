@@ -1,15 +1,51 @@
-"""The layer breakdown of a network, as the record has it: every layer's weights, total and kept."""
+"""The layer breakdown, as the record has it: every layer's weights, total and kept; as text too."""
 
+import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from mint.markdown import table
-from mint.masks import Masks
-from mint.networks import LayerPair, Traced
-from mint.results import LayerCount
+
+if TYPE_CHECKING:  # they bring torch along, which the tables of a report can do without
+    from mint.masks import Masks
+    from mint.networks import LayerPair, Traced
+
+_READS_INPUT = "reads the input"
+_ENTRY = re.compile(
+    r"(?P<parent>\S+) > (?P<name>\S*): ((?P<kept>\d+)/)?(?P<weights>\d+)( \((?P<untouched>.+)\))?"
+)
+
+
+class LayerCount(BaseModel):
+    """Weights of one convolution or linear layer.
+
+    Attributes:
+        parent: the layer before, whose filters it reads; None where it has none.
+        name: of the layer.
+        weights: how many it has.
+        kept: how many of them are left; None where nothing was pruned yet.
+        untouched: why its weights are not pruned; None where they may be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parent: str | None
+    name: str
+    weights: int
+    kept: int | None
+    untouched: str | None
+
+    @property
+    def before(self) -> str:
+        """The layer before in words: Input where it reads that, ? where it has none."""
+        return self.parent or ("Input" if self.untouched == _READS_INPUT else "?")
 
 
 def count_layers(
-    traced: Traced, chosen: Iterable[LayerPair], masks: Masks | None = None
+    traced: "Traced", chosen: "Iterable[LayerPair]", masks: "Masks | None" = None
 ) -> tuple[LayerCount, ...]:
     """Count the weights of every convolution and linear layer, in order of the forward pass.
 
@@ -47,11 +83,10 @@ def breakdown(layers: Sequence[LayerCount]) -> list[str]:
     rows = []
     for layer in layers:
         star = "" if layer.untouched else "*"
-        before = layer.parent or ("Input" if layer.untouched == "reads the input" else "?")
         kept = layer.weights if layer.untouched else layer.kept
         rows.append(
             [
-                f"{star}{before} - {layer.name}{star}",
+                f"{star}{layer.before} - {layer.name}{star}",
                 str(layer.weights),
                 "" if kept is None else str(kept),
                 "" if kept is None else f"{100 * kept / layer.weights:.1f}",
@@ -77,3 +112,46 @@ def breakdown(layers: Sequence[LayerCount]) -> list[str]:
         "",
         f"Untouched weights: {total} - {prunable} = {total - prunable}",
     ]
+
+
+def layers_text(layers: Iterable[LayerCount]) -> str:
+    """Return all layers in one line.
+
+    Such as `fc1 > fc2: 6000/150000; fc2 > fc3: 3000/3000 (left out)`: a layer behind the one
+    before it, its weights that are kept and all, or all alone where nothing was pruned yet, and
+    why they are left alone.
+    """
+    return "; ".join(
+        f"{layer.before} > {layer.name}: "
+        + ("" if layer.kept is None else f"{layer.kept}/")
+        + f"{layer.weights}"
+        + (f" ({layer.untouched.replace(';', ',')})" if layer.untouched else "")
+        for layer in layers
+    )
+
+
+@lru_cache
+def parse_layers(text: str) -> tuple[LayerCount, ...]:
+    """Return the layers of such a line.
+
+    Raises:
+        ValueError: it is none, or a layer keeps more weights than it has.
+    """
+    layers = []
+    for entry in text.split("; "):
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
+            raise ValueError(f"{entry!r} is no layer with its weights")
+        parent, kept = match["parent"], match["kept"]
+        layer = LayerCount(
+            parent=None if parent in ("Input", "?") else parent,
+            name=match["name"],
+            weights=int(match["weights"]),
+            kept=None if kept is None else int(kept),
+            untouched=match["untouched"],
+        )
+        least = layer.weights if layer.untouched else 0
+        if layer.kept is not None and not least <= layer.kept <= layer.weights:
+            raise ValueError(f"{entry!r} keeps weights that it cannot")
+        layers.append(layer)
+    return tuple(layers)

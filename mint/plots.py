@@ -1,121 +1,91 @@
-"""Pictures: the scores of a trial's blocks, and accuracy against params pruned."""
+"""The pictures of a report: accuracy against params pruned, criteria, variations, layers."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from itertools import cycle, product
+from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
+from mint.cells import Cell
+from mint.comparison import CONFIDENCE, Compared, Setting, half_width
 from mint.config import DEFAULT_CRITERION
-from mint.masks import BlockScores, Masks
+from mint.curves import AXES, Curve
+from mint.figures import COLOURS, LINES, MARKERS, save
+from mint.layers import parse_layers
 
-if TYPE_CHECKING:  # takes a second, and a trial draws none of it
-    import pandas as pd
-
-    from mint.comparison import Compared, Setting
-
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
-_PANELS_A_ROW = 6
-_MOST_CROSSES = 40_000  # in one panel, as 200 x 200 groups have
-_MARKERS = ["o", "s", "^", "D", "v", "P"]
-
-
-def draw_scores(
-    path: Path, scores: Mapping[str, BlockScores], masks: Masks, *, title: str, criterion: str
-) -> None:
-    """Draw a heat map of every weight's block scores, with a cross on the pruned blocks.
-
-    Blocks that are too many for crosses are left blank where they are pruned.
-    """
-    columns = min(len(scores), _PANELS_A_ROW)
-    rows = -(-len(scores) // columns)
-    size = 6.4 if len(scores) == 1 else 3.6
-    figure = Figure(figsize=(size * columns, 0.88 * size * rows), layout="constrained")
-    figure.suptitle(title)
-    panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for axes, (weight, layer) in zip(panels, scores.items(), strict=False):
-        pruned = _pruned_blocks(layer, masks[weight])
-        crossed = pruned.size <= _MOST_CROSSES
-        shown = layer.value if crossed else np.where(pruned, np.nan, layer.value)
-        image = axes.imshow(shown, cmap="cividis", interpolation="nearest", aspect="auto")
-        if crossed:
-            marks = 60 * (size / 6.4 * 20 / max(layer.value.shape)) ** 2
-            places = np.nonzero(pruned)[::-1]
-            axes.scatter(*places, marks, marker="x", color="white", linewidths=0.8)
-        sign = "x" if crossed else "blank"
-        axes.set(
-            title=f"{weight}: {pruned.sum()} of {layer.value.size} blocks pruned ({sign})",
-            xlabel="parent group",
-            ylabel="child group",
-        )
-        axes.title.set_fontsize("medium" if len(scores) == 1 else "x-small")
-        figure.colorbar(image, label=f"score by {criterion}")
-    for axes in panels[len(scores) :]:
-        axes.set_axis_off()
-    save(figure, path)
-
-
-def _pruned_blocks(layer: BlockScores, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels = np.broadcast_arrays(layer.rows, layer.parent_labels)
-    # Where the labels do not tell the positions of a kernel apart, they go together.
-    entries = mask.reshape(*labels[0].shape, -1)[..., 0]
-    pruned = np.zeros(layer.value.shape, np.bool_)
-    pruned[labels[0][~entries], labels[1][~entries]] = True
-    return pruned
+_PANELS_A_ROW = 3
+_MOST_LINES = 6  # in a picture of layers
+_FIGURES = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"}
 
 
 def draw_tradeoff(
-    file: BinaryIO, records: "pd.DataFrame", published: Sequence[Mapping[str, Any]]
+    file: BinaryIO, records: pd.DataFrame, published: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Draw accuracy against params pruned of one experiment: a point a trial.
+    """Draw accuracy against params pruned of one protocol: a point a trial.
 
     Args:
         file: that the PNG is written to.
-        records: with the columns of mint.records.
+        records: finished trials.
         published: method, params_pruned and accuracy of others, drawn as crosses.
     """
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     axes = figure.subplots()
-    kinds = sorted(set(zip(records["criterion"], records["groups"], strict=True)))
-    limits = sorted(records["upper_limit"].unique(), reverse=True)
-    for (criterion, groups), colour in zip(kinds, _COLOURS * len(kinds), strict=False):
-        of_kind = records[(records["criterion"] == criterion) & (records["groups"] == groups)]
-        named = [] if criterion == DEFAULT_CRITERION else [criterion]
-        named += [f"{groups} groups"] if groups else []
-        for limit, marker in zip(limits, _MARKERS * len(limits), strict=False):
-            own = of_kind[of_kind["upper_limit"] == limit]
-            if len(own):
-                axes.scatter(
-                    own["params_pruned"],
-                    own["accuracy"],
-                    s=36,
-                    color=colour,
-                    marker=marker,
-                    edgecolors="white",
-                    linewidths=0.5,
-                    label=", ".join([*named, f"limit {limit}"]),
-                )
-    _draw_baseline(axes, records.drop_duplicates("seed")["baseline_accuracy"].mean())
-    for row in published:
-        point = (row["params_pruned"], row["accuracy"])
-        axes.scatter(*point, marker="+", s=70, color="0.25")
-        axes.annotate(
-            f"{row['method']} (published)", point, (4, 4), textcoords="offset points", fontsize=7
+    colours: dict[str, str] = {}
+    markers: dict[str, str] = {}
+    for (criterion, groups, limit), own in records.groupby(["criterion", "groups", "upper_limit"]):
+        named = [] if criterion == DEFAULT_CRITERION else [str(criterion)]
+        kind = ", ".join([*named, f"{groups} groups" if groups else "no groups"])
+        colour = colours.setdefault(kind, COLOURS[len(colours) % len(COLOURS)])
+        marker = markers.setdefault(f"limit {limit}", MARKERS[len(markers) % len(MARKERS)])
+        axes.scatter(
+            own["params_pruned"],
+            own["accuracy"],
+            s=36,
+            color=colour,
+            marker=marker,
+            edgecolors="white",
+            linewidths=0.5,
         )
-    axes.set(xlabel="params pruned (%)", ylabel="test accuracy (%)")
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside right upper", fontsize=8)
+    _draw_baseline(axes, records)
+    axes.margins(0.09)
+    points = [row for row in published if None not in (row["params_pruned"], row["accuracy"])]
+    _draw_published(axes, points)
+    _label(axes, "params_pruned", "accuracy")
+    handles: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
+    handles += [_handle(limit, marker, color="0.4") for limit, marker in markers.items()]
+    figure.legend(handles=[*handles, *axes.lines], loc="outside right upper", fontsize=8)
     save(figure, file)
 
 
-def draw_criteria(file: BinaryIO, compared: "Sequence[Compared]") -> None:
+def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Draw published points as crosses; names are put below where one above has no room."""
+    if not points:
+        return
+    x, y = ([row[figure] for row in points] for figure in _FIGURES)
+    axes.plot(x, y, "+", color="0.25", markersize=8, label="published")
+    below = False
+    last = -np.inf
+    for row in sorted(points, key=lambda row: row["params_pruned"]):
+        below = not below if row["params_pruned"] - last < 8 else False
+        last = row["params_pruned"]
+        axes.annotate(
+            row["method"],
+            (row["params_pruned"], row["accuracy"]),
+            (0, -10 if below else 5),
+            textcoords="offset points",
+            fontsize=7,
+            ha="center",
+            color="0.25",
+        )
+
+
+def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
     """Draw accuracy against params pruned: a line a criterion, a panel a setting.
 
     The band is a standard deviation over seeds to either side of the mean. What is kept is on a
@@ -127,42 +97,45 @@ def draw_criteria(file: BinaryIO, compared: "Sequence[Compared]") -> None:
     """
     settings = list(dict.fromkeys(row.setting for row in compared))
     criteria = list(dict.fromkeys(row.criterion for row in compared))
-    styles = dict(zip(criteria, product(("-", "--"), _COLOURS), strict=False))
-    figure = Figure(figsize=(1.4 + 5.8 * len(settings), 4.8), layout="constrained")
-    panels = np.ravel(figure.subplots(1, len(settings), sharey=True, squeeze=False))
-    for axes, setting in zip(panels, settings, strict=True):
+    styles = dict(zip(criteria, zip(product(LINES, COLOURS), cycle(MARKERS)), strict=False))
+    columns = min(len(settings), _PANELS_A_ROW)
+    rows = -(-len(settings) // columns)
+    size = (1.8 + 5.8 * columns, 4.8 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = np.ravel(figure.subplots(rows, columns, sharey=True, squeeze=False))
+    drawn: dict[str, Line2D] = {}
+    for axes, setting in zip(panels, settings, strict=False):
         own = [row for row in compared if row.setting == setting]
-        for criterion, (line, colour) in styles.items():
+        for criterion, ((line, colour), marker) in styles.items():
             trials = [row.trials for row in own if row.criterion == criterion]
+            if not trials:
+                continue
             kept = [100 - each["params_pruned"].mean() for each in trials]
             mean = np.array([each["accuracy"].mean() for each in trials])
             spread = np.array([each["accuracy"].std() for each in trials])  # nan, undrawn, of one
-            axes.plot(kept, mean, line, color=colour, marker="o", markersize=3, label=criterion)
+            (drawn[criterion],) = axes.plot(
+                *(kept, mean, line), color=colour, marker=marker, markersize=4, label=criterion
+            )
             axes.fill_between(
                 kept, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0
             )
-        baselines = {
-            seed: accuracy
-            for row in own
-            for seed, accuracy in row.trials[["seed", "baseline_accuracy"]].to_numpy()
-        }
-        _draw_baseline(axes, float(np.mean(list(baselines.values()))))
+        _draw_baseline(axes, pd.concat([row.trials for row in own]))
         axes.set_xscale("log")
         axes.invert_xaxis()
         shares = sorted({float(row.fraction) for row in own} - {1.0})
         axes.set_xticks([100 * (1 - share) for share in shares])
         axes.set_xticklabels([f"{100 * share:g}" for share in shares])
         axes.minorticks_off()
-        axes.set(xlabel="params pruned (%)", ylabel="test accuracy (%)", title=_titled(setting))
-        axes.title.set_fontsize("medium")
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+        _label(axes, "params_pruned", "accuracy")
+        axes.set_title(_titled(setting), fontsize="medium")
+    for axes in panels[len(settings) :]:
+        axes.set_axis_off()
+    handles = [*(drawn[criterion] for criterion in criteria), panels[0].lines[-1]]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     save(figure, file)
 
 
-def _titled(setting: "Setting") -> str:
+def _titled(setting: Setting) -> str:
     used = {
         "groups": setting.groups,
         "samples per class": setting.samples_per_class,
@@ -172,11 +145,122 @@ def _titled(setting: "Setting") -> str:
     return ", ".join([*parts, f"limit {setting.upper_limit}"])
 
 
-def _draw_baseline(axes: Axes, accuracy: float) -> None:
+def draw_variations(file: BinaryIO, curves: Sequence[Curve]) -> None:
+    """Draw params pruned and accuracy against groups and against samples per class.
+
+    The band is the interval of Student's t of the mean over seeds, where there are several; what
+    is published is drawn hollow.
+
+    Args:
+        file: that the PNG is written to.
+        curves: of mint.curves.
+    """
+    shown = [axis for axis in AXES if any(curve.axis == axis for curve in curves)]
+    figure = Figure(figsize=(0.6 + 5.2 * len(shown), 7.6), layout="constrained")
+    panels = figure.subplots(2, len(shown), squeeze=False)
+    for column, axis in enumerate(shown):
+        own = [curve for curve in curves if curve.axis == axis]
+        styles = list(zip(own, cycle(COLOURS), cycle(LINES), cycle(MARKERS), strict=False))
+        for axes, drawn in zip(panels[:, column], _FIGURES, strict=True):
+            places: set[int] = set()
+            for curve, colour, line, marker in styles:
+                places.update(_draw_curve(axes, curve, drawn, colour, line, marker))
+            axes.set_xscale("log")
+            axes.set_xticks(sorted(places), [str(place) for place in sorted(places)])
+            axes.minorticks_off()
+            axes.set(xlabel=AXES[axis], ylabel=_FIGURES[drawn])
+            _grid(axes)
+        handles: list[Artist] = [
+            Line2D([], [], color=colour, linestyle=line, marker=marker, label=curve.label)
+            for curve, colour, line, marker in styles
+        ]
+        if any(curve.published for curve in own):
+            handles.append(_handle("published", "o", color="0.4", markerfacecolor="none"))
+        if any(len(cell.finished) > 1 for curve in own for cell in curve.measured):
+            handles.append(Patch(color="0.8", label=f"{CONFIDENCE:.0%} interval"))
+        panels[0, column].legend(
+            handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8
+        )
+    save(figure, file)
+
+
+def _draw_curve(
+    axes: Axes, curve: Curve, figure: str, colour: str, line: str, marker: str
+) -> list[int]:
+    """Draw a figure over a curve's axis, and return the values of the axis that it has."""
+    published = [row for row in curve.published if row[figure] is not None]
+    places = [row[curve.axis] for row in published]
+    axes.plot(
+        places,
+        [row[figure] for row in published],
+        line,
+        color=colour,
+        marker=marker,
+        markerfacecolor="none",
+        linewidth=0.6,
+    )
+    measured = sorted(curve.measured, key=lambda cell: getattr(cell, curve.axis))
+    if not measured:
+        return places
+    own = [getattr(cell, curve.axis) for cell in measured]
+    values = [cell.values(figure) for cell in measured]
+    mean = np.array([each.mean() for each in values])
+    width = np.array([half_width(list(each)) for each in values])  # nan, undrawn, of one
+    axes.plot(own, mean, line, color=colour, marker=marker, markersize=5)
+    axes.fill_between(own, mean - width, mean + width, color=colour, alpha=0.12, linewidth=0)
+    return [*places, *own]
+
+
+def draw_layers(file: BinaryIO, cells: Sequence[Cell]) -> None:
+    """Draw the share of every layer's weights that is kept: a line a cell, the mean over seeds.
+
+    Args:
+        file: that the PNG is written to.
+        cells: of one protocol, some with known layers; the first of those are drawn.
+    """
+    drawn = [cell for cell in cells if cell.known_layers][:_MOST_LINES]
+    layers = parse_layers(drawn[0].known_layers[0])
+    figure = Figure(figsize=(max(6.4, 1.6 + 0.19 * len(layers)), 4.8), layout="constrained")
+    axes = figure.subplots()
+    for at, layer in enumerate(layers):
+        if layer.untouched:
+            axes.axvspan(at - 0.5, at + 0.5, color="0.9", linewidth=0)
+    for cell, colour, line, marker in zip(
+        drawn, cycle(COLOURS), cycle(LINES), cycle(MARKERS), strict=False
+    ):
+        seeds = [
+            [100 * (layer.kept or 0) / layer.weights for layer in parse_layers(text)]
+            for text in cell.known_layers
+        ]
+        label = f"{cell.criterion}: {cell.sentence}"
+        axes.plot(
+            *(np.mean(seeds, axis=0), line), color=colour, marker=marker, markersize=4, label=label
+        )
+    names = [layer.name for layer in layers]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7 if len(names) < 40 else 6)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(-3, 103)
+    axes.set(xlabel="layer (grey: untouched)", ylabel="weights kept (%)")
+    axes.grid(color="0.9", axis="y")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", fontsize=8)
+    save(figure, file)
+
+
+def _draw_baseline(axes: Axes, records: pd.DataFrame) -> None:
+    accuracy = float(records.drop_duplicates("seed")["baseline_accuracy"].mean())
     axes.axhline(accuracy, color="0.45", linestyle="--", linewidth=1, label="baseline, mean")
 
 
-def save(figure: Figure, file: Path | BinaryIO) -> None:
-    """Write a PNG that depends on nothing but what is drawn."""
-    FigureCanvasAgg(figure)
-    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+def _handle(label: str, marker: str, **style: Any) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=marker, label=label, **style)
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlabel=_FIGURES[x], ylabel=_FIGURES[y])
+    _grid(axes)
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)

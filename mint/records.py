@@ -4,13 +4,14 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mint.config import TrainingConfig, TrialConfig, format_limit
 from mint.errors import InputError
+from mint.layers import layers_text, parse_layers
 
 if TYPE_CHECKING:  # they bring torch along, which reading and writing of records can do without
     from mint.gaps import Gap
@@ -20,7 +21,9 @@ if TYPE_CHECKING:  # they bring torch along, which reading and writing of record
 # groups, samples_per_class and bootstraps are 0 where the criterion uses none.
 # bootstraps is what was asked for, bootstraps_drawn what a reliability that was reached took.
 # fraction is of the counted weights, none where a search found how much to prune.
-# Where status is failed or stopped, reason says why, and figures are nan, counts 0.
+# layers is every layer with its weights and how many are kept (mint.layers), unknown where a run
+# has no result to tell them from.
+# Where status is failed or stopped, reason says why, figures are nan, counts 0, layers empty.
 COLUMNS: dict[str, type] = {
     "experiment": str,
     "protocol": str,
@@ -45,11 +48,19 @@ COLUMNS: dict[str, type] = {
     "probes": int,
     "bootstraps_drawn": int,
     "reliability": float,
+    "layers": str,
     "key": str,
     "run_id": str,
     "git_commit": str,
 }
-NO_FIGURES = {column: 0 if kind is int else math.nan for column, kind in COLUMNS.items()}
+_EMPTY = {int: 0, float: math.nan, str: ""}
+NO_FIGURES = {column: _EMPTY[kind] for column, kind in COLUMNS.items()}
+UNKNOWN_LAYERS = "unknown"
+# Not figures: the same trial has others in another tracking store, or at another commit.
+ORIGIN = ["run_id", "git_commit"]
+# What a trial is one of: trials that share these differ in their seed alone.
+AXES = ["upper_limit", "groups", "samples_per_class", "fraction", "criterion", "bootstraps"]
+_ROUNDING = 1e-9  # of figures that are computed from others
 _SHARE = r"none|[01]|0\.\d+|\d(\.\d+)?e-\d+"
 _PATTERNS = {
     "experiment": r"[a-z0-9][a-z0-9_-]*",
@@ -97,6 +108,7 @@ def result_record(result: "TrialResult", run_id: str) -> dict[str, object]:
         "probes": len(result.probes),
         "bootstraps_drawn": result.bootstraps,
         "reliability": _nan(result.reliability),
+        "layers": layers_text(result.layers),
         "run_id": run_id,
         "git_commit": result.provenance.git_commit,
     }
@@ -160,7 +172,8 @@ def setting(config: TrialConfig) -> str:
     parts += [training, f"Scores: the mean of the bootstraps told{stop}{way}."]
     if chosen.floor:
         parts.append("Floor: every group of filters keeps a block as long as the share allows.")
-    return " ".join([*parts, pruned])
+    parts.append(pruned)
+    return " ".join(" ".join(parts).split())  # a title may have several lines, a record has one
 
 
 def _schedule(training: TrainingConfig) -> str:
@@ -195,25 +208,94 @@ def parse_records(content: bytes) -> pd.DataFrame:
     """Return the records of a CSV file's content.
 
     Raises:
-        ValueError: columns are missing, or a value is none that its column can have.
+        ValueError: columns are missing, or a value is none that its column can have beside the
+            others of its row; the first one is named by its line and column.
     """
-    records = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
-    missing = [column for column in COLUMNS if column not in records.columns]
+    text = written_records(content)
+    for column in COLUMNS:
+        _refuse(text, column, text[column].str.contains("\n", regex=False), "has several lines")
+    records = pd.DataFrame({name: _typed(text[name], kind) for name, kind in COLUMNS.items()})
+    for column, pattern in _PATTERNS.items():
+        _refuse(records, column, ~records[column].str.fullmatch(pattern), "is not allowed")
+    finished = records["status"] == "finished"
+    for column in records.select_dtypes("number").columns.drop("reliability"):
+        wrong = finished & ~np.isfinite(records[column])
+        _refuse(records, column, wrong, "is nan or infinite, and the trial is finished")
+    _check_arithmetic(records, finished)
+    repeated = records["key"].duplicated()
+    _refuse(records, "key", repeated, "stands there twice")
+    return sort_records(records)
+
+
+def written_records(content: bytes) -> pd.DataFrame:
+    """Return what stands in a CSV file of records, as it is written there.
+
+    Raises:
+        ValueError: columns are missing.
+    """
+    text = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
+    missing = [column for column in COLUMNS if column not in text.columns]
     if missing:
         raise ValueError(f"the columns {', '.join(missing)} are missing")
-    records = records[list(COLUMNS)].astype(COLUMNS)
-    for column, pattern in _PATTERNS.items():
-        wrong = records.loc[~records[column].str.fullmatch(pattern), column]
-        if len(wrong):
-            raise ValueError(f"{column} {wrong.iloc[0]!r} is not allowed")
-    finished = records[records["status"] == "finished"]
-    numbers = finished.select_dtypes("number").drop(columns="reliability")
-    if not np.isfinite(numbers.to_numpy()).all():
-        raise ValueError("a figure is nan or infinite")
-    repeated = records.loc[records["key"].duplicated(), "key"]
-    if len(repeated):
-        raise ValueError(f"the key {repeated.iloc[0]} stands there twice")
-    return sort_records(records)
+    return text[list(COLUMNS)]
+
+
+def _typed(text: "pd.Series[str]", kind: type) -> "pd.Series[Any]":
+    try:
+        return text.astype(kind)
+    except (ValueError, OverflowError):
+        for at, value in enumerate(text):
+            try:
+                pd.Series([value]).astype(kind)
+            except (ValueError, OverflowError):
+                what = "whole number" if kind is int else "number"
+                raise _wrong(at, str(text.name), value, f"is no {what}") from None
+        raise
+
+
+def _check_arithmetic(records: pd.DataFrame, finished: "pd.Series[bool]") -> None:
+    """Refuse figures of a row that do not belong together, and layers that are none."""
+    figures = records.where(finished)
+    off = {
+        "accuracy_drop": figures["baseline_accuracy"] - figures["accuracy"],
+        "params_pruned": 100 * figures["pruned_weights"] / figures["counted_weights"],
+    }
+    for (column, computed), how in zip(
+        off.items(),
+        ("baseline_accuracy - accuracy", "pruned_weights / counted_weights"),
+        strict=True,
+    ):
+        wrong = (figures[column] - computed).abs() > _ROUNDING
+        _refuse(records, column, wrong, f"is not {how}")
+    pruned_of: dict[str, int] = {}
+    told = zip(records["layers"], records["pruned_weights"], finished, strict=True)
+    for at, (layers, pruned, is_finished) in enumerate(told):
+        if not is_finished:
+            if layers:
+                raise _wrong(at, "layers", layers, "belongs to no trial without a result")
+            continue
+        if layers == UNKNOWN_LAYERS:
+            continue
+        if layers not in pruned_of:
+            try:
+                counts = parse_layers(layers)
+            except ValueError as error:
+                raise _wrong(at, "layers", layers, f"is not allowed: {error}") from None
+            pruned_of[layers] = sum(layer.weights - (layer.kept or 0) for layer in counts)
+        if pruned_of[layers] != pruned:
+            why = f"prunes {pruned_of[layers]} weights, and pruned_weights is {pruned}"
+            raise _wrong(at, "layers", layers, why)
+
+
+def _refuse(records: pd.DataFrame, column: str, wrong: "pd.Series[bool]", why: str) -> None:
+    if wrong.any():
+        at = int(wrong.to_numpy().argmax())
+        raise _wrong(at, column, records[column].iloc[at], why)
+
+
+def _wrong(at: int, column: str, value: object, why: str) -> ValueError:
+    shown = repr(value) if isinstance(value, str) else str(value)
+    return ValueError(f"line {at + 2}, column {column}: {shown} {why}")
 
 
 def sort_records(records: pd.DataFrame) -> pd.DataFrame:

@@ -1,292 +1,270 @@
-"""Records in, RESULTS.md, records.csv and plots out: same records, same bytes."""
+"""Records in, RESULTS.md, records.csv, its checksums and plots out: same records, same bytes."""
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import yaml
 
+from mint import tables
 from mint.atomic import write_whole
-from mint.comparison import CONFIDENCE, REFERENCE, Compared, compare, criterion_order
-from mint.config import DEFAULT_CRITERION
-from mint.markdown import table
-from mint.plots import draw_criteria, draw_tradeoff
+from mint.cells import Cell, by_groups, by_samples, cells_of, numbered
+from mint.checksums import Checksums, figures_digest
+from mint.comparison import Compared, compare
+from mint.curves import variation_curves
+from mint.errors import InputError
+from mint.layers import parse_layers
+from mint.plots import draw_criteria, draw_layers, draw_tradeoff, draw_variations
 from mint.records import parse_records, records_bytes, sort_records
 
-_CELL = ["upper_limit", "groups", "samples_per_class", "fraction", "criterion"]
-_Cell = tuple[str, int, int, str, str]
-_FRACTION, _CRITERION = "Fraction asked", "Criterion"
-_HEADER = [
-    *("Upper limit", "Groups", "Samples per class", _FRACTION, _CRITERION, "Params pruned"),
-    *("Performance", "Drop", "Seeds", "Bootstraps", "Reliability"),
-]
-_NOT_RUN = ["not run", "not run", "not run", "0", "not run", "not run"]
+RECORDS, SUMS, RESULTS = "records.csv", "records.sums", "RESULTS.md"
+_INTRODUCTION = (
+    "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are percent "
+    "of the counted weights, performance is test accuracy in percent of the network after the last "
+    "epoch of retraining; mean ± standard deviation over seeds. Seeds leads to the records of a "
+    "row, which name their runs. Drop is the baseline's test accuracy less that of the pruned "
+    "network, in percentage points. Reliability is the rank correlation to expect between the "
+    "scores and those of as many other bootstraps. Published rows are quoted from the MINT paper "
+    "([ICPR 2020](https://arxiv.org/abs/2003.08472)) and from its authors' working record of "
+    "results; **measured** ones are this project's. What was not run says so, and what is open in "
+    "the record is open here."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is made from records.
+
+    Attributes:
+        pages: the content of every file but the plots, by its name.
+        plots: by the name of its file, what draws it.
+    """
+
+    pages: Mapping[str, bytes]
+    plots: Mapping[str, Callable[[BinaryIO], None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """The trials of one experiment under one protocol; those of others never share a table.
+
+    Attributes:
+        experiment: its name.
+        key: of the protocol.
+        records: numbered, of all trials.
+    """
+
+    experiment: str
+    key: str
+    records: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment} {self.key}"
+
+    def plot(self, what: str = "") -> str:
+        """Return the name of a plot's file."""
+        return f"{self.experiment}-{self.key}{what}.png"
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        return cells_of(self.records)
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        return self.records[self.records["status"] == "finished"]
+
+    @cached_property
+    def criteria(self) -> list[Compared]:
+        """The criteria side by side, if there are several.
+
+        Where a search found how much to prune, each is at a budget of its own.
+        """
+        given = self.finished[self.finished["fraction"] != "none"]
+        return compare(given) if given["criterion"].nunique() > 1 else []
 
 
 def write_report(output: Path, records: pd.DataFrame) -> None:
-    """Write records.csv, and from it RESULTS.md and a plot for every experiment.
+    """Write records.csv with its checksums, and from it RESULTS.md and the plots.
 
     Args:
         output: the folder; other files in it are left alone.
         records: with the columns of mint.records.
     """
+    report = make_report(records)
+    made = dict(report.pages)
+    for name, draw in report.plots.items():
+        buffer = io.BytesIO()
+        draw(buffer)
+        made[name] = buffer.getvalue()
+    for name, content in made.items():
+        write_whole(output / name, content)
+
+
+def make_report(records: pd.DataFrame) -> Report:
+    """Return the report of records, its plots not drawn yet.
+
+    Raises:
+        InputError: figures of a record do not belong together.
+    """
     content = records_bytes(sort_records(records))
     # From the content, so that what is written does not depend on where the records came from.
-    records = parse_records(content)
-    made = {"records.csv": content}
-    published = yaml.safe_load(files("mint").joinpath("published.yaml").read_text("utf-8"))
-    text = [
-        "# Results",
-        "",
-        "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are "
-        "percent of the counted weights, performance is test accuracy in percent of the network "
-        "after the last epoch of retraining; mean ± standard deviation over seeds. Drop is the "
-        "baseline's test accuracy less that of the pruned network, in percentage points. "
-        "Reliability is the rank correlation to expect between the scores and those of as many "
-        "other bootstraps.",
+    try:
+        records = parse_records(content)
+    except ValueError as error:
+        raise InputError(f"the records cannot be reported: {error}") from error
+    protocols = [
+        Protocol(str(experiment), str(key), own)
+        for (experiment, key), own in numbered(records).groupby(["experiment", "protocol"])
     ]
-    for (experiment, protocol), own in records.groupby(["experiment", "protocol"]):
-        plot = f"{experiment}-{protocol}.png"
-        quoted = published.get(experiment, {})
-        buffer = io.BytesIO()
-        finished = own[own["status"] == "finished"]
-        compared = _compared(finished)
-        if compared:
-            draw_criteria(buffer, compared)
-        else:
-            draw_tradeoff(buffer, finished, quoted.get("methods", []))
-        made[plot] = buffer.getvalue()
-        text += _section(str(experiment), str(protocol), own, compared, quoted, plot)
-    made["RESULTS.md"] = ("\n".join(text) + "\n").encode()
-    for name, written in made.items():
-        write_whole(output / name, written)
+    plots: dict[str, Callable[[BinaryIO], None]] = {}
+    text = ["# Results", "", _INTRODUCTION]
+    for quoted in _packaged("published.yaml"):
+        own = [protocol for protocol in protocols if protocol.experiment in quoted["experiments"]]
+        text += ["", f"## {quoted['title']}", *_experiment(quoted, own, plots)]
+        protocols = [protocol for protocol in protocols if protocol not in own]
+    if protocols:
+        text += ["", "## Other experiments"]
+        for protocol in protocols:
+            text += _other(protocol, plots)
+    text += ["", f"SHA-256 of the figures in records.csv: `{figures_digest(records)}`."]
+    pages = {
+        RECORDS: content,
+        SUMS: Checksums.of(records).page(),
+        RESULTS: ("\n".join(text) + "\n").encode(),
+    }
+    return Report(pages, plots)
 
 
-def _compared(finished: pd.DataFrame) -> list[Compared]:
-    """Return the criteria side by side, if there are several.
-
-    Where a search found how much to prune, each is at a budget of its own.
-    """
-    given = finished[finished["fraction"] != "none"]
-    return compare(given) if given["criterion"].nunique() > 1 else []
+Plots = dict[str, Callable[[BinaryIO], None]]
 
 
-def _section(
-    experiment: str,
-    protocol: str,
-    records: pd.DataFrame,
-    compared: Sequence[Compared],
-    quoted: dict[str, Any],
-    plot: str,
-) -> list[str]:
-    finished = records[records["status"] == "finished"]
-    text = [
-        "",
-        f"## {experiment}",
-        "",
-        f"{records['setting'].iloc[0]} Protocol {protocol}.",
-        "",
-        _baseline(finished, quoted),
-        "",
-        f"![accuracy against params pruned]({plot})",
-    ]
-    cells: dict[_Cell, list[pd.DataFrame]] = {}
-    for key, cell in records.groupby([*_CELL, "bootstraps"]):
-        cells.setdefault(key[:5], []).append(cell)  # type: ignore[arg-type]
-    if compared:
-        text += _criteria(compared)
-    if quoted:
-        shown: set[_Cell] = set()
-        searched = (records["fraction"] == "none").any()  # as what is quoted
-        for title, rows in (
-            ("Group variations", quoted.get("groups", [])),
-            ("Sample variations", quoted.get("samples", [])),
-        ):
-            if not (rows and searched):
-                continue
-            keys = [(*(row[name] for name in _CELL[:3]), "none", DEFAULT_CRITERION) for row in rows]
-            text += _table(title, keys, cells, rows)
-            shown.update(keys)
-        others = sorted(set(cells) - shown, key=_by_groups)
+def _experiment(quoted: tables.Quoted, protocols: Sequence[Protocol], plots: Plots) -> list[str]:
+    """Return the section of one experiment of the record; its plots are added to `plots`."""
+    cells = [cell for protocol in protocols for cell in protocol.cells]
+    compared = tables.in_comparison(quoted, cells)
+    finished = {protocol.name: protocol.finished for protocol in protocols}
+    text = ["", "### Comparison", "", *tables.comparison(quoted, compared, finished)]
+    for note in quoted.get("notes", []):
+        text += ["", note]
+    varied: set[Cell] = set()
+    for title, published in (("Group", "groups"), ("Sample", "samples")):
+        if published in quoted:
+            lines, shown = _variations(f"{title} variations", quoted[published], protocols)
+            text += lines
+            varied.update(shown)
+    if "breakdown" in quoted:
+        text += _breakdown(quoted, compared)
+    for protocol in protocols:
+        text += ["", f"### {protocol.experiment}, protocol {protocol.key}"]
+        text += _protocol(protocol, plots, quoted)
+        own = [cell for cell in compared if cell in set(protocol.cells)]
+        if "breakdown" in quoted and any(cell.known_layers for cell in own):
+            name = protocol.plot("-layers")
+            plots[name] = partial(draw_layers, cells=own)
+            text += ["", f"![share of every layer's weights that is kept]({name})"]
+        text += _criteria(protocol)
+        others = [cell for cell in protocol.cells if cell not in varied]
         if others:
-            text += _table("Others" if shown else "Trials", others, cells)
-        text += ["", f"Published figures: {quoted['source']}."]
-    elif len(cells) == 1 or compared:
-        text += _table("Trials", sorted(cells, key=_by_groups), cells)
+            title = "Trials" if len(others) == len(protocol.cells) else "Others"
+            text += ["", f"#### {title}", "", *tables.trials(others, by_groups)]
+        text += _gaps(protocol)
+    return text
+
+
+def _variations(
+    title: str, published: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol]
+) -> tuple[list[str], list[Cell]]:
+    """Return the record's table of a variation, for every protocol that has some of it."""
+    text: list[str] = []
+    shown: list[Cell] = []
+    for protocol in protocols:
+        measured = tables.in_variations(published, protocol.cells)
+        if any(measured):
+            heading = f"### {title}: {protocol.experiment}, protocol {protocol.key}"
+            text += ["", heading, "", *tables.variations(published, measured)]
+            shown += [cell for own in measured for cell in own]
+    if not text:
+        nothing = tables.variations(published, [[] for _ in published])
+        text = ["", f"### {title}", "", *nothing]
+    return text, shown
+
+
+def _breakdown(quoted: tables.Quoted, compared: Sequence[Cell]) -> list[str]:
+    network = parse_layers(_packaged("breakdowns.yaml")[quoted["breakdown"]])
+    cell = tables.for_breakdown(compared)
+    if cell is None:
+        told = "Kept: not run."
     else:
-        text += _table("Group variations", sorted(cells, key=_by_groups), cells)
-        text += _table("Sample variations", sorted(cells, key=_by_samples), cells)
-    return text + _gaps(records[records["status"] != "finished"])
+        told = (
+            f"Kept: mean over seeds ({cell.seeds}) of {cell.experiment} {cell.protocol}, "
+            f"{cell.criterion}, {cell.sentence}: of the rows above the one with most seeds, MINT "
+            "before others, and of those the first."
+        )
+    table = tables.breakdown(network, quoted["reduced"], cell)
+    return ["", "### Layer breakdown", "", told, "", *table]
 
 
-def _baseline(finished: pd.DataFrame, quoted: Mapping[str, Any]) -> str:
-    published = f"; published {quoted['baseline_accuracy']:.2f}" if quoted else ""
-    if finished.empty:
-        return f"Baseline: no trial has finished{published}."
-    accuracies = finished.drop_duplicates("seed")["baseline_accuracy"]
-    return (
-        f"Baseline: {_spread(accuracies)} ({_count(len(accuracies), 'seed')}{published}). "
-        f"{int(finished['counted_weights'].iloc[0])} weights counted."
+def _other(protocol: Protocol, plots: Plots) -> list[str]:
+    """Return the section of an experiment that the record has not."""
+    text = ["", f"### {protocol.experiment}, protocol {protocol.key}"]
+    text += [*_protocol(protocol, plots), *_criteria(protocol)]
+    variations = (
+        ("Group variations", "groups", by_groups),
+        ("Sample variations", "samples_per_class", by_samples),
     )
-
-
-def _criteria(compared: Sequence[Compared]) -> list[str]:
-    """Return the table of the criteria at every budget, each against random blocks."""
-    header = [
-        *("Upper limit", "Groups", "Samples per class", _FRACTION, _CRITERION),
-        *("Params pruned", "Performance", "Against random", "Seeds"),
+    varied = [
+        (title, order)
+        for title, axis, order in variations
+        if protocol.records[axis].nunique() > 1 and not protocol.criteria
     ]
-    rows = []
-    for row in compared:
-        setting, trials = row.setting, row.trials
-        key = (
-            *(setting.upper_limit, setting.groups, setting.samples_per_class),
-            *(row.fraction, row.criterion),
-        )
-        spreads = [_spread(trials[name]) for name in ("params_pruned", "accuracy")]
-        rows.append([*_axes(key), *spreads, _against_random(row), str(len(trials))])
-    return [
-        "",
-        "### Criteria",
-        "",
-        *table(header, rows, left=(header.index(_CRITERION),)),
-        "",
-        "Against random: accuracy less that of random blocks with the same seed and budget, in "
-        f"percentage points; the mean over seeds [its {CONFIDENCE:.0%} interval of Student's t], "
-        "with an asterisk where that leaves out 0, as it does by chance in one of twenty.",
-    ]
+    for title, order in varied or [("Trials", by_groups)]:
+        text += ["", f"#### {title}", "", *tables.trials(protocol.cells, order)]
+    return text + _gaps(protocol)
 
 
-def _against_random(row: Compared) -> str:
-    difference = row.against_random
-    if row.criterion == REFERENCE or difference is None:
-        return "N/A"
-    if math.isnan(difference.half_width):
-        return f"{difference.mean:+z.2f}"
-    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
-    mark = " *" if difference.excludes_zero else ""
-    return f"{difference.mean:+z.2f} [{low:+z.2f}, {high:+z.2f}]{mark}"
+def _protocol(protocol: Protocol, plots: Plots, quoted: tables.Quoted | None = None) -> list[str]:
+    """Return what was done, and pictures of what came out."""
+    settings = protocol.records["setting"].unique()
+    text = [line for setting in settings for line in ("", setting)]
+    text += ["", tables.baseline(protocol.finished)]
+    if protocol.finished.empty:
+        return text
+    published = quoted or {}
+    name = protocol.plot()
+    plots[name] = partial(
+        draw_tradeoff, records=protocol.finished, published=published.get("methods", [])
+    )
+    text += ["", f"![accuracy against params pruned]({name})"]
+    if protocol.criteria:
+        name = protocol.plot("-criteria")
+        plots[name] = partial(draw_criteria, compared=protocol.criteria)
+        text += ["", f"![accuracy of each criterion against params pruned]({name})"]
+    curves = variation_curves(
+        protocol.cells, published.get("groups", []), published.get("samples", [])
+    )
+    if curves:
+        name = protocol.plot("-variations")
+        plots[name] = partial(draw_variations, curves=curves)
+        text += ["", f"![params pruned and accuracy against groups and samples]({name})"]
+    return text
 
 
-def _gaps(records: pd.DataFrame) -> list[str]:
-    """Return the trials that were run and have no figures, with the reasons."""
-    if records.empty:
+def _criteria(protocol: Protocol) -> list[str]:
+    if not protocol.criteria:
         return []
-    header = [*_HEADER[: len(_CELL)], "Bootstraps", "Seed", "Trial", "Reason"]
-    rows = []
-    for record in records.to_dict("records"):
-        key = (
-            record["upper_limit"],
-            record["groups"],
-            record["samples_per_class"],
-            record["fraction"],
-            record["criterion"],
-        )
-        reason = str(record["reason"]).replace("|", r"\|")
-        what = [_used(record["bootstraps"]), str(record["seed"]), record["status"]]
-        rows.append([*_axes(key), *what, reason])
-    if (records["criterion"] == DEFAULT_CRITERION).all():
-        _drop(_CRITERION, header, rows)
-    left = [header.index(name) for name in (_CRITERION, "Trial", "Reason") if name in header]
-    return ["", "### Gaps", "", *table(header, rows, left=left)]
+    return ["", "#### Criteria", "", *tables.criteria(protocol.criteria)]
 
 
-def _table(
-    title: str,
-    keys: Sequence[_Cell],
-    cells: Mapping[_Cell, Sequence[pd.DataFrame]],
-    quoted: Sequence[Mapping[str, Any]] = (),
-) -> list[str]:
-    header = list(_HEADER)
-    if quoted:
-        header += ["Published params pruned", "Published performance"]
-    rows = []
-    for index, key in enumerate(keys):
-        for measured in [_measured(cell) for cell in cells.get(key, ())] or [_NOT_RUN]:
-            row = [*_axes(key), *measured]
-            if quoted:
-                row += [_quote(quoted[index][name]) for name in ("params_pruned", "accuracy")]
-            rows.append(row)
-    if all(fraction == "none" for *_, fraction, _ in keys):  # nobody asked for one: no column
-        _drop(_FRACTION, header, rows)
-    if all(criterion == DEFAULT_CRITERION for *_, criterion in keys):
-        _drop(_CRITERION, header, rows)
-    left = [header.index(_CRITERION)] if _CRITERION in header else []
-    return ["", f"### {title}", "", *table(header, rows, left=left)]
+def _gaps(protocol: Protocol) -> list[str]:
+    lines = tables.gaps(protocol.cells)
+    return ["", "#### Gaps", "", *lines] if lines else []
 
 
-def _drop(title: str, header: list[str], rows: Sequence[list[str]]) -> None:
-    column = header.index(title)
-    for row in (header, *rows):
-        del row[column]
-
-
-def _axes(key: _Cell) -> list[str]:
-    limit, groups, samples, fraction, criterion = key
-    return [
-        "N/A" if limit == "none" else limit,
-        _used(groups),
-        _used(samples),
-        "searched" if fraction == "none" else fraction,
-        criterion,
-    ]
-
-
-def _used(value: int) -> str:
-    """Return an axis's value; the scores of some criteria do not depend on it."""
-    return str(value) if value else "N/A"
-
-
-def _measured(cell: pd.DataFrame) -> list[str]:
-    gaps = cell.loc[cell["status"] != "finished", "status"]
-    # A row whose seeds are not all there says so: a mean over those that are left is not the same.
-    without = "".join(f", {n} {status}" for status, n in gaps.value_counts().sort_index().items())
-    cell = cell[cell["status"] == "finished"]
-    if cell.empty:
-        return [*["no result"] * 3, f"0{without}", *["no result"] * 2]
-    return [
-        *(_spread(cell[name]) for name in ("params_pruned", "accuracy", "accuracy_drop")),
-        f"{len(cell)}{without}",
-        _range(cell["bootstraps_drawn"]) if cell["bootstraps_drawn"].any() else "N/A",
-        "N/A" if cell["reliability"].isna().all() else _spread(cell["reliability"].dropna()),
-    ]
-
-
-def _spread(values: "pd.Series[float]") -> str:
-    if len(values) == 1:
-        return f"{values.iloc[0]:z.2f}"
-    return f"{values.mean():z.2f} ± {values.std():.2f}"
-
-
-def _range(counts: "pd.Series[int]") -> str:
-    least, most = counts.min(), counts.max()
-    return str(least) if least == most else f"{least} to {most}"
-
-
-def _quote(value: float | None) -> str:
-    return "open" if value is None else f"{value:.2f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
-def _limit(text: str) -> float:
-    return float("-inf") if text == "none" else -float(text)
-
-
-_Order = tuple[float, float, int, int, tuple[int, str]]
-
-
-def _by_groups(key: _Cell) -> _Order:
-    limit, groups, samples, fraction, criterion = key
-    return _limit(limit), _limit(fraction), samples, groups, criterion_order(criterion)
-
-
-def _by_samples(key: _Cell) -> _Order:
-    limit, groups, samples, fraction, criterion = key
-    return _limit(limit), _limit(fraction), groups, samples, criterion_order(criterion)
+def _packaged(name: str) -> Any:
+    return yaml.safe_load(files("mint").joinpath(name).read_text("utf-8"))

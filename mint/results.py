@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from mint.config import TrialConfig
+from mint.layers import LayerCount
 from mint.provenance import Provenance
 from mint.train import Epoch
 
@@ -74,24 +75,6 @@ class LayerScoring(_Record):
     bootstraps: int
     reliability: float | None
     seconds: float
-
-
-class LayerCount(_Record):
-    """Weights of one convolution or linear layer.
-
-    Attributes:
-        parent: the layer before, whose filters it reads; None where it has none.
-        name: of the layer.
-        weights: how many it has.
-        kept: how many of them are left; None where nothing was pruned yet.
-        untouched: why its weights are not pruned; None where they may be.
-    """
-
-    parent: str | None
-    name: str
-    weights: int
-    kept: int | None
-    untouched: str | None
 
 
 class TrialResult(_Record):

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from mint.config import DEFAULT_CRITERION, TrialConfig
 from mint.errors import InputError
 from mint.gaps import Gap
+from mint.layers import layers_text
 from mint.provenance import Provenance, without_secrets
 from mint.reach import check_store, reach_store
-from mint.records import COLUMNS, NO_FIGURES, as_records, trial_columns
+from mint.records import COLUMNS, NO_FIGURES, UNKNOWN_LAYERS, as_records, trial_columns
 from mint.results import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
 
 # What it says of its tables is nothing that a user of a sweep can act on.
@@ -164,7 +166,7 @@ class Tracker:
         reach_store(self.uri)
         with self._opened() as client:
             rows = [
-                _row(run)
+                _row(client, run)
                 for experiment in client.search_experiments()
                 for run in _runs(client, experiment)
                 if run.info.status == "FINISHED" or "mint.status" in run.data.tags
@@ -272,7 +274,11 @@ class Tracker:
             finals["estimate/reliability"] = {0: result.reliability}
         self._forget(run_id)  # another sweep that has the same trial may have written, too
         self._log_series(client, run_id, _probe_series(result.probes) | finals)
-        client.set_tag(run_id, "mint.device", result.device)
+        tags = [RunTag("mint.device", result.device)]
+        layers = layers_text(result.layers)
+        if len(layers) <= _LONGEST_TAG:  # else they are read from the record, below
+            tags.append(RunTag("mint.layers", layers))
+        client.log_batch(run_id, tags=tags)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
             client.log_artifact(run_id, str(folder / file), subfolder)
         client.set_terminated(run_id, "FINISHED")
@@ -423,7 +429,19 @@ def _runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
             return found
 
 
-def _row(run: Run) -> dict[str, object]:
+def _layers(client: MlflowClient, run: Run) -> str:
+    """Return the layers as records have them: of the tag, else of the record kept with the run."""
+    if tagged := run.data.tags.get("mint.layers"):
+        return tagged
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            client.download_artifacts(run.info.run_id, RESULT_FILE, folder)
+            return layers_text(TrialResult.load(Path(folder)).layers)
+        except (MlflowException, OSError, ValueError):  # none, or of a version that had no layers
+            return UNKNOWN_LAYERS
+
+
+def _row(client: MlflowClient, run: Run) -> dict[str, object]:
     """Return the same row as mint.records makes of the trial's own record."""
     gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
     metrics = NO_FIGURES if gap else {**NO_FIGURES, **run.data.metrics}
@@ -433,6 +451,7 @@ def _row(run: Run) -> dict[str, object]:
         **run.data.params,
         "bootstraps_drawn": metrics.get("estimate/bootstraps", 0),
         "reliability": metrics.get("estimate/reliability", math.nan),
+        "layers": "" if gap else _layers(client, run),
         "status": gap or "finished",
         "reason": run.data.tags.get("mint.failure", "") if gap else "",
         "key": run.data.tags["mint.key"],

@@ -28,7 +28,8 @@ from mint.data import Dataset, balanced_rows, split_source
 from mint.errors import InputError
 from mint.estimate import estimate_layer, load_scores
 from mint.gradients import loss_gradients
-from mint.layers import count_layers
+from mint.heat_maps import draw_scores
+from mint.layers import LayerCount, count_layers
 from mint.masks import BlockScores, Masks, PruningOrder
 from mint.networks import (
     LayerPair,
@@ -39,7 +40,6 @@ from mint.networks import (
     source_digest,
     trace,
 )
-from mint.plots import draw_scores
 from mint.provenance import Provenance
 from mint.results import (
     ACTIVATIONS_FILE,
@@ -48,7 +48,6 @@ from mint.results import (
     SCORES_PLOT,
     WEIGHTS_FILE,
     Baseline,
-    LayerCount,
     LayerScoring,
     Probe,
     Retraining,
