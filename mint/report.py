@@ -20,9 +20,11 @@ from mint.curves import variation_curves
 from mint.errors import InputError
 from mint.layers import parse_layers
 from mint.plots import draw_criteria, draw_layers, draw_tradeoff, draw_variations
+from mint.puzzles import LIMITS_COLUMNS, puzzles_page
 from mint.records import parse_records, records_bytes, sort_records
 
 RECORDS, SUMS, RESULTS = "records.csv", "records.sums", "RESULTS.md"
+PUZZLES, LIMITS = "PUZZLES.md", "limits.csv"
 _INTRODUCTION = (
     "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are percent "
     "of the counted weights, performance is test accuracy in percent of the network after the last "
@@ -93,10 +95,13 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
     """Write records.csv with its checksums, and from it RESULTS.md and the plots.
 
     Args:
-        output: the folder; other files in it are left alone.
+        output: the folder; other files in it are left alone, and limits.csv is read if it is there.
         records: with the columns of mint.records.
+
+    Raises:
+        InputError: figures of a record do not belong together, or limits.csv is none.
     """
-    report = make_report(records)
+    report = make_report(records, read_limits(output))
     made = dict(report.pages)
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
@@ -106,8 +111,28 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         write_whole(output / name, content)
 
 
-def make_report(records: pd.DataFrame) -> Report:
+def read_limits(output: Path) -> pd.DataFrame | None:
+    """Return what benchmarks/limits.py left in a folder of results; None where it was not run.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    path = output / LIMITS
+    if not path.exists():
+        return None
+    try:
+        return pd.read_csv(path)[list(LIMITS_COLUMNS)].astype(float)
+    except (KeyError, ValueError, OSError) as error:
+        told = ", ".join(LIMITS_COLUMNS)
+        raise InputError(f"{path}: is no table of the numbers {told}: {error}") from None
+
+
+def make_report(records: pd.DataFrame, limits: pd.DataFrame | None) -> Report:
     """Return the report of records, its plots not drawn yet.
+
+    Args:
+        records: with the columns of mint.records.
+        limits: of read_limits.
 
     Raises:
         InputError: figures of a record do not belong together.
@@ -122,6 +147,13 @@ def make_report(records: pd.DataFrame) -> Report:
         Protocol(str(experiment), str(key), own)
         for (experiment, key), own in numbered(records).groupby(["experiment", "protocol"])
     ]
+    puzzles = puzzles_page(
+        [cell for protocol in protocols for cell in protocol.cells],
+        _packaged("published.yaml")[0],
+        limits,
+        _packaged("breakdowns.yaml")["vgg16_cifar10"],
+        {protocol.name: protocol.criteria for protocol in protocols if protocol.criteria},
+    )
     plots: dict[str, Callable[[BinaryIO], None]] = {}
     text = ["# Results", "", _INTRODUCTION]
     for quoted in _packaged("published.yaml"):
@@ -137,6 +169,7 @@ def make_report(records: pd.DataFrame) -> Report:
         RECORDS: content,
         SUMS: Checksums.of(records).page(),
         RESULTS: ("\n".join(text) + "\n").encode(),
+        PUZZLES: ("\n".join(puzzles) + "\n").encode(),
     }
     return Report(pages, plots)
 

@@ -1,0 +1,86 @@
+"""What the original's limit prunes, beside an exact one.
+
+Run as: uv run python benchmarks/limits.py [--data-dir DIR] [--seeds 0 1 2 3 4]
+
+The original prunes the scores below a quantile of their unique values. One bootstrap counts edges,
+so its scores have few values, of which the lower are shared by many blocks. Draws one bootstrap of
+the scores of mnist_mlp's fc1 -> fc2, 20 x 20 groups and 250 samples a class, as the paper estimates
+them, for every seed's baseline; writes what both rules prune of 400 blocks of one size into
+limits.csv, which PUZZLES.md is made from.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mint.atomic import write_whole
+from mint.cache import Cache
+from mint.config import EstimateConfig, TrialConfig, load_experiment
+from mint.provenance import Provenance
+from mint.sources import load_source
+from mint.trial import Stages, reproducible
+
+ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
+
+
+def main() -> int:
+    """Draw, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
+    parser.add_argument("--data-dir", type=Path, default=data_dir)
+    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    experiment = load_experiment("mnist_mlp")
+    estimate = EstimateConfig(bootstraps=1, paper=True)
+    experiment = experiment.model_copy(update={"estimate": estimate})
+    source = load_source(experiment.data, options.data_dir)
+    rows = []
+    for seed in options.seeds:
+        config = TrialConfig(
+            experiment=experiment,
+            groups=20,
+            samples_per_class=250,
+            upper_limit=None,
+            seed=seed,
+            data_digest=source.digest,
+        )
+        cpu = torch.device("cpu")
+        with reproducible(experiment.threads, cpu):
+            stages = Stages(
+                config,
+                source,
+                cache=Cache(options.cache_dir),
+                device=cpu,
+                provenance=Provenance.of_this_process(None, ["benchmarks/limits.py"], "cpu"),
+            )
+            (scores,) = stages.block_scores.values()
+        value = scores.value.ravel()
+        unique = np.unique(value)
+        for asked in ASKED:
+            threshold = np.quantile(unique, asked)
+            rows.append(
+                {
+                    "seed": seed,
+                    "asked": asked,
+                    "distinct": len(unique),
+                    "by_quantile": 100 * float(np.mean(value <= threshold)),
+                    "exactly": 100 * float(stages.order.blocks_within(asked, 150000)) / value.size,
+                }
+            )
+    table = pd.DataFrame(rows)
+    print(table.groupby("asked").mean().round(2).to_string())
+    write_whole(
+        options.output / "limits.csv", table.to_csv(index=False, lineterminator="\n").encode()
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

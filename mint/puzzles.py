@@ -1,0 +1,548 @@
+"""The record's open questions, answered from the records: PUZZLES.md.
+
+An answer is put in words by what was measured: an interval that leaves out 0 is a difference, one
+that does not is none that these seeds can show, and what was not run is not answered.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mint.cells import Cell, count, spread, used
+from mint.comparison import (
+    CONFIDENCE,
+    REFERENCE,
+    Compared,
+    Difference,
+    half_width,
+    paired_difference,
+)
+from mint.config import DEFAULT_CRITERION
+from mint.layers import parse_layers
+from mint.markdown import table
+
+_INTRODUCTION = (
+    "Made by `mint report` from [records.csv](records.csv); do not edit. The open questions are "
+    "those of the MINT authors' working record of results. Intervals are of Student's t over "
+    f"seeds, at {CONFIDENCE:.0%}, and paired by seed where two settings are compared; one of "
+    "twenty leaves out 0 by chance. Figures are mean ± standard deviation over seeds; Seeds leads "
+    "to the records. `python sweeps/puzzles.py` runs what is asked for here."
+)
+LIMITS_COLUMNS = ("seed", "asked", "distinct", "by_quantile", "exactly")
+_PRUNED, _ACCURACY = "params_pruned", "accuracy"
+_NOTHING = "Not run: no trials of it are on record."
+
+
+@dataclass(frozen=True)
+class Study:
+    """The cells of one experiment under one protocol.
+
+    Attributes:
+        experiment: its name.
+        protocol: its key.
+        cells: with a result.
+    """
+
+    experiment: str
+    protocol: str
+    cells: Sequence[Cell]
+
+    def line(self, axis: str, **shared: object) -> list[Cell]:
+        """Return the cells that differ in one axis, in its order."""
+        own = [cell for cell in self.cells if _has(cell, shared)]
+        return sorted(own, key=lambda cell: getattr(cell, axis))
+
+
+def puzzles_page(
+    cells: Iterable[Cell],
+    published: Mapping[str, Any],
+    limits: pd.DataFrame | None,
+    breakdown: str,
+    compared: Mapping[str, Sequence[Compared]],
+) -> list[str]:
+    """Return the lines of PUZZLES.md.
+
+    Args:
+        cells: of all records.
+        published: the section of published.yaml on the MLP.
+        limits: what benchmarks/limits.py measured; None where it was not run.
+        breakdown: VGG16's layers, as mint.layers writes them.
+        compared: for the name of every protocol that has several criteria at given shares, these.
+    """
+    studies = _studies(cells)
+    record = {
+        (axis, row["groups"], row["samples_per_class"]): row[_PRUNED]
+        for axis in ("groups", "samples")
+        for row in published.get(axis, ())
+        if row["upper_limit"] == "none"
+    }
+    return [
+        "# Puzzles",
+        "",
+        _INTRODUCTION,
+        *_more_groups(studies, record),
+        *_more_samples(studies, record),
+        *_averaging(studies),
+        *_uneven_groups(studies),
+        *_limit_of_80(limits),
+        *_limits_of_vgg16(cells, breakdown),
+        *_where_mint_wins(compared),
+    ]
+
+
+def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[str]:
+    text = _heading(
+        "Why do more groups not prune linearly more?",
+        "The record found 86.27, 88.23, 88.48 and 91.87% at 5, 10, 20 and 50 groups.",
+    )
+    for study in studies:
+        lines = {
+            criterion: study.line(
+                "groups", upper_limit="none", fraction="none", criterion=criterion
+            )
+            for criterion in (DEFAULT_CRITERION, "random", "block-magnitude")
+        }
+        mint = _one_sample_size(lines[DEFAULT_CRITERION])
+        if len(mint) < 3:
+            continue
+        others = {
+            name: {cell.groups: cell for cell in line}
+            for name, line in lines.items()
+            if name != DEFAULT_CRITERION
+        }
+        header = ["Groups", "Blocks", "MINT pruned (%)", "Seeds"]
+        header += [f"{name} pruned (%)" for name in others] + ["MINT - random", "Record (%)"]
+        rows = []
+        for cell in mint:
+            rest = [own.get(cell.groups) for own in others.values()]
+            difference = _paired(cell, rest[0], _PRUNED)
+            rows.append(
+                [
+                    *(str(cell.groups), str(cell.groups**2), cell.spread(_PRUNED), cell.seeds),
+                    *(other.spread(_PRUNED) if other else "not run" for other in rest),
+                    _interval(difference),
+                    _published(record, "groups", study, cell),
+                ]
+            )
+        text += ["", f"### {study.experiment}", "", *table(header, rows)]
+        first, last = mint[0], mint[-1]
+        step = _paired(last, first, _PRUNED)
+        text += ["", f"From {first.groups} to {last.groups} groups MINT prunes {_verdict(step)}."]
+        randoms = [others["random"].get(cell.groups) for cell in (first, last)]
+        if all(randoms):
+            same = _paired(randoms[1], randoms[0], _PRUNED)
+            text += [
+                f"Random blocks prune {_verdict(same)} over the same groups: what is won by finer "
+                "groups is won without any score."
+            ]
+        text += [
+            "A block of g x g groups is 1/g² of the weights, and cutting a group off takes g of "
+            "them: finer groups let the search stop nearer to the most that can go, and leave more "
+            "filters connected. Neither grows in step with the number of groups.",
+        ]
+    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+
+
+def _more_samples(studies: Sequence[Study], record: Mapping[Any, float]) -> list[str]:
+    text = _heading(
+        "Why do more samples seem to prune less, and what is the dip at 550?",
+        "The record found 85.35, 88.48, 88.48, 88.72, 79.41 and 89.70% at 150 to 650 samples per "
+        "class, one run each, with one bootstrap.",
+    )
+    for study in studies:
+        lines = _by(
+            "bootstraps",
+            study.line(
+                "samples_per_class",
+                upper_limit="none",
+                fraction="none",
+                criterion=DEFAULT_CRITERION,
+            ),
+        )
+        found = False
+        for bootstraps, line in sorted(lines.items()):
+            own = _widest(_by("groups", line).values())
+            if len(own) < 3:
+                continue
+            found = True
+            header = ["Samples per class", "Pruned (%)", "Test accuracy (%)", "Reliability"]
+            header += ["Seeds", "Record (%)"]
+            rows = [
+                [
+                    *(str(cell.samples_per_class), cell.spread(_PRUNED), cell.spread(_ACCURACY)),
+                    *(cell.reliability, cell.seeds),
+                    _published(record, "samples", study, cell),
+                ]
+                for cell in own
+            ]
+            title = f"{study.experiment}, {own[0].groups} groups, {count(bootstraps, 'bootstrap')}"
+            text += ["", f"### {title}", "", *table(header, rows), ""]
+            text += [_trend(own), *_dip(own)]
+        if found:
+            deviations = [
+                np.std(cell.values(_PRUNED), ddof=1)
+                for line in lines.values()
+                for cell in line
+                if len(cell.finished) > 2
+            ]
+            if deviations:
+                text += [
+                    "Runs that differ in the seed alone have a standard deviation of "
+                    f"{np.median(deviations):.1f} points (the median over these rows): hold a "
+                    "single run's distance from its neighbours against that."
+                ]
+    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+
+
+def _averaging(studies: Sequence[Study]) -> list[str]:
+    text = _heading(
+        "Does averaging the estimates steady the result?",
+        "The record asks for it: possibly average the estimates over the runs.",
+    )
+    for study in studies:
+        for key, line in _by_setting(study, "bootstraps").items():
+            if len(line) < 3:
+                continue
+            header = ["Bootstraps", "Reliability", "Pruned (%)", "Test accuracy (%)"]
+            header += ["SD of accuracy", "Seeds"]
+            rows = [
+                [
+                    *(str(cell.bootstraps), cell.reliability, cell.spread(_PRUNED)),
+                    cell.spread(_ACCURACY),
+                    _deviation(cell.values(_ACCURACY)),
+                    cell.seeds,
+                ]
+                for cell in line
+            ]
+            text += ["", f"### {study.experiment}, {key}", "", *table(header, rows), ""]
+            step = _paired(line[-1], line[0], _ACCURACY)
+            text += [
+                f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} the "
+                f"reliability goes from {_mean(line[0], 'reliability')} to "
+                f"{_mean(line[-1], 'reliability')}. Test accuracy is {_verdict(step)}: "
+                "the ranking is steadier than it is useful."
+                if step and not step.excludes_zero
+                else f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} test "
+                f"accuracy is {_verdict(step)}."
+            ]
+    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+
+
+def _uneven_groups(studies: Sequence[Study]) -> list[str]:
+    text = _heading(
+        "What do uneven groups, 30 and 40, do?",
+        "The original left the filters over that do not divide evenly unscored, and its authors "
+        "discounted both. Here groups differ in size by one filter at most, and all are scored.",
+    )
+    for study in studies:
+        line = _one_sample_size(
+            study.line("groups", upper_limit="none", fraction="none", criterion=DEFAULT_CRITERION)
+        )
+        own = {cell.groups: cell for cell in line}
+        if not {20, 30, 40, 50} <= set(own):
+            continue
+        header = ["Groups", "Pruned (%)", "Test accuracy (%)", "Seeds", "Off the even ones"]
+        rows, verdicts = [], []
+        for groups in (20, 30, 40, 50):
+            cell = own[groups]
+            off = None
+            if groups in (30, 40):
+                weight = (groups - 20) / 30
+                off = _against_between(cell, own[20], own[50], weight)
+                verdicts.append(f"{groups} groups prune {_verdict(off, 'than a straight line')}")
+            rows.append(
+                [
+                    str(groups),
+                    cell.spread(_PRUNED),
+                    cell.spread(_ACCURACY),
+                    cell.seeds,
+                    _interval(off) if off else "N/A",
+                ]
+            )
+        text += ["", f"### {study.experiment}", "", *table(header, rows), ""]
+        text += [
+            f"Off the even ones: against the straight line between 20 and 50 groups with the same "
+            f"seed, in percentage points. {'; '.join(verdicts)}."
+        ]
+    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+
+
+def _limit_of_80(limits: pd.DataFrame | None) -> list[str]:
+    text = _heading(
+        "Why did a limit of 80% leave 13%?",
+        "The original takes the limit as a quantile of the scores' unique values. One bootstrap "
+        "counts edges, so its scores are few, and most blocks share the lowest of them.",
+    )
+    if limits is None or limits.empty:
+        return [*text, "", _NOTHING]
+    header = ["Share asked (%)", "Different scores of 400", "By their quantile (%)", "Exactly (%)"]
+    rows = []
+    for asked, own in limits.groupby("asked"):
+        rows.append(
+            [
+                f"{100 * float(asked):g}",  # type: ignore[arg-type]
+                spread(own["distinct"].to_numpy(float)),
+                spread(own["by_quantile"].to_numpy(float)),
+                spread(own["exactly"].to_numpy(float)),
+            ]
+        )
+    of_80 = limits[limits["asked"] == 0.8]["by_quantile"]
+    return [
+        *text,
+        "",
+        *table(header, rows),
+        "",
+        "Measured by `benchmarks/limits.py` on one-bootstrap scores of fc1 -> fc2 (20 x 20 groups, "
+        f"{count(int(limits['seed'].nunique()), 'seed')}). Asked for 80%, the original's rule "
+        f"prunes {of_80.min():.1f} to {of_80.max():.1f}%, and so keeps {100 - of_80.max():.1f} to "
+        f"{100 - of_80.min():.1f}%: the record's 13% is what a tie-ridden quantile keeps. An exact "
+        "limit keeps 20%. This is arithmetic and certain.",
+    ]
+
+
+def _limits_of_vgg16(cells: Iterable[Cell], breakdown: str) -> list[str]:
+    layers = parse_layers(breakdown)
+    total = sum(layer.weights for layer in layers)
+    prunable = {
+        "as the record's breakdown has it": 13275136,
+        "of the run of 83.43%, as here": sum(
+            layer.weights for layer in layers if not layer.untouched
+        ),
+    }
+    text = _heading(
+        "Do limits per layer change VGG16 as the record expects?",
+        "It expects at most 66.47% of all weights pruned under a limit of 75%, and 70.90% under "
+        "80%.",
+    )
+    header = ["Limit", *(f"{name}: {weights} (%)" for name, weights in prunable.items())]
+    rows = [
+        [f"{limit:g}", *(f"{100 * limit * weights / total:.2f}" for weights in prunable.values())]
+        for limit in (0.75, 0.8, 0.85)
+    ]
+    text += ["", *table(header, rows), ""]
+    text += [
+        f"A limit caps what goes of all {total} weights at its product with the prunable ones. The "
+        "record's expectation is right for the prunable weights of its breakdown; its best run "
+        "could prune more of them. This is arithmetic and certain."
+    ]
+    measured = [
+        cell
+        for cell in cells
+        if cell.finished
+        and cell.experiment.startswith("vgg16_cifar10")
+        and cell.upper_limit != "none"
+    ]
+    if not measured:
+        return [*text, "What accuracy is left under them was not run."]
+    header = ["Experiment", "Limit", "Criterion", "Pruned (%)", "Test accuracy (%)", "Seeds"]
+    rows = [
+        [
+            *(f"{cell.experiment} {cell.protocol}", cell.upper_limit, cell.criterion),
+            *(cell.spread(_PRUNED), cell.spread(_ACCURACY), cell.seeds),
+        ]
+        for cell in sorted(measured, key=lambda cell: (cell.protocol, cell.upper_limit))
+    ]
+    return [*text, "", "What was trained under limits:", "", *table(header, rows, left=(0, 2))]
+
+
+def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
+    """Hold MINT against random blocks and against magnitude wherever all three share a budget."""
+    text = _heading(
+        "Where does MINT win, and where not?",
+        "Test accuracy at the same share, groups and seeds, less that of random blocks and of "
+        "block magnitude; intervals that leave out 0 are starred. RESULTS.md has the curves.",
+    )
+    wins: Counter[str] = Counter()
+    for name, rows in compared.items():
+        by_budget: dict[Any, dict[str, Compared]] = {}
+        for row in rows:
+            by_budget.setdefault((row.setting, row.fraction), {})[row.criterion] = row
+        lines = []
+        for (setting, fraction), own in by_budget.items():
+            if not {REFERENCE, _MAGNITUDE} <= own.keys():
+                continue
+            for criterion in _MINTS:
+                if criterion not in own:
+                    continue
+                against = {
+                    reference: paired_difference(own[criterion].trials, own[reference].trials)
+                    for reference in (REFERENCE, _MAGNITUDE)
+                }
+                outcome = {_outcome(difference) for difference in against.values()}
+                wins["held"] += 1
+                wins["won"] += outcome == {"better"}
+                wins["lost"] += "worse" in outcome
+                lines.append(
+                    [
+                        *(used(setting.groups), fraction, criterion),
+                        spread(own[criterion].trials[_ACCURACY].to_numpy()),
+                        *(_starred(difference) for difference in against.values()),
+                        str(len(own[criterion].trials)),
+                    ]
+                )
+        if lines:
+            header = ["Groups", "Share pruned", "Criterion", "Test accuracy (%)"]
+            header += ["Against random", "Against block magnitude", "Seeds"]
+            text += ["", f"### {name}", "", *table(header, lines, left=(2,))]
+    if not wins["held"]:
+        return [*text, "", _NOTHING]
+    return [
+        *text,
+        "",
+        f"Of {count(wins['held'], 'comparison')} MINT is better than both random blocks and block "
+        f"magnitude, with intervals that leave out 0, in {wins['won']}, and worse than one of them "
+        f"in {wins['lost']}. Where nothing differed, one of forty would be won by chance, at most.",
+    ]
+
+
+_LINES_OF_A_HEADING = 4
+_MINTS = ("mint", "mint-unconditional")
+_MAGNITUDE = "block-magnitude"
+
+
+def _outcome(difference: Difference | None) -> str:
+    if difference is None or not difference.excludes_zero:  # nan excludes nothing
+        return "even"
+    return "better" if difference.mean > 0 else "worse"
+
+
+def _starred(difference: Difference | None) -> str:
+    return _interval(difference) + (r" \*" if _outcome(difference) != "even" else "")
+
+
+def _heading(question: str, told: str) -> list[str]:
+    return ["", f"## {question}", "", told]
+
+
+def _studies(cells: Iterable[Cell]) -> list[Study]:
+    """Gather the cells of protocols that have any without a floor; MNIST first."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.finished:
+            found.setdefault((cell.experiment, cell.protocol), []).append(cell)
+    order = sorted(found, key=lambda key: (key[0] != "mnist_mlp", key))
+    return [Study(*key, found[key]) for key in order]
+
+
+def _has(cell: Cell, shared: Mapping[str, object]) -> bool:
+    return all(getattr(cell, name) == value for name, value in shared.items())
+
+
+def _by(axis: str, cells: Iterable[Cell]) -> dict[Any, list[Cell]]:
+    found: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(getattr(cell, axis), []).append(cell)
+    return found
+
+
+def _widest(lines: Iterable[list[Cell]]) -> list[Cell]:
+    return max(lines, key=len, default=[])
+
+
+def _one_sample_size(line: Iterable[Cell]) -> list[Cell]:
+    """Return the cells of the samples and bootstraps that most of them share."""
+    return _widest(_by("bootstraps", _widest(_by("samples_per_class", line).values())).values())
+
+
+def _by_setting(study: Study, axis: str) -> dict[str, list[Cell]]:
+    """Return MINT's cells that differ in the bootstraps alone, by what they share."""
+    found: dict[str, list[Cell]] = {}
+    for cell in study.line(axis, criterion=DEFAULT_CRITERION):
+        limit = "no limit" if cell.upper_limit == "none" else f"limit {cell.upper_limit}"
+        share = "searched" if cell.fraction == "none" else f"{100 * float(cell.fraction):g}% pruned"
+        shared = f"{used(cell.groups)} groups, {cell.samples_per_class} samples, {limit}, {share}"
+        found.setdefault(shared, []).append(cell)
+    return found
+
+
+def _seeds(cell: Cell, column: str) -> dict[int, float]:
+    return {row["seed"]: row[column] for row in cell.finished}
+
+
+def _paired(cell: Cell | None, reference: Cell | None, column: str) -> Difference | None:
+    """Return a cell's mean difference to another's over the seeds that both have."""
+    if cell is None or reference is None:
+        return None
+    own, other = _seeds(cell, column), _seeds(reference, column)
+    return _difference([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())])
+
+
+def _against_between(cell: Cell, low: Cell, high: Cell, weight: float) -> Difference | None:
+    """Return how far a cell is from the line between two others, over the seeds that all have."""
+    own, first, last = (_seeds(each, _PRUNED) for each in (cell, low, high))
+    shared = sorted(own.keys() & first.keys() & last.keys())
+    return _difference(
+        [own[seed] - (1 - weight) * first[seed] - weight * last[seed] for seed in shared]
+    )
+
+
+def _difference(values: Sequence[float]) -> Difference | None:
+    return Difference(float(np.mean(values)), half_width(values)) if values else None
+
+
+def _trend(line: Sequence[Cell]) -> str:
+    """Say how much more is pruned with every hundred samples more: the slopes of the seeds."""
+    samples = np.array([cell.samples_per_class for cell in line])
+    by_seed = [_seeds(cell, _PRUNED) for cell in line]
+    everywhere = sorted(set.intersection(*(set(seeds) for seeds in by_seed)))
+    slopes = [
+        100 * float(np.polyfit(samples, [seeds[seed] for seeds in by_seed], 1)[0])
+        for seed in everywhere
+    ]
+    slope = _difference(slopes)
+    return f"With every hundred samples more, MINT prunes {_verdict(slope)} (slopes of the seeds)."
+
+
+def _dip(line: Sequence[Cell]) -> list[str]:
+    own = {cell.samples_per_class: cell for cell in line}
+    if not {450, 550, 650} <= set(own):
+        return []
+    dip = _against_between(own[550], own[450], own[650], 0.5)
+    return [
+        f"At 550 it prunes {_verdict(dip, 'than the mean of 450 and 650')}; in the record 9.8 less."
+    ]
+
+
+def _published(record: Mapping[Any, float], axis: str, study: Study, cell: Cell) -> str:
+    """Return what the record has, which is of MNIST alone."""
+    own = record if study.experiment.startswith("mnist_mlp") else {}
+    found = own.get((axis, cell.groups, cell.samples_per_class))
+    return "none" if found is None else f"{found:.2f}"
+
+
+def _interval(difference: Difference | None) -> str:
+    if difference is None:
+        return "not run"
+    if math.isnan(difference.half_width):
+        return f"{difference.mean:+z.2f}"
+    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
+    return f"{difference.mean:+z.2f} [{low:+z.2f}, {high:+z.2f}]"
+
+
+def _verdict(difference: Difference | None, than: str = "") -> str:
+    """Put a difference of percentage points in words."""
+    if difference is None:
+        return "not run"
+    mean = round(difference.mean, 2)
+    told = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'}"
+    told = f"{told} {than}".strip()
+    if math.isnan(difference.half_width):
+        return f"{told} (one seed: no certainty)"
+    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
+    certain = "a difference" if difference.excludes_zero else "no difference these seeds can show"
+    return f"{told} [{low:+z.2f}, {high:+z.2f}], {certain}"
+
+
+def _deviation(values: Sequence[float] | np.ndarray[Any, Any]) -> str:
+    return f"{np.std(values, ddof=1):.2f}" if len(values) > 1 else "one seed"
+
+
+def _mean(cell: Cell, column: str) -> str:
+    values = cell.values(column)
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.2f}" if len(known) else "none"
