@@ -85,8 +85,8 @@ class Protocol:
 
         Where a search found how much to prune, each is at a budget of its own.
         """
-        given = self.finished[self.finished["fraction"] != "none"]
-        return compare(given) if given["criterion"].nunique() > 1 else []
+        given = [cell for cell in self.cells if cell.finished and cell.fraction != "none"]
+        return compare(given) if len({cell.criterion for cell in given}) > 1 else []
 
 
 def write_report(output: Path, records: pd.DataFrame) -> None:

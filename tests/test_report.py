@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from mint.cells import cells_of, numbered
 from mint.checks import untrained
 from mint.comparison import compare
 from mint.config import TrialConfig, load_experiment
@@ -340,7 +341,7 @@ def test_criterion_without_groups_stands_beside_those_of_all_groups() -> None:
         ("mint", 20): [95.0, 95.0],
         ("magnitude", 20): [94.0, 94.0],
     }
-    compared = compare(_criteria(accuracies))
+    compared = compare(cells_of(numbered(_criteria(accuracies))))
     differences = {
         (row.setting.groups, row.criterion): row.against_random and row.against_random.mean
         for row in compared
