@@ -23,6 +23,7 @@ from mint.layers import parse_layers
 _PANELS_A_ROW = 3
 _MOST_PANELS = 6
 _MOST_LINES = 6  # in a picture of layers
+_CHARACTER = 0.011  # of a name: its width as a share of the axis
 _FIGURES = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"}
 
 
@@ -66,20 +67,29 @@ def draw_tradeoff(
 
 
 def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """Draw published points as crosses; names are put below where one above has no room."""
+    """Draw published points as crosses, with names above or below, where they have room."""
     if not points:
         return
     x, y = ([row[figure] for row in points] for figure in _FIGURES)
     axes.plot(x, y, "+", color="0.25", markersize=8, label="published")
-    below = False
-    last = -np.inf
+    axes.autoscale_view()
+    span = abs(axes.get_xlim()[1] - axes.get_xlim()[0])
+
+    def meet(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        room = _CHARACTER * span * (len(one["method"]) + len(other["method"])) / 2
+        return bool(abs(one["params_pruned"] - other["params_pruned"]) < room)
+
+    named: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
     for row in sorted(points, key=lambda row: row["params_pruned"]):
-        below = not below if row["params_pruned"] - last < 8 else False
-        last = row["params_pruned"]
+        beside = [other for other in points if other is not row and meet(row, other)]
+        below = any(other["accuracy"] > row["accuracy"] for other in beside)
+        if any(meet(row, other) for other in named[below]):
+            below = not below
+        named[below].append(row)
         axes.annotate(
             row["method"],
             (row["params_pruned"], row["accuracy"]),
-            (0, -10 if below else 5),
+            (0, -11 if below else 5),
             textcoords="offset points",
             fontsize=7,
             ha="center",
@@ -130,7 +140,7 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
         axes.invert_xaxis()
         shares = sorted({float(row.fraction) for row in own} - {1.0})
         axes.set_xticks([100 * (1 - share) for share in shares])
-        axes.set_xticklabels([f"{100 * share:g}" for share in shares])
+        axes.set_xticklabels([f"{100 * share:g}" for share in shares], fontsize=8)
         axes.minorticks_off()
         _label(axes, "params_pruned", "accuracy")
         axes.set_title(_titled(setting), fontsize="medium")

@@ -285,12 +285,12 @@ def breakdown(
                 str(layer.weights),
                 *_told(own, layer.weights),
                 _open(reduced.get(layer.name)),
-                layer.untouched or "",
+                layer.untouched or "N/A",
             ]
         )
     unknown = [own for own in left if isinstance(own, str)]
     in_all = unknown[0] if unknown else math.fsum(own for own in left if not isinstance(own, str))
-    rows.append(["Total", str(total), *_told(in_all, total), "open", ""])
+    rows.append(["Total", str(total), *_told(in_all, total), "open", "N/A"])
     if not reduced:
         _drop("Published reduced", header, rows)
     prunable = sum(layer.weights for layer in network if not layer.untouched)
