@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mint.comparison import criterion_order
+from mint.config import CRITERIA
 from mint.records import AXES, UNKNOWN_LAYERS
 
 Row = Mapping[str, Any]
@@ -37,7 +38,7 @@ class Cell:
     bootstraps: int
     rows: Sequence[Row]
 
-    @property
+    @cached_property
     def finished(self) -> list[Row]:
         """The trials that have a result."""
         return [row for row in self.rows if row["status"] == "finished"]
@@ -139,6 +140,12 @@ def _budget(cell: Cell) -> tuple[float, float]:
         for text in (cell.upper_limit, cell.fraction)
     )
     return limit, fraction
+
+
+def criterion_order(criterion: str) -> tuple[int, str]:
+    """Return what sorts criteria as mint.config names them, others behind."""
+    names = list(CRITERIA)
+    return (names.index(criterion) if criterion in names else len(names), criterion)
 
 
 def link(text: str, lines: Iterable[int]) -> str:

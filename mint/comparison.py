@@ -1,22 +1,17 @@
 """Criteria at the same budget: their accuracy, and how far it is from that of random blocks."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-import pandas as pd
 from scipy.special import stdtrit
 
-from mint.config import CRITERIA
+from mint.cells import Cell, criterion_order
 
 REFERENCE = "random"
 CONFIDENCE = 0.95
-
-# What trials must share to be compared. Of the first three a record has 0 where its criterion
-# does not depend on one, and then it stands beside those of every value.
-_DEPENDED_ON = ["groups", "samples_per_class", "bootstraps"]
-_BUDGET = ["upper_limit", "fraction"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,9 @@ class Difference:
 class Setting:
     """What the criteria of one panel and its rows share, but for the share that is pruned.
 
+    Of groups, samples_per_class and bootstraps a cell has 0 where its criterion does not depend on
+    one, and then it stands beside those of every value.
+
     Attributes:
         upper_limit: as in the records.
         groups: of filters; 0 where no criterion depends on them, and so on.
@@ -61,7 +59,7 @@ class Compared:
         setting: that it shares with others.
         fraction: of the counted weights that was asked for.
         criterion: its name.
-        trials: their records, one a seed.
+        trials: their cell.
         against_random: accuracy less that of random blocks with the same seed; None where there
             are none, and for random blocks themselves.
     """
@@ -69,46 +67,46 @@ class Compared:
     setting: Setting
     fraction: str
     criterion: str
-    trials: pd.DataFrame
+    trials: Cell
     against_random: Difference | None
 
 
-def compare(records: pd.DataFrame) -> list[Compared]:
+def compare(cells: Sequence[Cell]) -> list[Compared]:
     """Hold the criteria of one protocol against each other.
 
     Args:
-        records: finished trials that prune a share that was given.
+        cells: that prune a share that was given; those with no finished trial are left out.
     """
     return [
         Compared(
             setting=setting,
             fraction=fraction,
-            criterion=criterion,
-            trials=trials,
+            criterion=cell.criterion,
+            trials=cell,
             against_random=None
-            if criterion == REFERENCE
-            else paired_difference(trials, own[own["criterion"] == REFERENCE]),
+            if cell.criterion == REFERENCE
+            else paired_difference(cell, [other for other in own if other.criterion == REFERENCE]),
         )
-        for setting, fraction, own in _settings(records)
-        for criterion, trials in _by_criterion(own)
+        for setting, fraction, own in _settings([cell for cell in cells if cell.finished])
+        for cell in sorted(own, key=lambda cell: criterion_order(cell.criterion))
     ]
 
 
-def paired_difference(trials: pd.DataFrame, reference: pd.DataFrame) -> Difference | None:
+def paired_difference(trials: Cell, reference: Iterable[Cell]) -> Difference | None:
     """Return how far accuracies are from those of a reference with the same seed.
 
     Args:
-        trials: one a seed, with accuracy.
-        reference: likewise.
+        trials: a cell.
+        reference: cells that hold the reference, a seed once.
 
     Returns:
         None where no seed is in both.
     """
-    of_reference = dict(zip(reference["seed"], reference["accuracy"], strict=True))
+    of_reference = {row["seed"]: row["accuracy"] for cell in reference for row in cell.finished}
     differences = [
-        accuracy - of_reference[seed]
-        for seed, accuracy in zip(trials["seed"], trials["accuracy"], strict=True)
-        if seed in of_reference
+        row["accuracy"] - of_reference[row["seed"]]
+        for row in trials.finished
+        if row["seed"] in of_reference
     ]
     return Difference(float(np.mean(differences)), half_width(differences)) if differences else None
 
@@ -122,34 +120,28 @@ def half_width(values: Sequence[float]) -> float:
     return quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
-def _settings(records: pd.DataFrame) -> Iterator[tuple[Setting, str, pd.DataFrame]]:
-    """Yield the settings and budgets with the records that belong to each."""
-    for (limit, fraction), of_budget in sorted(
-        records.groupby(_BUDGET), key=lambda item: tuple(_number(str(text)) for text in item[0])
-    ):
-        axes = of_budget[_DEPENDED_ON].to_numpy()
-        points = sorted({tuple(map(int, point)) for point in axes})
+def _settings(cells: Iterable[Cell]) -> Iterator[tuple[Setting, str, list[Cell]]]:
+    """Yield the settings and budgets with the cells that belong to each."""
+    budgets: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        budgets.setdefault((cell.upper_limit, cell.fraction), []).append(cell)
+    for limit, fraction in sorted(budgets, key=lambda budget: tuple(map(_number, budget))):
+        by_point: dict[tuple[int, ...], list[Cell]] = {}
+        for cell in budgets[limit, fraction]:
+            axes = (cell.groups, cell.samples_per_class, cell.bootstraps)
+            by_point.setdefault(axes, []).append(cell)
+        points = sorted(by_point)
         for point in points:
             # The axes of random blocks are some of MINT's: they make no setting of their own.
-            if any(other != point and _covers(other, point) for other in points):
+            if 0 in point and any(wider != point and _covers(wider, point) for wider in points):
                 continue
-            belongs = ((axes == np.array(point)) | (axes == 0)).all(axis=1)
-            yield Setting(str(limit), *point), str(fraction), of_budget[belongs]
+            sharing = product(*({value, 0} for value in point))
+            belongs = [cell for other in sharing for cell in by_point.get(other, [])]
+            yield Setting(limit, *point), fraction, belongs
 
 
 def _covers(wider: tuple[int, ...], point: tuple[int, ...]) -> bool:
     return all(own in (0, other) for own, other in zip(point, wider, strict=True))
-
-
-def _by_criterion(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for criterion in sorted(records["criterion"].unique(), key=criterion_order):
-        yield criterion, records[records["criterion"] == criterion]
-
-
-def criterion_order(criterion: str) -> tuple[int, str]:
-    """Return what sorts criteria as mint.config names them, others behind."""
-    names = list(CRITERIA)
-    return (names.index(criterion) if criterion in names else len(names), criterion)
 
 
 def _number(limit: str) -> float:

@@ -1,6 +1,7 @@
 """The pictures of a report: accuracy against params pruned, criteria, variations, layers."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from typing import Any, BinaryIO
 
@@ -20,7 +21,9 @@ from mint.figures import COLOURS, LINES, MARKERS, save
 from mint.layers import parse_layers
 
 _PANELS_A_ROW = 3
+_MOST_PANELS = 6
 _MOST_LINES = 6  # in a picture of layers
+_CHARACTER = 0.011  # of a name: its width as a share of the axis
 _FIGURES = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"}
 
 
@@ -52,7 +55,7 @@ def draw_tradeoff(
             edgecolors="white",
             linewidths=0.5,
         )
-    _draw_baseline(axes, records)
+    _draw_baseline(axes, records.to_dict("records"))
     axes.margins(0.09)
     points = [row for row in published if None not in (row["params_pruned"], row["accuracy"])]
     _draw_published(axes, points)
@@ -64,20 +67,29 @@ def draw_tradeoff(
 
 
 def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """Draw published points as crosses; names are put below where one above has no room."""
+    """Draw published points as crosses, with names above or below, where they have room."""
     if not points:
         return
     x, y = ([row[figure] for row in points] for figure in _FIGURES)
     axes.plot(x, y, "+", color="0.25", markersize=8, label="published")
-    below = False
-    last = -np.inf
+    axes.autoscale_view()
+    span = abs(axes.get_xlim()[1] - axes.get_xlim()[0])
+
+    def meet(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        room = _CHARACTER * span * (len(one["method"]) + len(other["method"])) / 2
+        return bool(abs(one["params_pruned"] - other["params_pruned"]) < room)
+
+    named: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
     for row in sorted(points, key=lambda row: row["params_pruned"]):
-        below = not below if row["params_pruned"] - last < 8 else False
-        last = row["params_pruned"]
+        beside = [other for other in points if other is not row and meet(row, other)]
+        below = any(other["accuracy"] > row["accuracy"] for other in beside)
+        if any(meet(row, other) for other in named[below]):
+            below = not below
+        named[below].append(row)
         axes.annotate(
             row["method"],
             (row["params_pruned"], row["accuracy"]),
-            (0, -10 if below else 5),
+            (0, -11 if below else 5),
             textcoords="offset points",
             fontsize=7,
             ha="center",
@@ -93,9 +105,11 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
 
     Args:
         file: that the PNG is written to.
-        compared: in the order of the fractions.
+        compared: in the order of the fractions; six settings of them at most are drawn.
     """
-    settings = list(dict.fromkeys(row.setting for row in compared))
+    # Of many settings those with most to compare: a picture of all is one of none.
+    rows_of = Counter(row.setting for row in compared)
+    settings = sorted(rows_of, key=rows_of.__getitem__, reverse=True)[:_MOST_PANELS]
     criteria = list(dict.fromkeys(row.criterion for row in compared))
     styles = dict(zip(criteria, zip(product(LINES, COLOURS), cycle(MARKERS)), strict=False))
     columns = min(len(settings), _PANELS_A_ROW)
@@ -110,21 +124,23 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
             trials = [row.trials for row in own if row.criterion == criterion]
             if not trials:
                 continue
-            kept = [100 - each["params_pruned"].mean() for each in trials]
-            mean = np.array([each["accuracy"].mean() for each in trials])
-            spread = np.array([each["accuracy"].std() for each in trials])  # nan, undrawn, of one
+            kept = [100 - cell.values("params_pruned").mean() for cell in trials]
+            values = [cell.values("accuracy") for cell in trials]
+            mean = np.array([each.mean() for each in values])
+            # nan, undrawn, of one
+            spread = np.array([each.std(ddof=1) if len(each) > 1 else np.nan for each in values])
             (drawn[criterion],) = axes.plot(
                 *(kept, mean, line), color=colour, marker=marker, markersize=4, label=criterion
             )
             axes.fill_between(
                 kept, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0
             )
-        _draw_baseline(axes, pd.concat([row.trials for row in own]))
+        _draw_baseline(axes, [trial for row in own for trial in row.trials.finished])
         axes.set_xscale("log")
         axes.invert_xaxis()
         shares = sorted({float(row.fraction) for row in own} - {1.0})
         axes.set_xticks([100 * (1 - share) for share in shares])
-        axes.set_xticklabels([f"{100 * share:g}" for share in shares])
+        axes.set_xticklabels([f"{100 * share:g}" for share in shares], fontsize=8)
         axes.minorticks_off()
         _label(axes, "params_pruned", "accuracy")
         axes.set_title(_titled(setting), fontsize="medium")
@@ -247,8 +263,9 @@ def draw_layers(file: BinaryIO, cells: Sequence[Cell]) -> None:
     save(figure, file)
 
 
-def _draw_baseline(axes: Axes, records: pd.DataFrame) -> None:
-    accuracy = float(records.drop_duplicates("seed")["baseline_accuracy"].mean())
+def _draw_baseline(axes: Axes, trials: Iterable[Mapping[Any, Any]]) -> None:
+    by_seed = {trial["seed"]: trial["baseline_accuracy"] for trial in trials}
+    accuracy = float(np.mean(list(by_seed.values())))
     axes.axhline(accuracy, color="0.45", linestyle="--", linewidth=1, label="baseline, mean")
 
 

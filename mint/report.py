@@ -16,6 +16,7 @@ from mint.atomic import write_whole
 from mint.cells import Cell, by_groups, by_samples, cells_of, numbered
 from mint.checksums import Checksums, figures_digest
 from mint.comparison import Compared, compare
+from mint.config import DEFAULT_CRITERION
 from mint.curves import variation_curves
 from mint.errors import InputError
 from mint.layers import parse_layers
@@ -87,8 +88,8 @@ class Protocol:
 
         Where a search found how much to prune, each is at a budget of its own.
         """
-        given = self.finished[self.finished["fraction"] != "none"]
-        return compare(given) if given["criterion"].nunique() > 1 else []
+        given = [cell for cell in self.cells if cell.finished and cell.fraction != "none"]
+        return compare(given) if len({cell.criterion for cell in given}) > 1 else []
 
 
 def write_report(output: Path, records: pd.DataFrame) -> None:
@@ -270,9 +271,11 @@ def _protocol(protocol: Protocol, plots: Plots, quoted: tables.Quoted | None = N
         return text
     published = quoted or {}
     name = protocol.plot()
-    plots[name] = partial(
-        draw_tradeoff, records=protocol.finished, published=published.get("methods", [])
-    )
+    # Criteria that are side by side have a picture of their own.
+    drawn = protocol.finished
+    own = drawn[drawn["criterion"] == DEFAULT_CRITERION]
+    drawn = own if protocol.criteria and len(own) else drawn
+    plots[name] = partial(draw_tradeoff, records=drawn, published=published.get("methods", []))
     text += ["", f"![accuracy against params pruned]({name})"]
     if protocol.criteria:
         name = protocol.plot("-criteria")

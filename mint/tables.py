@@ -13,11 +13,12 @@ from mint.cells import (
     asked,
     by_groups,
     count,
+    criterion_order,
     link,
     spread,
     used,
 )
-from mint.comparison import CONFIDENCE, REFERENCE, Compared, criterion_order
+from mint.comparison import CONFIDENCE, REFERENCE, Compared
 from mint.config import DEFAULT_CRITERION
 from mint.layers import LayerCount, parse_layers
 from mint.markdown import table
@@ -203,9 +204,9 @@ def criteria(compared: Sequence[Compared]) -> list[str]:
                 used(setting.samples_per_class),
                 asked(row.fraction),
                 row.criterion,
-                *(spread(own[column].to_numpy()) for column in ("params_pruned", "accuracy")),
+                *(own.spread(column) for column in ("params_pruned", "accuracy")),
                 _against_random(row),
-                link(str(len(own)), own["line"]),
+                own.seeds,
             ]
         )
     return [
@@ -284,12 +285,12 @@ def breakdown(
                 str(layer.weights),
                 *_told(own, layer.weights),
                 _open(reduced.get(layer.name)),
-                layer.untouched or "",
+                layer.untouched or "N/A",
             ]
         )
     unknown = [own for own in left if isinstance(own, str)]
     in_all = unknown[0] if unknown else math.fsum(own for own in left if not isinstance(own, str))
-    rows.append(["Total", str(total), *_told(in_all, total), "open", ""])
+    rows.append(["Total", str(total), *_told(in_all, total), "open", "N/A"])
     if not reduced:
         _drop("Published reduced", header, rows)
     prunable = sum(layer.weights for layer in network if not layer.untouched)

@@ -1,5 +1,6 @@
 """Runs follow the records: a store that goes away stops nothing, and gets everything later."""
 
+import re
 import subprocess
 import sys
 import time
@@ -84,6 +85,21 @@ def test_row_of_the_record_is_that_of_its_run(
     ]
     assert as_records(rows).equals(tracker.records())
     assert tracker.runs("digits_mlp") == {quick_trial.key: ids[quick_trial.key]}
+
+
+def test_run_without_layers_takes_them_from_its_record_or_says_so(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    with _delivery(tracker, finished, []) as delivery:
+        delivery.finished(quick_trial)
+    (run,) = _runs(tracker)
+    layers = tracker.records()["layers"].iloc[0]
+    assert re.fullmatch(r".*fc1 > fc2: \d+/150000; fc2 > fc3: 3000/3000 \(left out\)", layers)
+    # As runs were before records had layers.
+    MlflowClient(tracker.uri).delete_tag(run.info.run_id, "mint.layers")
+    assert tracker.records()["layers"].iloc[0] == layers
+    (Path(run.info.artifact_uri.removeprefix("file://")) / "result.json").unlink()
+    assert tracker.records()["layers"].iloc[0] == "unknown"
 
 
 def test_runs_tell_where_they_come_from_and_no_secret(
