@@ -16,13 +16,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from mint.cache import Cache
-from mint.comparison import paired_difference
+from mint.comparison import Difference
 from mint.config import TrainingConfig, TrialConfig, load_experiment
 from mint.networks import mlp
 from mint.provenance import Provenance
@@ -125,12 +124,13 @@ def _show(rows: pd.DataFrame) -> None:
             read = float(own["epoch"].median())
             print(f"{name:38}{'':11}{'':27}{read:12.2f}{epoch / read:10.2f}")
             continue
-        difference = paired_difference(own, published)
+        paired = own.merge(published, on="seed", suffixes=("", "_published"))
+        difference = Difference.of((paired["accuracy"] - paired["accuracy_published"]).tolist())
         assert difference is not None
-        half = "" if np.isnan(difference.half_width) else f" +- {difference.half_width:.2f}"
         faster = float(published["whole"].median() / own["whole"].median())
+        told = f"{difference.mean:+.2f} {difference.interval}"
         print(
-            f"{name:38}{own['accuracy'].mean():10.2f}%{difference.mean:+15.2f}{half:12}"
+            f"{name:38}{own['accuracy'].mean():10.2f}%{told:>27}"
             f"{own['epoch'].median():12.2f}{faster:10.2f}"
         )
 

@@ -26,9 +26,28 @@ class Difference:
     mean: float
     half_width: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Difference | None":
+        """Return that of differences of one seed each; None of none."""
+        return cls(float(np.mean(values)), half_width(values)) if len(values) else None
+
     @property
     def excludes_zero(self) -> bool:
         return abs(self.mean) > self.half_width
+
+    @property
+    def interval(self) -> str:
+        """The interval in words; empty for a single pair."""
+        if math.isnan(self.half_width):
+            return ""
+        low, high = (self.mean + side * self.half_width for side in (-1, 1))
+        return f"[{low:+z.2f}, {high:+z.2f}]"
+
+    @property
+    def told(self) -> str:
+        """Mean and interval, starred where that leaves out 0."""
+        mark = r" \*" if self.excludes_zero else ""
+        return f"{self.mean:+z.2f} {self.interval}".strip() + mark
 
 
 @dataclass(frozen=True)
@@ -92,23 +111,27 @@ def compare(cells: Sequence[Cell]) -> list[Compared]:
     ]
 
 
-def paired_difference(trials: Cell, reference: Iterable[Cell]) -> Difference | None:
-    """Return how far accuracies are from those of a reference with the same seed.
+def paired_difference(
+    trials: Cell, reference: Iterable[Cell], column: str = "accuracy"
+) -> Difference | None:
+    """Return how far a figure is from that of a reference with the same seed.
 
     Args:
         trials: a cell.
         reference: cells that hold the reference, a seed once.
+        column: of the records, in percent.
 
     Returns:
         None where no seed is in both.
     """
-    of_reference = {row["seed"]: row["accuracy"] for cell in reference for row in cell.finished}
-    differences = [
-        row["accuracy"] - of_reference[row["seed"]]
-        for row in trials.finished
-        if row["seed"] in of_reference
-    ]
-    return Difference(float(np.mean(differences)), half_width(differences)) if differences else None
+    of_reference = {row["seed"]: row[column] for cell in reference for row in cell.finished}
+    return Difference.of(
+        [
+            row[column] - of_reference[row["seed"]]
+            for row in trials.finished
+            if row["seed"] in of_reference
+        ]
+    )
 
 
 def half_width(values: Sequence[float]) -> float:

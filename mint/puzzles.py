@@ -19,12 +19,13 @@ from mint.comparison import (
     REFERENCE,
     Compared,
     Difference,
-    half_width,
     paired_difference,
 )
 from mint.config import DEFAULT_CRITERION
 from mint.layers import parse_layers
 from mint.markdown import table
+from mint.masking_ways import masking_section
+from mint.measured import Measured
 
 _INTRODUCTION = (
     "Made by `mint report` from [records.csv](records.csv); do not edit. The open questions are "
@@ -33,7 +34,6 @@ _INTRODUCTION = (
     "twenty leaves out 0 by chance. Figures are mean ± standard deviation over seeds; Seeds leads "
     "to the records. `python sweeps/puzzles.py` runs what is asked for here."
 )
-LIMITS_COLUMNS = ("seed", "asked", "distinct", "by_quantile", "exactly")
 _PRUNED, _ACCURACY = "params_pruned", "accuracy"
 _NOTHING = "Not run: no trials of it are on record."
 
@@ -61,7 +61,7 @@ class Study:
 def puzzles_page(
     cells: Iterable[Cell],
     published: Mapping[str, Any],
-    limits: pd.DataFrame | None,
+    measured: Measured,
     breakdown: str,
     compared: Mapping[str, Sequence[Compared]],
 ) -> list[str]:
@@ -70,7 +70,7 @@ def puzzles_page(
     Args:
         cells: of all records.
         published: the section of published.yaml on the MLP.
-        limits: what benchmarks/limits.py measured; None where it was not run.
+        measured: by benchmarks.
         breakdown: VGG16's layers, as mint.layers writes them.
         compared: for the name of every protocol that has several criteria at given shares, these.
     """
@@ -89,8 +89,9 @@ def puzzles_page(
         *_more_samples(studies, record),
         *_averaging(studies),
         *_uneven_groups(studies),
-        *_limit_of_80(limits),
+        *_limit_of_80(measured.limits),
         *_limits_of_vgg16(cells, breakdown),
+        *_best_masking(measured.masking),
         *_where_mint_wins(compared),
     ]
 
@@ -350,6 +351,15 @@ def _limits_of_vgg16(cells: Iterable[Cell], breakdown: str) -> list[str]:
     return [*text, "", "What was trained under limits:", "", *table(header, rows, left=(0, 2))]
 
 
+def _best_masking(masking: pd.DataFrame | None) -> list[str]:
+    text = _heading(
+        "How does MINT mask best?",
+        "A change is kept as an option where it helps: the floor is `--floor`. Without a condition "
+        "is `--criterion mint-unconditional`, and the paper's own estimate `--paper`.",
+    )
+    return [*text, "", *([_NOTHING] if masking is None else masking_section(masking))]
+
+
 def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
     """Hold MINT against random blocks and against magnitude wherever all three share a budget."""
     text = _heading(
@@ -370,7 +380,7 @@ def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
                 if criterion not in own:
                     continue
                 against = {
-                    reference: paired_difference(own[criterion].trials, own[reference].trials)
+                    reference: _paired(own[criterion].trials, own[reference].trials, _ACCURACY)
                     for reference in (REFERENCE, _MAGNITUDE)
                 }
                 outcome = {_outcome(difference) for difference in against.values()}
@@ -380,9 +390,9 @@ def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
                 lines.append(
                     [
                         *(used(setting.groups), fraction, criterion),
-                        spread(own[criterion].trials[_ACCURACY].to_numpy()),
-                        *(_starred(difference) for difference in against.values()),
-                        str(len(own[criterion].trials)),
+                        own[criterion].trials.spread(_ACCURACY),
+                        *(_interval(difference) for difference in against.values()),
+                        own[criterion].trials.seeds,
                     ]
                 )
         if lines:
@@ -409,10 +419,6 @@ def _outcome(difference: Difference | None) -> str:
     if difference is None or not difference.excludes_zero:  # nan excludes nothing
         return "even"
     return "better" if difference.mean > 0 else "worse"
-
-
-def _starred(difference: Difference | None) -> str:
-    return _interval(difference) + (r" \*" if _outcome(difference) != "even" else "")
 
 
 def _heading(question: str, told: str) -> list[str]:
@@ -465,24 +471,16 @@ def _seeds(cell: Cell, column: str) -> dict[int, float]:
 
 
 def _paired(cell: Cell | None, reference: Cell | None, column: str) -> Difference | None:
-    """Return a cell's mean difference to another's over the seeds that both have."""
-    if cell is None or reference is None:
-        return None
-    own, other = _seeds(cell, column), _seeds(reference, column)
-    return _difference([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())])
+    return paired_difference(cell, [reference], column) if cell and reference else None
 
 
 def _against_between(cell: Cell, low: Cell, high: Cell, weight: float) -> Difference | None:
     """Return how far a cell is from the line between two others, over the seeds that all have."""
     own, first, last = (_seeds(each, _PRUNED) for each in (cell, low, high))
     shared = sorted(own.keys() & first.keys() & last.keys())
-    return _difference(
+    return Difference.of(
         [own[seed] - (1 - weight) * first[seed] - weight * last[seed] for seed in shared]
     )
-
-
-def _difference(values: Sequence[float]) -> Difference | None:
-    return Difference(float(np.mean(values)), half_width(values)) if values else None
 
 
 def _trend(line: Sequence[Cell]) -> str:
@@ -494,7 +492,7 @@ def _trend(line: Sequence[Cell]) -> str:
         100 * float(np.polyfit(samples, [seeds[seed] for seeds in by_seed], 1)[0])
         for seed in everywhere
     ]
-    slope = _difference(slopes)
+    slope = Difference.of(slopes)
     return f"With every hundred samples more, MINT prunes {_verdict(slope)} (slopes of the seeds)."
 
 
@@ -516,12 +514,7 @@ def _published(record: Mapping[Any, float], axis: str, study: Study, cell: Cell)
 
 
 def _interval(difference: Difference | None) -> str:
-    if difference is None:
-        return "not run"
-    if math.isnan(difference.half_width):
-        return f"{difference.mean:+z.2f}"
-    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
-    return f"{difference.mean:+z.2f} [{low:+z.2f}, {high:+z.2f}]"
+    return "not run" if difference is None else difference.told
 
 
 def _verdict(difference: Difference | None, than: str = "") -> str:
@@ -533,9 +526,8 @@ def _verdict(difference: Difference | None, than: str = "") -> str:
     told = f"{told} {than}".strip()
     if math.isnan(difference.half_width):
         return f"{told} (one seed: no certainty)"
-    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
     certain = "a difference" if difference.excludes_zero else "no difference these seeds can show"
-    return f"{told} [{low:+z.2f}, {high:+z.2f}], {certain}"
+    return f"{told} {difference.interval}, {certain}"
 
 
 def _deviation(values: Sequence[float] | np.ndarray[Any, Any]) -> str:

@@ -20,12 +20,12 @@ from mint.config import DEFAULT_CRITERION
 from mint.curves import variation_curves
 from mint.errors import InputError
 from mint.layers import parse_layers
+from mint.measured import Measured
 from mint.plots import draw_criteria, draw_layers, draw_tradeoff, draw_variations
-from mint.puzzles import LIMITS_COLUMNS, puzzles_page
+from mint.puzzles import puzzles_page
 from mint.records import parse_records, records_bytes, sort_records
 
-RECORDS, SUMS, RESULTS = "records.csv", "records.sums", "RESULTS.md"
-PUZZLES, LIMITS = "PUZZLES.md", "limits.csv"
+RECORDS, SUMS, RESULTS, PUZZLES = "records.csv", "records.sums", "RESULTS.md", "PUZZLES.md"
 _INTRODUCTION = (
     "Made by `mint report` from [records.csv](records.csv); do not edit. Params pruned are percent "
     "of the counted weights, performance is test accuracy in percent of the network after the last "
@@ -96,13 +96,13 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
     """Write records.csv with its checksums, and from it RESULTS.md and the plots.
 
     Args:
-        output: the folder; other files in it are left alone, and limits.csv is read if it is there.
+        output: the folder; other files in it are left alone; those of mint.measured are read.
         records: with the columns of mint.records.
 
     Raises:
-        InputError: figures of a record do not belong together, or limits.csv is none.
+        InputError: figures of a record do not belong together, or what a benchmark left is none.
     """
-    report = make_report(records, read_limits(output))
+    report = make_report(records, Measured.beside(output))
     made = dict(report.pages)
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
@@ -112,28 +112,12 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         write_whole(output / name, content)
 
 
-def read_limits(output: Path) -> pd.DataFrame | None:
-    """Return what benchmarks/limits.py left in a folder of results; None where it was not run.
-
-    Raises:
-        InputError: it is no such file.
-    """
-    path = output / LIMITS
-    if not path.exists():
-        return None
-    try:
-        return pd.read_csv(path)[list(LIMITS_COLUMNS)].astype(float)
-    except (KeyError, ValueError, OSError) as error:
-        told = ", ".join(LIMITS_COLUMNS)
-        raise InputError(f"{path}: is no table of the numbers {told}: {error}") from None
-
-
-def make_report(records: pd.DataFrame, limits: pd.DataFrame | None) -> Report:
+def make_report(records: pd.DataFrame, measured: Measured) -> Report:
     """Return the report of records, its plots not drawn yet.
 
     Args:
         records: with the columns of mint.records.
-        limits: of read_limits.
+        measured: by benchmarks.
 
     Raises:
         InputError: figures of a record do not belong together.
@@ -151,7 +135,7 @@ def make_report(records: pd.DataFrame, limits: pd.DataFrame | None) -> Report:
     puzzles = puzzles_page(
         [cell for protocol in protocols for cell in protocol.cells],
         _packaged("published.yaml")[0],
-        limits,
+        measured,
         _packaged("breakdowns.yaml")["vgg16_cifar10"],
         {protocol.name: protocol.criteria for protocol in protocols if protocol.criteria},
     )

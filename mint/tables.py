@@ -220,13 +220,7 @@ def criteria(compared: Sequence[Compared]) -> list[str]:
 
 def _against_random(row: Compared) -> str:
     difference = row.against_random
-    if row.criterion == REFERENCE or difference is None:
-        return "N/A"
-    if math.isnan(difference.half_width):
-        return f"{difference.mean:+z.2f}"
-    low, high = (difference.mean + side * difference.half_width for side in (-1, 1))
-    mark = r" \*" if difference.excludes_zero else ""
-    return f"{difference.mean:+z.2f} [{low:+z.2f}, {high:+z.2f}]{mark}"
+    return "N/A" if row.criterion == REFERENCE or difference is None else difference.told
 
 
 def gaps(cells: Iterable[Cell]) -> list[str]:

@@ -14,8 +14,9 @@ from mint.checksums import Checksums
 from mint.errors import InputError
 from mint.layers import parse_layers
 from mint.masks import Masks
+from mint.measured import Measured
 from mint.records import COLUMNS, ORIGIN, parse_records, result_record, written_records
-from mint.report import RECORDS, SUMS, make_report, read_limits
+from mint.report import RECORDS, SUMS, make_report
 from mint.results import MASKS_FILE, TrialResult
 
 Place = tuple[str, ...]
@@ -64,7 +65,7 @@ def verify(output: Path, cache: Cache, of_store: pd.DataFrame | None) -> Verifie
     except (ValueError, OverflowError) as error:
         found.differences.append(f"{RECORDS}: {error}")
         return found
-    report = make_report(records, read_limits(output))
+    report = make_report(records, Measured.beside(output))
     for name, made in report.pages.items():
         if name not in (RECORDS, SUMS if found.differences else ""):  # they tell the same
             cells, differences = _compare(name, _text(output / name), made.decode())

@@ -1,11 +1,14 @@
 """PUZZLES.md says what the records show, and no more."""
 
-import numpy as np
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from mint.cells import Cell
 from mint.comparison import Compared, Setting
+from mint.errors import InputError
+from mint.measured import Measured
 from mint.puzzles import puzzles_page
 
 VGG = "Input > conv1: 100 (reads the input); conv1 > conv2: 1000"
@@ -19,14 +22,14 @@ def _cell(
     samples: int = 250,
     bootstraps: int = 50,
     criterion: str = "mint",
-    accuracy: float = 98.0,
+    accuracies: list[float] | None = None,
 ) -> Cell:
     rows = [
         {
             "status": "finished",
             "seed": seed,
             "params_pruned": value,
-            "accuracy": accuracy + seed / 10,
+            "accuracy": accuracies[seed] if accuracies else 98.0 + seed / 10,
             "reliability": 0.5,
             "line": 2 + seed,
         }
@@ -36,8 +39,12 @@ def _cell(
     return Cell("mnist_mlp", "0123abcd", *axes, rows=rows)
 
 
-def _page(cells: list[Cell], limits: pd.DataFrame | None = None) -> dict[str, str]:
-    lines = puzzles_page(cells, RECORD, limits, VGG, {})
+def _page(
+    cells: list[Cell],
+    limits: pd.DataFrame | None = None,
+    masking: pd.DataFrame | None = None,
+) -> dict[str, str]:
+    lines = puzzles_page(cells, RECORD, Measured(limits, masking), VGG, {})
     sections = "\n".join(lines).split("\n## ")[1:]
     return {section.split("\n")[0].split(" ")[-1]: section for section in sections}
 
@@ -45,7 +52,7 @@ def _page(cells: list[Cell], limits: pd.DataFrame | None = None) -> dict[str, st
 def test_what_was_not_run_is_not_answered() -> None:
     page = _page([])
     answers = [section for section in page.values() if "Not run: no trials" in section]
-    assert len(answers) == 6  # but the arithmetic of VGG16's limits
+    assert len(answers) == 7  # but the arithmetic of VGG16's limits
     assert "68.18" in page["expects?"]  # 0.75 of 1000 of 1100
 
 
@@ -106,7 +113,7 @@ def test_wins_and_losses_are_counted() -> None:
 
     def compared(fraction: str, accuracies: dict[str, list[float]]) -> list[Compared]:
         return [
-            Compared(setting, fraction, name, _trials(values), None)
+            Compared(setting, fraction, name, _cell([90.0] * len(values), accuracies=values), None)
             for name, values in accuracies.items()
         ]
 
@@ -117,10 +124,35 @@ def test_wins_and_losses_are_counted() -> None:
         *compared("0.98", even | {"mint": [97.1, 97.0, 97.3]}),
         *compared("0.99", {"random": [97.0], "mint": [98.0]}),  # without magnitude: not held
     ]
-    text = "\n".join(puzzles_page([], RECORD, None, VGG, {"mnist_mlp 01": rows}))
+    text = "\n".join(puzzles_page([], RECORD, Measured(), VGG, {"mnist_mlp 01": rows}))
     assert "Of 3 comparisons MINT is better than both" in text
     assert "in 1, and worse than one of them in 1." in text
 
 
-def _trials(values: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({"seed": np.arange(len(values)), "accuracy": values})
+def test_changes_of_the_masking_are_paired_by_seed_and_share() -> None:
+    shared = {"ways": "one step", "grouping": "contiguous", "score": "mint"}
+    masking = pd.DataFrame(
+        [
+            {**shared, "seed": seed, "share": share, "floor": floor, "accuracy": 90 + seed + gain}
+            for seed in (0, 1)
+            for share, floor, gain in ((0.98, 0, 0.0), (0.99, 0, 2.0), (0.98, 1, 1), (0.99, 1, 4))
+        ]
+    )
+    text = _page([], None, masking)["best?"]
+    (line,) = (line for line in text.splitlines() if "a floor" in line and "| mint " in line)
+    assert "+1.50 [+1.50, +1.50]" in line
+    (line,) = (line for line in text.splitlines() if "z-scores" in line)
+    assert line.count("not run") == 2
+
+
+def test_what_benchmarks_left_is_read_or_refused(tmp_path: Path) -> None:
+    assert Measured.beside(tmp_path) == Measured()
+    (tmp_path / "limits.csv").write_text(
+        "seed,asked,distinct,by_quantile,exactly\n0,0.8,44,86,80\n"
+    )
+    limits = Measured.beside(tmp_path).limits
+    assert limits is not None
+    assert limits["by_quantile"].tolist() == [86.0]
+    (tmp_path / "masking.csv").write_text("seed,ways\n0,one step\n")
+    with pytest.raises(InputError, match=r"masking.csv: is no table of seed, ways, grouping"):
+        Measured.beside(tmp_path)
