@@ -634,13 +634,14 @@ def _verify(options: argparse.Namespace) -> int:
             raise InputError(f"--tracking-uri {tracker.shown}: there is no such store")
         of_store = tracker.records()
     found = verify(options.output, Cache(cache_dir), of_store)
-    print("\n".join(found.differences[:_MOST_DIFFERENCES]), end="\n" if found.differences else "")
+    for difference in found.differences[:_MOST_DIFFERENCES]:
+        print(difference)
     if len(found.differences) > _MOST_DIFFERENCES:
         print(f"and {len(found.differences) - _MOST_DIFFERENCES} more")
     print(
-        f"{found.cells} cells of tables and {found.figures} figures of records compared; "
-        f"{found.trials} trials with their masks, {found.runs} with their runs: "
-        f"{len(found.differences) or 'no'} differences"
+        f"compared: {found.cells} cells of tables, {found.figures} of records, {found.trials} "
+        f"trials with results and masks, {found.runs} with runs; "
+        f"differences: {len(found.differences)}"
     )
     return EXIT_FAILED if found.differences else 0
 

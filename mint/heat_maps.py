@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mint.figures import save
@@ -42,6 +43,8 @@ def draw_scores(
             xlabel="parent group",
             ylabel="child group",
         )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.title.set_fontsize("medium" if len(scores) == 1 else "x-small")
         figure.colorbar(image, label=f"score by {criterion}")
     for axes in panels[len(scores) :]:

@@ -38,23 +38,28 @@ _INTRODUCTION = (
     "the record is open here."
 )
 
+Plots = dict[str, Callable[[BinaryIO], None]]
+"""By the name of its file, what draws a plot."""
+
 
 @dataclass(frozen=True)
 class Report:
-    """All that is made from records.
+    """All that is made from records; mint verify compares every page, and looks for every plot.
 
     Attributes:
         pages: the content of every file but the plots, by its name.
-        plots: by the name of its file, what draws it.
+        plots: what draws the others.
     """
 
     pages: Mapping[str, bytes]
-    plots: Mapping[str, Callable[[BinaryIO], None]]
+    plots: Plots
 
 
 @dataclass(frozen=True, eq=False)
 class Protocol:
-    """The trials of one experiment under one protocol; those of others never share a table.
+    """The trials of one experiment under one protocol.
+
+    Those of others share no table with them but Comparison, where every row names its protocol.
 
     Attributes:
         experiment: its name.
@@ -139,7 +144,7 @@ def make_report(records: pd.DataFrame, measured: Measured) -> Report:
         _packaged("breakdowns.yaml")["vgg16_cifar10"],
         {protocol.name: protocol.criteria for protocol in protocols if protocol.criteria},
     )
-    plots: dict[str, Callable[[BinaryIO], None]] = {}
+    plots: Plots = {}
     text = ["# Results", "", _INTRODUCTION]
     for quoted in _packaged("published.yaml"):
         own = [protocol for protocol in protocols if protocol.experiment in quoted["experiments"]]
@@ -157,9 +162,6 @@ def make_report(records: pd.DataFrame, measured: Measured) -> Report:
         PUZZLES: ("\n".join(puzzles) + "\n").encode(),
     }
     return Report(pages, plots)
-
-
-Plots = dict[str, Callable[[BinaryIO], None]]
 
 
 def _experiment(quoted: tables.Quoted, protocols: Sequence[Protocol], plots: Plots) -> list[str]:

@@ -150,7 +150,7 @@ def _variation(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def variations(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Cell]]) -> list[str]:
-    """Return the record's table of a variation, with what was measured before what is published.
+    """Return the record's table of a variation, with what was measured beside what is published.
 
     Args:
         rows: published.
@@ -162,8 +162,8 @@ def variations(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Ce
         axes = [limit, str(row["groups"]), str(row["samples_per_class"])]
         published = [_quote(row["params_pruned"]), _quote(row["accuracy"])]
         for figures in [_figures(cell) for cell in cells] or [_NO_FIGURES]:
-            lines.append([*axes, *figures, *published])
-    return table([*_AXES[:3], *_FIGURES, *_PUBLISHED], lines)
+            lines.append([*axes, *figures[:4], *published, *figures[4:]])
+    return table([*_AXES[:3], *_FIGURES[:4], *_PUBLISHED, *_FIGURES[4:]], lines)
 
 
 def trials(cells: Iterable[Cell], order: Callable[[Cell], Any]) -> list[str]:

@@ -36,8 +36,8 @@ def test_committed_results_are_what_their_records_say(
 ) -> None:
     assert main(["verify", "--output", str(results)]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"\d{3,} cells of tables and \d{3,} figures of records compared", printed)
-    assert "no differences" in printed
+    assert re.search(r"compared: \d{3,} cells of tables, \d{3,} of records", printed)
+    assert "differences: 0" in printed
     before = {path.name: path.read_bytes() for path in results.glob("*.*") if path.is_file()}
     (results / "RESULTS.md").unlink()
     assert main(["verify", "--output", str(results)]) == 2
@@ -74,7 +74,7 @@ def test_changed_cell_is_named_with_both_values(
         "RESULTS.md, Experiment 2: VGG16 on CIFAR-10 > Comparison, row 9, column Performance: "
         "'93.52', and the records say '93.42'"
     ) in printed
-    assert "1 differences" in printed
+    assert "differences: 1" in printed
 
 
 def test_figure_that_no_table_shows_is_named(results: Path) -> None:
@@ -113,7 +113,7 @@ def test_trials_and_runs_at_hand_are_compared(capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     command = "verify --tracking-uri sqlite:///mlflow.db"
     assert main(command.split()) == 0
-    assert "1 trials with their masks, 1 with their runs" in capsys.readouterr().out
+    assert "1 trials with results and masks, 1 with runs; differences: 0" in capsys.readouterr().out
     records = read_records(Path("results/records.csv"))
     layers = records["layers"].iloc[0]
     kept = int(re.search(r"fc2: (\d+)/150000", layers)[1])  # type: ignore[index]
