@@ -68,7 +68,8 @@ def _effect(masking: pd.DataFrame, before: _Ways, after: _Ways) -> Difference | 
     for wanted in (before, after):
         own = masking[np.logical_and.reduce([masking[key] == wanted[key] for key in wanted])]
         sides.append(own.groupby("seed")["accuracy"].agg(["mean", "size"]))
-    both = sides[0].join(sides[1], how="inner", suffixes=("_before", "_after"))
+    suffixes = ("_before", "_after")
+    both = sides[0].merge(sides[1], left_index=True, right_index=True, suffixes=suffixes)
     both = both[both["size_before"] == both["size_after"]]
     return Difference.of((both["mean_after"] - both["mean_before"]).tolist())
 
