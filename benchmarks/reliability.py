@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mint.atomic import write_whole
 from mint.cache import Cache
 from mint.config import TrialConfig, load_experiment
-from mint.figures import save
+from mint.figures import COLOURS, MARKERS, save
 from mint.information import gmi_bootstraps, reliability
 from mint.provenance import Provenance
 from mint.sources import load_source
@@ -109,7 +109,7 @@ def _draw(path: Path, table: pd.DataFrame) -> None:
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for (kind, own), colour, marker in zip(
-        table.groupby("scores"), ("#0072b2", "#e69f00"), "os", strict=True
+        table.groupby("scores"), COLOURS[:2], MARKERS[:2], strict=True
     ):
         axes.plot(
             own["bootstraps"], own["reliability"], color=colour, marker=marker, label=str(kind)
@@ -126,7 +126,7 @@ def _draw(path: Path, table: pd.DataFrame) -> None:
         xscale="log",
         xlabel="bootstraps",
         ylabel="reliability (dotted: Spearman-Brown)",
-        ylim=(0, 1),
+        ylim=(-0.25, 1.03),  # noise takes a rank correlation below 0
         title="MNIST fc1 -> fc2, 20 x 20 groups, 250 samples per class",
     )
     axes.grid(color="0.9")
