@@ -39,6 +39,21 @@ _NOTHING = "Not run: no trials of it are on record."
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The criteria of one protocol.
+
+    Attributes:
+        protocol: its name.
+        setting: what was done, in words.
+        rows: the criteria at every share.
+    """
+
+    protocol: str
+    setting: str
+    rows: Sequence[Compared]
+
+
+@dataclass(frozen=True)
 class Study:
     """The cells of one experiment under one protocol.
 
@@ -63,7 +78,7 @@ def puzzles_page(
     published: Mapping[str, Any],
     measured: Measured,
     breakdown: str,
-    compared: Mapping[str, Sequence[Compared]],
+    comparisons: Sequence[Comparison],
 ) -> list[str]:
     """Return the lines of PUZZLES.md.
 
@@ -72,7 +87,7 @@ def puzzles_page(
         published: the section of published.yaml on the MLP.
         measured: by benchmarks.
         breakdown: VGG16's layers, as mint.layers writes them.
-        compared: for the name of every protocol that has several criteria at given shares, these.
+        comparisons: of all protocols that have several criteria at given shares.
     """
     studies = _studies(cells)
     record = {
@@ -92,7 +107,7 @@ def puzzles_page(
         *_limit_of_80(measured.limits),
         *_limits_of_vgg16(cells, breakdown),
         *_best_masking(measured.masking),
-        *_where_mint_wins(compared),
+        *_where_mint_wins(comparisons),
     ]
 
 
@@ -360,7 +375,7 @@ def _best_masking(masking: pd.DataFrame | None) -> list[str]:
     return [*text, "", *([_NOTHING] if masking is None else masking_section(masking))]
 
 
-def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
+def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
     """Hold MINT against random blocks and against magnitude wherever all three share a budget."""
     text = _heading(
         "Where does MINT win, and where not?",
@@ -368,9 +383,9 @@ def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
         "block magnitude; intervals that leave out 0 are starred. RESULTS.md has the curves.",
     )
     wins: Counter[str] = Counter()
-    for name, rows in compared.items():
+    for comparison in comparisons:
         by_budget: dict[Any, dict[str, Compared]] = {}
-        for row in rows:
+        for row in comparison.rows:
             by_budget.setdefault((row.setting, row.fraction), {})[row.criterion] = row
         lines = []
         for (setting, fraction), own in by_budget.items():
@@ -398,7 +413,8 @@ def _where_mint_wins(compared: Mapping[str, Sequence[Compared]]) -> list[str]:
         if lines:
             header = ["Groups", "Share pruned", "Criterion", "Test accuracy (%)"]
             header += ["Against random", "Against block magnitude", "Seeds"]
-            text += ["", f"### {name}", "", *table(header, lines, left=(2,))]
+            text += ["", f"### {comparison.protocol}", "", comparison.setting, ""]
+            text += table(header, lines, left=(2,))
     if not wins["held"]:
         return [*text, "", _NOTHING]
     return [

@@ -22,7 +22,7 @@ from mint.errors import InputError
 from mint.layers import parse_layers
 from mint.measured import Measured
 from mint.plots import draw_criteria, draw_layers, draw_tradeoff, draw_variations
-from mint.puzzles import puzzles_page
+from mint.puzzles import Comparison, puzzles_page
 from mint.records import parse_records, records_bytes, sort_records
 
 RECORDS, SUMS, RESULTS, PUZZLES = "records.csv", "records.sums", "RESULTS.md", "PUZZLES.md"
@@ -78,6 +78,11 @@ class Protocol:
     def plot(self, what: str = "") -> str:
         """Return the name of a plot's file."""
         return f"{self.experiment}-{self.key}{what}.png"
+
+    @property
+    def settings(self) -> list[str]:
+        """What was done, in words."""
+        return [str(setting) for setting in self.records["setting"].unique()]
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -142,7 +147,11 @@ def make_report(records: pd.DataFrame, measured: Measured) -> Report:
         _packaged("published.yaml")[0],
         measured,
         _packaged("breakdowns.yaml")["vgg16_cifar10"],
-        {protocol.name: protocol.criteria for protocol in protocols if protocol.criteria},
+        [
+            Comparison(protocol.name, " ".join(protocol.settings), protocol.criteria)
+            for protocol in protocols
+            if protocol.criteria
+        ],
     )
     plots: Plots = {}
     text = ["# Results", "", _INTRODUCTION]
@@ -250,8 +259,7 @@ def _other(protocol: Protocol, plots: Plots) -> list[str]:
 
 def _protocol(protocol: Protocol, plots: Plots, quoted: tables.Quoted | None = None) -> list[str]:
     """Return what was done, and pictures of what came out."""
-    settings = protocol.records["setting"].unique()
-    text = [line for setting in settings for line in ("", setting)]
+    text = [line for setting in protocol.settings for line in ("", setting)]
     text += ["", tables.baseline(protocol.finished)]
     if protocol.finished.empty:
         return text

@@ -9,7 +9,7 @@ from mint.cells import Cell
 from mint.comparison import Compared, Setting
 from mint.errors import InputError
 from mint.measured import Measured
-from mint.puzzles import puzzles_page
+from mint.puzzles import Comparison, puzzles_page
 
 VGG = "Input > conv1: 100 (reads the input); conv1 > conv2: 1000"
 RECORD: dict[str, object] = {"groups": [], "samples": []}
@@ -44,7 +44,7 @@ def _page(
     limits: pd.DataFrame | None = None,
     masking: pd.DataFrame | None = None,
 ) -> dict[str, str]:
-    lines = puzzles_page(cells, RECORD, Measured(limits, masking), VGG, {})
+    lines = puzzles_page(cells, RECORD, Measured(limits, masking), VGG, [])
     sections = "\n".join(lines).split("\n## ")[1:]
     return {section.split("\n")[0].split(" ")[-1]: section for section in sections}
 
@@ -124,7 +124,9 @@ def test_wins_and_losses_are_counted() -> None:
         *compared("0.98", even | {"mint": [97.1, 97.0, 97.3]}),
         *compared("0.99", {"random": [97.0], "mint": [98.0]}),  # without magnitude: not held
     ]
-    text = "\n".join(puzzles_page([], RECORD, Measured(), VGG, {"mnist_mlp 01": rows}))
+    text = "\n".join(
+        puzzles_page([], RECORD, Measured(), VGG, [Comparison("mnist_mlp 01", "MLP.", rows)])
+    )
     assert "Of 3 comparisons MINT is better than both" in text
     assert "in 1, and worse than one of them in 1." in text
 
