@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from mint.cells import Cell
 from mint.comparison import CONFIDENCE, Compared, Setting, half_width
@@ -24,6 +25,8 @@ _PANELS_A_ROW = 3
 _MOST_PANELS = 6
 _MOST_LINES = 6  # in a picture of layers
 _CHARACTER = 0.011  # of a name: its width as a share of the axis
+_ACCURACIES = (10, 50, 80, 90, 95, 96, 97, 98, 98.5, 99, 99.5, 99.9)
+_MOST_ACCURATE = 99.95  # percent: the scale by errors has no end
 _FIGURES = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"}
 
 
@@ -100,8 +103,9 @@ def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
 def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
     """Draw accuracy against params pruned: a line a criterion, a panel a setting.
 
-    The band is a standard deviation over seeds to either side of the mean. What is kept is on a
-    logarithmic scale, for half of the last percent matters as much as half of all.
+    The band is a standard deviation over seeds to either side of the mean. What is kept and what is
+    classified wrongly are on logarithmic scales, for half of the last percent matters as much as
+    half of all, and a criterion that collapses would leave the others no room.
 
     Args:
         file: that the PNG is written to.
@@ -144,11 +148,28 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
         axes.minorticks_off()
         _label(axes, "params_pruned", "accuracy")
         axes.set_title(_titled(setting), fontsize="medium")
+    of_data = [axes.dataLim for axes in panels[: len(settings)]]
+    least = 100 - 1.15 * (100 - min(box.y0 for box in of_data))
+    most = 100 - (100 - min(_MOST_ACCURATE, *(box.y1 for box in of_data))) / 1.15
+    for axes in panels[: len(settings)]:
+        axes.set_yscale("function", functions=(_by_errors, _by_errors_inverted))
+        axes.set_ylim(least, most)
+        axes.set_yticks([tick for tick in _ACCURACIES if least <= tick <= most])
     for axes in panels[len(settings) :]:
         axes.set_axis_off()
     handles = [*(drawn[criterion] for criterion in criteria), panels[0].lines[-1]]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     save(figure, file)
+
+
+def _by_errors(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+    errors: NDArray[np.float64] = -np.log10(100 - np.minimum(accuracy, _MOST_ACCURATE))
+    return errors
+
+
+def _by_errors_inverted(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    accuracy: NDArray[np.float64] = 100 - 10**-scaled
+    return accuracy
 
 
 def _titled(setting: Setting) -> str:
