@@ -47,6 +47,9 @@ from mint.options import (
     show_runs,
     tracking_uri,
 )
+from mint.provenance import PACKAGE, installed
+from mint.sweep_cli import EPILOG, add_sweep, run_sweep_command
+from mint.sweeps import SWEEPS
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ _STAGES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `mint` and return its exit code."""
     parser = Parser(prog="mint", description="Mutual-information-based neuron trimming.")
+    parser.add_argument("--version", action="version", version=f"mint {installed(PACKAGE)}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     handlers: dict[str, Callable[[argparse.Namespace], int]] = {}
 
@@ -103,6 +107,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "prune": _prune,
         "retrain": _retrain,
     }
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="run many trials, and rebuild the tables",
+        description="Run the trials of a sweep that are not finished yet.",
+    )
+    names = sweep.add_subparsers(dest="sweep", required=True, metavar="SWEEP")
+    for name, definition in SWEEPS.items():
+        add_sweep(
+            names.add_parser(
+                name,
+                help=definition.question,
+                description=definition.question,
+                epilog=EPILOG,
+            ),
+            definition,
+        )
+    handlers["sweep"] = _sweep
 
     layers = commands.add_parser(
         "layers",
@@ -504,6 +526,10 @@ def _need(done: bool, stage: str) -> None:
         raise InputError(
             f"this trial has no result of mint {stage} yet; run it first, with the same options"
         )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    return run_sweep_command(options, SWEEPS[options.sweep], ["mint", *options.words])
 
 
 def _layers(options: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ CRITERIA: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 DEFAULT_CRITERION = "mint"
 
-EXPERIMENTS_FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+EXPERIMENTS_FOLDER = Path(__file__).resolve().parent / "experiments"
 
 
 def check_criterion(name: str) -> str:

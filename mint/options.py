@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mint.tracking import Tracker
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+_EXIT_UNREAD = 141  # of a program that SIGPIPE ends
 # Of the ten that Ctrl-C may take: for closing the runs of trials that were running.
 STOP_SECONDS = 4.0
 CACHE_HELP = "folder of finished stages (default: MINT_CACHE_DIR, else ./.mint)"
@@ -56,7 +57,12 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
     """
     try:
         with interruptible():
-            return command()
+            code = command()
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # as of mint ... | head: what Python would still write is let go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_UNREAD
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_INPUT

@@ -1,4 +1,4 @@
-"""The command line that the scripts of sweeps/ share."""
+"""The command line of a sweep: mint sweep NAME, or a script of its own."""
 
 import argparse
 import os
@@ -35,6 +35,7 @@ from mint.options import (
     tracking_uri,
 )
 from mint.reach import reach_ray
+from mint.sweeps import SweepDefinition
 
 # Ray, MLflow and torch take seconds to import: each is left until it is needed.
 if TYPE_CHECKING:
@@ -42,43 +43,30 @@ if TYPE_CHECKING:
     from mint.searchers import Plan
     from mint.sweep_settings import SweepSettings
 
+EPILOG = (
+    "The same command again runs only what is missing. Exit codes: 0 all trials are finished, 1 "
+    "some failed, 2 bad input, 130 stopped by Ctrl-C."
+)
 _SEARCHED_TRIALS = 30
 
 
-def sweep_main(
-    question: str,
-    name: str,
-    grids: Mapping[str, Sequence[Grid]],
-    arguments: Sequence[str] | None = None,
-    *,
-    seeds: Sequence[int] = (0,),
-) -> int:
-    """Run a sweep's command line and return its exit code.
+def sweep_main(sweep: SweepDefinition, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of a script for a sweep and return its exit code.
 
     Args:
-        question: what the sweep is for, in a sentence or two.
-        name: of the sweep.
-        grids: for every experiment, the blocks of trials that run where no option says otherwise;
-            the first experiment is the default.
+        sweep: that it is for.
         arguments: of the command line.
-        seeds: that run where no option says otherwise.
     """
-    parser = _sweep_parser(question, name, grids, seeds)
+    parser = Parser(prog=f"{sweep.name}.py", description=sweep.question, epilog=EPILOG)
+    add_sweep(parser, sweep)
     options = parser.parse_args(arguments)
-    words = sys.argv if arguments is None else [parser.prog, *arguments]
-    return guarded(parser.prog, lambda: _sweep(options, name, grids, words))
+    words = ["python", *sys.argv] if arguments is None else [parser.prog, *arguments]
+    return guarded(parser.prog, lambda: run_sweep_command(options, sweep, words))
 
 
-def _sweep_parser(
-    question: str, name: str, grids: Mapping[str, Sequence[Grid]], seeds: Sequence[int]
-) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{name}.py",
-        description=question,
-        epilog="The same command again runs only what is missing. Exit codes: 0 all trials are "
-        "finished, 1 some failed, 2 bad input, 130 stopped by Ctrl-C.",
-    )
-    add_experiment(parser, default=next(iter(grids)))
+def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
+    """Add the options of a sweep."""
+    add_experiment(parser, default=next(iter(sweep.grids)))
     axes = parser.add_argument_group(
         "axes", "Each replaces that axis of the experiment's own grid, which --dry-run shows."
     )
@@ -128,8 +116,8 @@ def _sweep_parser(
         type=natural,
         nargs="+",
         metavar="N",
-        default=list(seeds),
-        help=f"(default: {' '.join(map(str, seeds))})",
+        default=list(sweep.seeds),
+        help=f"(default: {' '.join(map(str, sweep.seeds))})",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -175,21 +163,27 @@ def _sweep_parser(
     add_folders(running)
     running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
     add_results(parser)
-    return parser
 
 
-def _sweep(
-    options: argparse.Namespace,
-    name: str,
-    grids: Mapping[str, Sequence[Grid]],
-    words: Sequence[str],
+def run_sweep_command(
+    options: argparse.Namespace, sweep: SweepDefinition, words: Sequence[str]
 ) -> int:
+    """Run what the options of a sweep ask for, and return the exit code.
+
+    Args:
+        options: that add_sweep has added.
+        sweep: that they are of.
+        words: of the command line, the program first.
+
+    Raises:
+        InputError: it cannot be done.
+    """
     experiment = chosen_experiment(options)
     _check_search(options, experiment)
     store = tracking_uri(options.tracking_uri)
     if address := _ray_address(options):
         reach_ray(address)
-    blocks = _blocks(options, experiment, grids)
+    blocks = _blocks(options, experiment, sweep.grids)
     check_results(options.output)
 
     from mint.cache import Cache
@@ -198,7 +192,7 @@ def _sweep(
     storage = Storage(options.storage) if options.storage else None
     cache = Cache(cache_folder(options.cache_dir), storage)
     trials = _checked_trials(options, experiment, blocks, cache)
-    request = _Request(options, name, words, store, experiment, blocks, trials, cache)
+    request = _Request(options, sweep.name, words, store, experiment, blocks, trials, cache)
     if options.dry_run:
         from mint.tracking import Tracker
 
@@ -312,7 +306,7 @@ class _Request:
             )
             code = drive(sweep, cache, tracker, room, partial(print, flush=True))
         if code == EXIT_INTERRUPTED:
-            print(f"this carries on:\n  python {provenance.command}", flush=True)
+            print(f"this carries on:\n  {provenance.command}", flush=True)
         else:
             show_runs(tracker, experiment_id)
         return code

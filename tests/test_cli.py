@@ -10,17 +10,22 @@ import pytest
 from mint.cli import main
 from mint.config import Grid
 from mint.sweep_cli import sweep_main
+from mint.sweeps import SweepDefinition
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 ROOT = Path(__file__).resolve().parent.parent
-GRIDS = {
-    "digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))],
-    "mnist_mlp": [Grid(groups=(20,), samples_per_class=(250,), upper_limits=("none",))],
-}
+SWEEP = SweepDefinition(
+    "a_sweep",
+    "What?",
+    {
+        "digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))],
+        "mnist_mlp": [Grid(groups=(20,), samples_per_class=(250,), upper_limits=("none",))],
+    },
+)
 
 
 def _sweep(arguments: str) -> int:
-    return sweep_main("What?", "a_sweep", GRIDS, arguments.split())
+    return sweep_main(SWEEP, arguments.split())
 
 
 def _exit_code(command: str) -> object:

@@ -20,11 +20,16 @@ from mint.cache import Cache
 from mint.config import Grid
 from mint.holder import holding
 from mint.sweep_cli import sweep_main
+from mint.sweeps import SweepDefinition
 
 SCRIPT = Path(__file__).resolve().parent.parent / "sweeps" / "groups_vs_samples.py"
 AXES = "--groups 5 10 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 1 --epochs 5"
 TRIALS = 8
-GRIDS = {"digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))]}
+SWEEP = SweepDefinition(
+    "a_sweep",
+    "What?",
+    {"digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))]},
+)
 
 
 @contextmanager
@@ -164,9 +169,9 @@ def test_read_only_output_folder_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with _disk(tmp_path / "disk", "ro"):
-        assert sweep_main("What?", "a_sweep", GRIDS, ["--output", str(tmp_path / "disk")]) == 2
+        assert sweep_main(SWEEP, ["--output", str(tmp_path / "disk")]) == 2
         assert f"--output {tmp_path / 'disk'}: " in capsys.readouterr().err
-        assert sweep_main("What?", "a_sweep", GRIDS, ["--cache-dir", str(tmp_path / "disk")]) == 2
+        assert sweep_main(SWEEP, ["--cache-dir", str(tmp_path / "disk")]) == 2
         assert "is not writable" in capsys.readouterr().err
     assert not Path(".mint").exists()
 
@@ -211,7 +216,7 @@ def test_full_disk_ends_in_a_line_and_the_same_command_carries_on(tmp_path: Path
 def test_refused_at_once(options: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
     try:
-        code = sweep_main("What?", "a_sweep", GRIDS, options.split())
+        code = sweep_main(SWEEP, options.split())
     except SystemExit as stop:
         code = int(str(stop.code))
     error = capsys.readouterr().err
@@ -238,7 +243,7 @@ def test_second_driver_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     while not holds:
         time.sleep(0.1)
     try:
-        assert sweep_main("What?", "a_sweep", GRIDS, []) == 2
+        assert sweep_main(SWEEP, []) == 2
     finally:
         holds.clear()
         other.join()

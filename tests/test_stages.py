@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from mint.cache import Cache
 from mint.cli import main
-from mint.config import TrialConfig
+from mint.config import EXPERIMENTS_FOLDER, TrialConfig
 from mint.masks import Masks
 from mint.provenance import Provenance
 from mint.records import read_records
@@ -223,7 +223,7 @@ trial: {groups: 4, samples_per_class: 10}
 def test_initial_weights_are_taken_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert _mint(f"train {QUICK}") == 0
     (trained,) = Path(".mint/baselines").glob("*/weights.safetensors")
-    content = Path(__file__).resolve().parent.parent / "experiments" / "digits_mlp.yaml"
+    content = EXPERIMENTS_FOLDER / "digits_mlp.yaml"
     untrained = content.read_text().replace("epochs: 20", "epochs: 0")
     Path("untrained.yaml").write_text(untrained)
     options = "--experiment untrained.yaml"
