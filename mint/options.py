@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +22,7 @@ from mint.config import (
     load_experiment,
     validated,
 )
-from mint.errors import InputError, TrainingDivergedError
+from mint.errors import InputError, TrainingDivergedError, allowed, nearest
 from mint.interruption import interruptible
 from mint.reach import reach_store
 
@@ -44,7 +44,28 @@ _LARGEST = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
+    """Complains in one line, and says which name is near to one that is not known."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse an option that is not known before one that is missing: it may be the same."""
+        words = list(sys.argv[1:] if args is None else args)
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for word in words[: words.index("--") if "--" in words else None]:
+            if not word.startswith("-") and self._subparsers:
+                break  # what follows is for the command of that name
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                self.error(f"{name}: there is no such option; {nearest(name, known)}".rstrip("; "))
+        return super().parse_known_args(words, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            of_a_command = isinstance(action, argparse._SubParsersAction)
+            what = f"{action.metavar} {value}" if of_a_command else str(value)
+            problem = f"{what}: {allowed(str(value), [*action.choices])}"
+            raise argparse.ArgumentError(None if of_a_command else action, problem)
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -104,9 +125,7 @@ def add_experiment(
         metavar="NAME",
         help=f"one of {known}, or a YAML file" + (f" (default: {default})" if default else ""),
     )
-    group = parser.add_argument_group(
-        "experiment", "What is different from the experiment's file; the default is as it says."
-    )
+    group = parser.add_argument_group("experiment", "What is different from the experiment's file.")
     group.add_argument(
         "--smoke",
         action="store_true",
@@ -117,13 +136,13 @@ def add_experiment(
         metavar="MODULE:FUNCTION",
         help="a network of your own: a function that returns an nn.Module, such as "
         "my_package.my_module:build; all pairs of layers found in it are pruned, and all weights "
-        "of convolutions and linear layers counted",
+        "of convolutions and linear layers counted (default: the experiment's)",
     )
     group.add_argument(
         "--data",
         metavar="NAME",
         help="digits, mnist, cifar10, parquet:FOLDER or imagefolder:FOLDER, folders in the data "
-        "folder",
+        "folder (default: the experiment's)",
     )
     group.add_argument(
         "--init",
@@ -136,24 +155,28 @@ def add_experiment(
         "--epochs",
         type=positive,
         metavar="N",
-        help="epochs of the baseline and of each retraining, the schedules stretched to fit",
+        help="epochs of the baseline and of each retraining, the schedules stretched to fit "
+        "(default: the experiment's)",
     )
     group.add_argument(
         "--max-drop",
         type=_percent,
         metavar="POINTS",
         help="search for the most that can be pruned at no more than so many percentage points "
-        "of validation accuracy",
+        "of validation accuracy, 0 to 100 (default: the experiment's)",
     )
     group.add_argument(
         "--reliability",
         type=_correlation,
         metavar="R",
         help="make no more bootstraps once the scores are this reliable: the rank correlation, "
-        "0 to 1, to expect with scores of as many others",
+        "0 to 1, to expect with scores of as many others (default: the experiment's)",
     )
     group.add_argument(
-        "--threads", type=positive, metavar="N", help="of one trial; results depend on it"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads of one trial; results depend on it (default: the experiment's)",
     )
 
 

@@ -68,7 +68,7 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
     """Add the options of a sweep."""
     add_experiment(parser, default=next(iter(sweep.grids)))
     axes = parser.add_argument_group(
-        "axes", "Each replaces that axis of the experiment's own grid, which --dry-run shows."
+        "axes", "Each replaces that axis of the sweep's own grid, which --dry-run shows."
     )
     axes.add_argument(
         "--criterion",
@@ -77,24 +77,29 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         dest="criteria",
         metavar="NAME",
         help=f"what scores the blocks: {', '.join(CRITERIA)}; a criterion has one trial for all "
-        "values of an axis that its scores do not depend on",
+        "values of an axis that its scores do not depend on (default: the sweep's own)",
     )
     axes.add_argument(
-        "--groups", type=positive, nargs="+", metavar="N", help="groups of filters in each layer"
+        "--groups",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="groups of filters in each layer (default: the sweep's own)",
     )
     axes.add_argument(
         "--samples-per-class",
         type=positive,
         nargs="+",
         metavar="N",
-        help="training images of every class that the scores are estimated from",
+        help="training images of every class that the scores are estimated from "
+        "(default: the sweep's own)",
     )
     axes.add_argument(
         "--upper-limits",
         nargs="+",
         metavar="LIMIT",
         help="largest share of a layer's weights that may be pruned: none, 0 to 1, or g/N and "
-        "(g/N)^2 with g the groups",
+        "(g/N)^2 with g the groups (default: the sweep's own)",
     )
     axes.add_argument(
         "--fractions",
@@ -102,14 +107,16 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         nargs="+",
         metavar="SHARE",
         help="shares of the counted weights to prune, 0 to 1, instead of searching for the most "
-        "that keeps the accuracy; with --search optuna the least and the most",
+        "that keeps the accuracy; with --search optuna the least and the most (default: the "
+        "sweep's own, else the experiment's)",
     )
     axes.add_argument(
         "--bootstraps",
         type=positive,
         nargs="+",
         metavar="N",
-        help="estimates that the scores are the mean of; with --reliability, the most of them",
+        help="estimates that the scores are the mean of; with --reliability, the most of them "
+        "(default: the experiment's)",
     )
     axes.add_argument(
         "--seeds",
@@ -117,7 +124,8 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         nargs="+",
         metavar="N",
         default=list(sweep.seeds),
-        help=f"(default: {' '.join(map(str, sweep.seeds))})",
+        help="of everything that is drawn; a trial each "
+        f"(default: {' '.join(map(str, sweep.seeds))})",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -132,7 +140,7 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         "--trials",
         type=positive,
         metavar="N",
-        help=f"of --search optuna (default: {_SEARCHED_TRIALS})",
+        help=f"how many --search optuna runs (default: {_SEARCHED_TRIALS})",
     )
     running = parser.add_argument_group("running")
     running.add_argument(

@@ -194,41 +194,6 @@ def test_full_disk_ends_in_a_line_and_the_same_command_carries_on(tmp_path: Path
 
 
 @pytest.mark.usefixtures("empty_folder")
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--tracking-uri http://127.0.0.1:9", "--tracking-uri http://127.0.0.1:9: nobody answers"),
-        ("--ray-address 127.0.0.1:9", "--ray-address 127.0.0.1:9: nobody answers there"),
-        ("--ray-address nonsense", "--ray-address nonsense: nobody answers there"),
-        ("--storage nowhere://a", "--storage nowhere://a: cannot be used"),
-        ("--gpus-per-trial 64", "--gpus-per-trial 64: this machine has"),
-        ("--trials 5", "--trials 5: is for --search optuna"),
-        ("--search asha", "--search asha: compares accuracies"),
-        ("--search asha --fractions 0.8 0.9", "allowed is exactly one of --fractions"),
-        ("--search optuna", "--search optuna: draws shares to prune between two --fractions"),
-        ("--search optuna --fractions 0.8 0.9 --seeds 0 1", "for one of --seeds"),
-        ("--search anneal", "invalid choice: 'anneal'"),
-        ("--fractions 0.9 --max-drop 1", "--fractions and --max-drop: only one"),
-        ("--fractions 0.9 --upper-limits 0.8", "--fraction 0.9: digits_mlp allows at most 0.8"),
-        ("--fractions 2", "2: allowed are numbers from 0 to 1"),
-    ],
-)
-def test_refused_at_once(options: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.monotonic()
-    try:
-        code = sweep_main(SWEEP, options.split())
-    except SystemExit as stop:
-        code = int(str(stop.code))
-    error = capsys.readouterr().err
-    assert code == 2
-    assert complaint in error
-    assert len(error.splitlines()) == 1
-    assert time.monotonic() - start < 10
-    assert not Path("results").exists()
-    assert not Path("mlartifacts").exists()
-
-
-@pytest.mark.usefixtures("empty_folder")
 def test_second_driver_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     holds = []
 
