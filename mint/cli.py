@@ -42,6 +42,7 @@ from mint.options import (
     guarded,
     initial_weights,
     natural,
+    port,
     positive,
     rebuild_report,
     show_runs,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 _PARTS = {
     "stages of a trial": ("run", "train", "estimate", "prune", "retrain"),
     "sweeps": ("sweep",),
-    "reports": ("layers", "report", "export"),
+    "reports": ("ui", "report", "layers", "export"),
     "upkeep": ("sync", "cache", "completion"),
 }
 _STAGES = {
@@ -211,6 +212,21 @@ def command_line() -> Parser:
     )
     add_results(report)
     report.set_defaults(handler=_report)
+
+    ui = commands.add_parser(
+        "ui",
+        help="show the runs in a browser",
+        description="Start MLflow's pages of the tracking store, for this machine alone, and print "
+        "the link of every experiment. Ctrl-C ends it.",
+    )
+    ui.add_argument(
+        "--port",
+        type=port,
+        metavar="N",
+        help="to listen on, 1 to 65535 (default: 5000, else the next that is free)",
+    )
+    ui.add_argument("--tracking-uri", metavar="URI", help=STORE_HELP)
+    ui.set_defaults(handler=_ui)
 
     sync = commands.add_parser(
         "sync",
@@ -686,6 +702,30 @@ def _report(options: argparse.Namespace) -> int:
         )
     rebuild_report(options.output, of_store=tracker.records())
     return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from mint.ui import Server, free_port, links
+
+    uri, number = tracking_uri(options.tracking_uri), free_port(options.port)
+
+    from mint.tracking import Tracker
+
+    tracker = Tracker(uri)
+    if not tracker.exists:
+        raise InputError(
+            f"--tracking-uri {tracker.shown}: there is no such store; run a trial or a sweep first"
+        )
+    if tracker.uri.startswith("http"):  # a server is there already
+        print("\n".join(links(tracker, tracker.shown)))
+        return 0
+    with Server(tracker.uri, number) as server:
+        shown = links(tracker, server.address)  # takes seconds, as the server's start does
+        server.wait_until_it_answers()
+        print("\n".join([*shown, "Ctrl-C ends it"]), flush=True)
+        reason = server.wait_until_it_ends()
+    print(f"mint ui: failed: {reason}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _sync(options: argparse.Namespace) -> int:

@@ -399,15 +399,17 @@ def show_runs(tracker: "Tracker", experiment_id: str) -> None:
     if tracker.shown.startswith("http"):
         print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
     else:
-        print(
-            f"runs:   uv run mlflow ui --backend-store-uri {tracker.shown}, then open "
-            f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
-        )
+        print(f"runs:   mint ui --tracking-uri {tracker.shown}")
 
 
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
     return _whole(text, 1)
+
+
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    return _whole(text, 1, 65535)
 
 
 def natural(text: str) -> int:
@@ -433,14 +435,14 @@ def check_gpus(share: float, cards: int, where: str) -> None:
         )
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = _LARGEST) -> int:
     try:
         number = int(text)
     except ValueError:
         number = least - 1
-    if not least <= number <= _LARGEST:
+    if not least <= number <= most:
         raise argparse.ArgumentTypeError(
-            f"{text}: allowed are whole numbers from {least} to {_LARGEST}"
+            f"{text}: allowed are whole numbers from {least} to {most}"
         )
     return number
 

@@ -189,6 +189,9 @@ TABLE = [
     ("mint report --records junk.csv", "--records junk.csv: is no file of records"),
     ("mint report --output file/x", "file is a file, not a folder"),
     ("mint report --tracking-uri http://127.0.0.1:9", "http://127.0.0.1:9: nobody answers"),
+    ("mint ui", "there is no such store; run a trial or a sweep first"),
+    ("mint ui --port 0", "--port: 0: allowed are whole numbers from 1 to 65535"),
+    ("mint ui --tracking-uri sqlite:///file", "cannot be used as a tracking store: it is no SQL"),
     # Upkeep.
     ("mint sync --tracking-uri nothing://x", "--tracking-uri nothing://x: allowed are sqlite"),
     ("mint cache ls", "--cache-dir .mint: there is no such folder"),
