@@ -148,6 +148,12 @@ def command_line() -> Parser:
         _add_trial(stage)
         if name in ("run", "retrain"):
             add_results(stage)
+        if name == "run":
+            stage.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="print how long the trial takes and how much memory, and run nothing",
+            )
         stage.set_defaults(handler=handler)
 
     sweep = commands.add_parser(
@@ -517,7 +523,19 @@ def _retrain(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_results(options.output)
     tracking_uri(options.tracking_uri)
-    return _finish(_planned(options), options)
+    stages = _planned(options)
+    return _forecast(stages) if options.dry_run else _finish(stages, options)
+
+
+def _forecast(stages: "Stages") -> int:
+    from mint.forecast import forecast
+
+    if stages.cache.find("trials", stages.config.key):
+        print("finished already")
+        return 0
+    on_gpu = stages.device.type == "cuda"
+    print("\n".join(forecast([stages.config], stages.source, stages.cache, 1, on_gpu=on_gpu)))
+    return 0
 
 
 def _finish(stages: "Stages", options: argparse.Namespace) -> int:

@@ -364,7 +364,11 @@ def check_results(output: Path) -> None:
 
 
 def rebuild_report(
-    output: Path, *, of_disk: "pd.DataFrame | None" = None, of_store: "pd.DataFrame | None" = None
+    output: Path,
+    *,
+    of_disk: "pd.DataFrame | None" = None,
+    of_store: "pd.DataFrame | None" = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Write the tables and plots of all trials: of those already there, and of these.
 
@@ -372,6 +376,7 @@ def rebuild_report(
         output: folder of the report.
         of_disk: records of trials that the store may not have yet.
         of_store: records of the tracking store; None where it is away.
+        say: told where they are.
 
     Raises:
         OSError: they cannot be written.
@@ -391,15 +396,15 @@ def rebuild_report(
         if of_store is not None:
             records = merge_records(records, of_store)
         write_report(output, records)
-    print(f"tables: {output / 'RESULTS.md'}")
+    say(f"tables: {output / 'RESULTS.md'}")
 
 
-def show_runs(tracker: "Tracker", experiment_id: str) -> None:
-    """Print where the runs are to be seen."""
+def show_runs(tracker: "Tracker", experiment_id: str, say: Callable[[str], None] = print) -> None:
+    """Say where the runs are to be seen."""
     if tracker.shown.startswith("http"):
-        print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
+        say(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
     else:
-        print(f"runs:   mint ui --tracking-uri {tracker.shown}")
+        say(f"runs:   mint ui --tracking-uri {tracker.shown}")
 
 
 def positive(text: str) -> int:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mint.config import CRITERIA, Experiment, Grid, TrialConfig
+from mint.display import JsonLines, Lines, Quiet, Watch
 from mint.errors import InputError
 from mint.options import (
     EXIT_INTERRUPTED,
@@ -41,6 +43,7 @@ from mint.sweeps import SweepDefinition
 if TYPE_CHECKING:
     from mint.cache import Cache
     from mint.searchers import Plan
+    from mint.sources import Source
     from mint.sweep_settings import SweepSettings
 
 EPILOG = (
@@ -168,8 +171,28 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         help="folder where the nodes of a cluster share finished stages: one that all see, or "
         "s3://BUCKET/FOLDER and what else fsspec knows (default: none, for one machine)",
     )
+    showing = running.add_mutually_exclusive_group()
+    showing.add_argument(
+        "--watch",
+        action="store_true",
+        help="show a table of the running trials: stage, epoch, accuracy, params pruned, time left",
+    )
+    showing.add_argument(
+        "--quiet", action="store_true", help="print nothing but errors and a last line"
+    )
+    showing.add_argument(
+        "--log",
+        choices=("lines", "json"),
+        default="lines",
+        help="json: an object a line, for scripts: its event (plan, begun, probe, ended, note, "
+        "end) and the facts of it (default: lines)",
+    )
     add_folders(running)
-    running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
+    running.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the trials, how long they take and how much memory, and run nothing",
+    )
     add_results(parser)
 
 
@@ -199,14 +222,14 @@ def run_sweep_command(
 
     storage = Storage(options.storage) if options.storage else None
     cache = Cache(cache_folder(options.cache_dir), storage)
-    trials = _checked_trials(options, experiment, blocks, cache)
-    request = _Request(options, sweep.name, words, store, experiment, blocks, trials, cache)
+    trials, source = _checked_trials(options, experiment, blocks, cache)
+    request = _Request(
+        options, sweep.name, words, store, experiment, blocks, trials, cache, _display(options)
+    )
     if options.dry_run:
         from mint.tracking import Tracker
 
-        waiting = request.announce(Tracker(store).runs(experiment.name))
-        for trial in trials if options.search != "optuna" else ():
-            print(f"  {trial.name}{'' if trial in waiting else '  (finished)'}")
+        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), source)
         return 0
     if not request.missing(()):
         return request.carry_out(lambda _: 0)
@@ -234,6 +257,7 @@ class _Request:
         blocks: the axes; one block for a search with Optuna.
         trials: of a grid; for a search with Optuna, the corners of what it draws from.
         cache: of finished stages.
+        display: of what happens.
     """
 
     options: argparse.Namespace
@@ -244,6 +268,7 @@ class _Request:
     blocks: Sequence[Grid]
     trials: Sequence[TrialConfig]
     cache: "Cache"
+    display: Lines
 
     def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
         """Return the trials to run: None for each of those that a search is yet to draw."""
@@ -258,10 +283,14 @@ class _Request:
         """Say how many trials there are, and return those to run."""
         waiting = self.missing(delivered)
         total = len(waiting) if None in waiting else len(self.trials)
-        print(
+        self.display.tell(
+            "plan",
             f"{self.name} of {self.experiment.name}: {total} trials, {total - len(waiting)} "
             f"already finished, {len(waiting)} to run",
-            flush=True,
+            sweep=self.name,
+            experiment=self.experiment.name,
+            trials=total,
+            to_run=len(waiting),
         )
         return waiting
 
@@ -289,7 +318,7 @@ class _Request:
                 self.experiment.name, cache.identity, "the driver that ran it died", self.name
             )
             if orphans:
-                print(f"closed {orphans} runs whose driver had died", flush=True)
+                self.display.say(f"closed {orphans} runs whose driver had died")
             if init:
                 cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
             sweep = Sweep(
@@ -307,16 +336,18 @@ class _Request:
                     provenance=provenance,
                     owner=cache.identity,
                     every_epoch=options.search == "asha",
+                    live=options.watch,
                     on_cluster=_ray_address(options) is not None,
                 ),
                 max_concurrent=options.max_concurrent,
                 output=options.output,
             )
-            code = drive(sweep, cache, tracker, room, partial(print, flush=True))
+            with self.display:
+                code = drive(sweep, cache, tracker, room, self.display)
         if code == EXIT_INTERRUPTED:
-            print(f"this carries on:\n  {provenance.command}", flush=True)
+            self.display.say(f"this carries on:\n  {provenance.command}")
         else:
-            show_runs(tracker, experiment_id)
+            show_runs(tracker, experiment_id, self.display.say)
         return code
 
     def _plan(self, waiting: Sequence[TrialConfig | None], at_once: int) -> "Plan":
@@ -340,6 +371,38 @@ class _Request:
             axes["criterion"] = grid.criteria
         ends = (min(options.fractions), max(options.fractions))
         return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
+
+
+def _show_plan(
+    request: _Request, waiting: Sequence[TrialConfig | None], source: "Source | None"
+) -> None:
+    """Print the trials of a grid, and what those to run will take."""
+    options = request.options
+    if options.search != "optuna":
+        keys = {trial.key for trial in waiting if trial}
+        for trial in request.trials:
+            print(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
+    if waiting and source:
+        from mint.forecast import forecast
+
+        # For trials that are yet to be drawn stand the corners of what they are drawn from.
+        expected = [trial for trial in waiting if trial] or list(
+            islice(cycle(request.trials), len(waiting))
+        )
+        cores = os.cpu_count() or 1
+        at_once = min(
+            len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
+        )
+        on_gpu = options.gpus_per_trial > 0
+        print("\n".join(forecast(expected, source, request.cache, at_once, on_gpu=on_gpu)))
+
+
+def _display(options: argparse.Namespace) -> Lines:
+    if options.watch:
+        return Watch()
+    if options.quiet:
+        return Quiet()
+    return JsonLines() if options.log == "json" else Lines()
 
 
 def _ray_address(options: argparse.Namespace) -> str | None:
@@ -402,8 +465,11 @@ def _blocks(
 
 def _checked_trials(
     options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
-) -> list[TrialConfig]:
-    """Return all trials of the axes, once what the unfinished ones ask for was seen to be there."""
+) -> "tuple[list[TrialConfig], Source | None]":
+    """Return all trials of the axes, and the data where they are at hand.
+
+    What the unfinished ones ask for was then seen to be there.
+    """
     from mint.networks import source_digest
     from mint.sources import is_absent, load_source
 
@@ -434,14 +500,14 @@ def _checked_trials(
         check_trials(trials, None, options.init)  # before a download
         if options.dry_run:
             print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
-            return trials
+            return trials, None
     source = load_source(experiment.data, data_dir)
     trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
     if unfinished := [trial for trial in trials if not cache.find("trials", trial.key)]:
         from mint.checks import check_trials  # takes seconds, which a finished sweep is spared
 
         check_trials(unfinished, source, options.init)
-    return trials
+    return trials, source
 
 
 def _copy(file: Path, name: str, folder: Path) -> None:
