@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from mint.config import (
     parse_limit,
     trial_defaults,
 )
-from mint.errors import InputError
+from mint.errors import InputError, allowed
 from mint.interruption import STOPPED
 from mint.options import (
     CACHE_HELP,
@@ -42,11 +42,15 @@ from mint.options import (
     guarded,
     initial_weights,
     natural,
+    port,
     positive,
     rebuild_report,
     show_runs,
     tracking_uri,
 )
+from mint.provenance import PACKAGE, installed
+from mint.sweep_cli import EPILOG, add_sweep, run_sweep_command
+from mint.sweeps import SWEEPS
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
@@ -58,6 +62,13 @@ if TYPE_CHECKING:
     from mint.trial import Stages
 
 _MOST_DIFFERENCES = 20  # that are printed
+# For the heading of every part of mint --help, its commands.
+_PARTS = {
+    "stages of a trial": ("run", "train", "estimate", "prune", "retrain"),
+    "sweeps": ("sweep",),
+    "reports": ("ui", "report", "verify", "layers", "export"),
+    "upkeep": ("sync", "cache", "completion"),
+}
 _STAGES = {
     "run": (
         "run one trial: train, estimate, prune, retrain",
@@ -86,24 +97,83 @@ _STAGES = {
 }
 
 
+class _Program(Parser):
+    """Shows its commands part by part."""
+
+    def format_help(self) -> str:
+        assert self._subparsers
+        (commands,) = self._subparsers._group_actions
+        assert isinstance(commands, argparse._SubParsersAction)
+        summaries = {command.dest: command for command in commands._get_subactions()}
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for part, names in _PARTS.items():
+            formatter.start_section(part)
+            formatter.add_arguments([summaries[name] for name in names])
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments(self._optionals._group_actions)
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `mint` and return its exit code."""
-    parser = Parser(prog="mint", description="Mutual-information-based neuron trimming.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    handlers: dict[str, Callable[[argparse.Namespace], int]] = {}
+    options = command_line().parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else arguments
+    return guarded(f"mint {options.command}", lambda: options.handler(options))
 
-    for name, (summary, description) in _STAGES.items():
+
+def command_line() -> Parser:
+    """Return the parser of the command `mint`."""
+    program = _Program(
+        prog="mint",
+        description="Mutual-information-based neuron trimming.",
+        epilog="mint COMMAND --help tells of all options. Exit codes: 0 done, 1 failed, 2 bad "
+        "input and nothing was changed, 130 stopped by Ctrl-C.",
+    )
+    program.add_argument(
+        "--version",
+        action="version",
+        help="show the version and exit",
+        version=f"mint {installed(PACKAGE)}",
+    )
+    commands = program.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    handlers = (_run, _train, _estimate, _prune, _retrain)
+    for handler, (name, (summary, description)) in zip(handlers, _STAGES.items(), strict=True):
         stage = commands.add_parser(name, help=summary, description=description)
         _add_trial(stage)
         if name in ("run", "retrain"):
             add_results(stage)
-    handlers |= {
-        "run": _run,
-        "train": _train,
-        "estimate": _estimate,
-        "prune": _prune,
-        "retrain": _retrain,
-    }
+        if name == "run":
+            stage.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="print how long the trial takes and how much memory, and run nothing",
+            )
+        stage.set_defaults(handler=handler)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="run many trials, and rebuild the tables",
+        description="Run the trials of a sweep that are not finished yet.",
+    )
+    names = sweep.add_subparsers(dest="sweep", required=True, metavar="SWEEP")
+    for name, definition in SWEEPS.items():
+        add_sweep(
+            names.add_parser(
+                name,
+                help=definition.question,
+                description=definition.question,
+                epilog=EPILOG,
+            ),
+            definition,
+        )
+    sweep.set_defaults(handler=_sweep)
 
     layers = commands.add_parser(
         "layers",
@@ -116,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which.add_argument("--trial", type=Path, metavar="DIR", help="folder of a finished trial")
     add_experiment(layers, alternatives=which)
     add_folders(layers.add_argument_group("data"))
-    handlers["layers"] = _layers
+    layers.set_defaults(handler=_layers)
 
     export = commands.add_parser(
         "export",
@@ -132,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="DIR", required=True, help="new folder to write"
     )
     export.add_argument("--onnx", action="store_true", help="write network.onnx too")
-    handlers["export"] = _export
+    export.set_defaults(handler=_export)
 
     report = commands.add_parser(
         "report",
@@ -142,10 +212,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "are those of one file, and MLflow is not asked.",
     )
     report.add_argument(
-        "--records", type=Path, metavar="FILE", help="a records.csv to make the report from"
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="a records.csv to make the report from (default: the tracking store's records)",
     )
     add_results(report)
-    handlers["report"] = _report
+    report.set_defaults(handler=_report)
+
+    ui = commands.add_parser(
+        "ui",
+        help="show the runs in a browser",
+        description="Start MLflow's pages of the tracking store, for this machine alone, and print "
+        "the link of every experiment. Ctrl-C ends it.",
+    )
+    ui.add_argument(
+        "--port",
+        type=port,
+        metavar="N",
+        help="to listen on, 1 to 65535 (default: 5000, else the next that is free)",
+    )
+    ui.add_argument("--tracking-uri", metavar="URI", help=STORE_HELP)
+    ui.set_defaults(handler=_ui)
 
     verify = commands.add_parser(
         "verify",
@@ -166,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify.add_argument(
         "--tracking-uri", metavar="URI", help="a tracking store to compare with (default: none)"
     )
-    handlers["verify"] = _verify
+    verify.set_defaults(handler=_verify)
 
     sync = commands.add_parser(
         "sync",
@@ -176,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "trials.",
     )
     _add_store(sync)
-    handlers["sync"] = _sync
+    sync.set_defaults(handler=_sync)
 
     cache = commands.add_parser(
         "cache",
@@ -206,22 +294,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=days,
         default=0.0,
         metavar="DAYS",
-        help="only what was of no use for so long (default: 0, all)",
+        help="only what was of no use for so many days (default: 0, all)",
     )
     free.add_argument(
         "--dry-run", action="store_true", help="say what would go, and remove nothing"
     )
     _add_store(free)
-    handlers["cache"] = _cache
+    cache.set_defaults(handler=_cache)
 
-    options = parser.parse_args(arguments)
-    options.words = sys.argv[1:] if arguments is None else arguments
-    return guarded(f"mint {options.command}", lambda: handlers[options.command](options))
+    complete = commands.add_parser(
+        "completion",
+        help="print a script that completes mint in a shell",
+        description="Print a script that makes a shell complete commands, options and names: eval "
+        '"$(mint completion bash)" in ~/.bashrc, or mint completion zsh > _mint in a folder of '
+        "$fpath.",
+    )
+    complete.add_argument(
+        "shell", choices=("bash", "zsh", "tcsh"), metavar="SHELL", help="bash, zsh or tcsh"
+    )
+    complete.set_defaults(handler=_complete)
+    return program
 
 
 def _add_trial(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
-    trial = parser.add_argument_group("trial", "The default is the experiment's section trial.")
+    trial = parser.add_argument_group("trial")
     trial.add_argument(
         "--criterion",
         type=criterion,
@@ -230,18 +327,23 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
         help=f"what scores the blocks: {', '.join(CRITERIA)} (default: {DEFAULT_CRITERION})",
     )
     trial.add_argument(
-        "--groups", type=positive, metavar="N", help="groups of filters in each layer"
+        "--groups",
+        type=positive,
+        metavar="N",
+        help="groups of filters in each layer (default: the experiment's)",
     )
     trial.add_argument(
         "--samples-per-class",
         type=positive,
         metavar="N",
-        help="training images of every class that the scores are estimated from",
+        help="training images of every class that the scores are estimated from "
+        "(default: the experiment's)",
     )
     trial.add_argument(
         "--upper-limit",
         metavar="LIMIT",
-        help="largest share of a layer's weights that may be pruned: none, or 0 to 1",
+        help="largest share of a layer's weights that may be pruned: none, or 0 to 1 "
+        "(default: the experiment's)",
     )
     trial.add_argument(
         "--bootstraps",
@@ -254,15 +356,22 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
         "--fraction",
         type=fraction,
         metavar="SHARE",
-        help="prune this share of the counted weights, 0 to 1, instead of searching",
+        help="prune this share of the counted weights, 0 to 1, instead of searching "
+        "(default: the experiment's)",
     )
-    trial.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
+    trial.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of everything that is drawn (default: 0)",
+    )
     running = parser.add_argument_group("running")
     running.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="(default: auto, a GPU where there is one)",
+        help="where to train and estimate (default: auto, a GPU where there is one)",
     )
     add_folders(running)
 
@@ -436,7 +545,19 @@ def _retrain(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_results(options.output)
     tracking_uri(options.tracking_uri)
-    return _finish(_planned(options), options)
+    stages = _planned(options)
+    return _forecast(stages) if options.dry_run else _finish(stages, options)
+
+
+def _forecast(stages: "Stages") -> int:
+    from mint.forecast import forecast
+
+    if stages.cache.find("trials", stages.config.key):
+        print("finished already")
+        return 0
+    on_gpu = stages.device.type == "cuda"
+    print("\n".join(forecast([stages.config], stages.source, stages.cache, 1, on_gpu=on_gpu)))
+    return 0
 
 
 def _finish(stages: "Stages", options: argparse.Namespace) -> int:
@@ -526,6 +647,10 @@ def _need(done: bool, stage: str) -> None:
         raise InputError(
             f"this trial has no result of mint {stage} yet; run it first, with the same options"
         )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    return run_sweep_command(options, SWEEPS[options.sweep], ["mint", *options.words])
 
 
 def _layers(options: argparse.Namespace) -> int:
@@ -646,6 +771,30 @@ def _verify(options: argparse.Namespace) -> int:
     return EXIT_FAILED if found.differences else 0
 
 
+def _ui(options: argparse.Namespace) -> int:
+    from mint.ui import Server, free_port, links
+
+    uri, number = tracking_uri(options.tracking_uri), free_port(options.port)
+
+    from mint.tracking import Tracker
+
+    tracker = Tracker(uri)
+    if not tracker.exists:
+        raise InputError(
+            f"--tracking-uri {tracker.shown}: there is no such store; run a trial or a sweep first"
+        )
+    if tracker.uri.startswith("http"):  # a server is there already
+        print("\n".join(links(tracker, tracker.shown)))
+        return 0
+    with Server(tracker.uri, number) as server:
+        shown = links(tracker, server.address)  # takes seconds, as the server's start does
+        server.wait_until_it_answers()
+        print("\n".join([*shown, "Ctrl-C ends it"]), flush=True)
+        reason = server.wait_until_it_ends()
+    print(f"mint ui: failed: {reason}", file=sys.stderr)
+    return EXIT_FAILED
+
+
 def _sync(options: argparse.Namespace) -> int:
     from mint.cache import Cache
     from mint.holder import holding_all
@@ -696,7 +845,7 @@ def _cache(options: argparse.Namespace) -> int:
     known = (*STAGES, LEFTOVERS)
     for stage in options.stages:
         if stage not in known:
-            raise InputError(f"STAGE {stage}: allowed are {', '.join(known)}")
+            raise InputError(f"STAGE {stage}: {allowed(stage, known)}")
 
     from mint.holder import holding_all
 
@@ -721,6 +870,13 @@ def _cache(options: argparse.Namespace) -> int:
     print(f"{would} {len(removed)} of {', '.join(options.stages)}: {size:.1f} MB")
     if kept:
         print(f"kept {len(kept)} trials that the tracking store has no results of: see mint sync")
+    return 0
+
+
+def _complete(options: argparse.Namespace) -> int:
+    from mint.completion import completion
+
+    print(completion(command_line(), options.shell))
     return 0
 
 

@@ -1,6 +1,5 @@
 """What is run, as frozen and validated values with a key: the hash of what changes the result."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -22,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from mint.errors import InputError
+from mint.errors import InputError, allowed
 
 # Part of every key. Raise it with a change of the code that changes results, so that figures
 # of two methods never stand in one table as if they were one.
@@ -45,7 +44,7 @@ CRITERIA: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 DEFAULT_CRITERION = "mint"
 
-EXPERIMENTS_FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+EXPERIMENTS_FOLDER = Path(__file__).resolve().parent / "experiments"
 
 
 def check_criterion(name: str) -> str:
@@ -55,9 +54,7 @@ def check_criterion(name: str) -> str:
         ValueError: there is none of that name; says which is near.
     """
     if name not in CRITERIA:
-        near = difflib.get_close_matches(name, CRITERIA, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CRITERIA)}"
-        raise ValueError(f"{name}: there is no such criterion; {hint}")
+        raise ValueError(f"{name}: there is no such criterion; {allowed(name, CRITERIA)}")
     return name
 
 
@@ -574,8 +571,8 @@ def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[s
     path = Path(name) if is_path else EXPERIMENTS_FOLDER / f"{name}.yaml"
     if not path.is_file() or (not is_path and name not in experiment_names()):
         raise InputError(
-            f"--experiment {name}: there is no such experiment; known are "
-            f"{', '.join(experiment_names())}, or give the path of a YAML file"
+            f"--experiment {name}: there is no such experiment; "
+            f"{allowed(name, experiment_names())}, or give the path of a YAML file"
         )
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
@@ -617,9 +614,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            known = _keys_at(model, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = allowed(str(item["loc"][-1]), _keys_at(model, item["loc"][:-1]))
             complaints.append(f"unknown key {key}; {hint}")
         elif item["type"] == "missing":
             complaints.append(f"missing key {key}")

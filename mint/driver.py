@@ -13,6 +13,7 @@ from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.delivery import Delivery, deliver_missing
+from mint.display import Lines
 from mint.errors import InputError
 from mint.gaps import Gaps
 from mint.ledger import Ledger
@@ -54,7 +55,7 @@ def drive(
     cache: Cache,
     tracker: Tracker,
     room: Callable[[SweepSettings], int],
-    say: Callable[[str], None],
+    display: Lines,
 ) -> int:
     """Run a sweep to its end and return the exit code.
 
@@ -63,18 +64,18 @@ def drive(
         cache: of finished stages.
         tracker: of a store that is prepared for the experiment.
         room: tells how many trials fit side by side, once Ray is there (mint.sweep.connecting).
-        say: told line by line what happens.
+        display: told what happens.
 
     Raises:
         InputError: the store, the cluster or the GPUs that were asked for are not there.
         OSError: the disk is full or broken; what is finished is kept.
     """
-    start = time.monotonic()
+    start, say = time.monotonic(), display.say
     provenance = sweep.settings.provenance
     interrupted = False
     with Delivery(tracker, cache, provenance, sweep.delivered, say) as delivery:
         deliver_missing(delivery, cache, sweep.trials)
-        ledger = Ledger(sweep.to_run, cache, delivery, provenance, say)
+        ledger = Ledger(sweep.to_run, cache, delivery, provenance, display)
         if sweep.to_run:
             try:
                 at_once = min(room(sweep.settings), sweep.max_concurrent or sys.maxsize)
@@ -91,8 +92,19 @@ def drive(
                 ledger.interrupt(f"the sweep broke off: {type(error).__name__}")
                 raise
         behind = delivery.close(STOP_SECONDS if interrupted else None)
+
+    def end(line: str) -> None:
+        display.tell(
+            "end",
+            line,
+            finished=len(ledger.finished),
+            failed=len(ledger.failed),
+            to_run=sweep.to_run,
+            seconds=time.monotonic() - start,
+        )
+
     if interrupted:
-        say(
+        end(
             f"stopped: {len(ledger.finished)} of {sweep.to_run} trials finished, "
             f"{sweep.to_run - ledger.over} to run"
         )
@@ -103,10 +115,10 @@ def drive(
         of_store = None if behind else tracker.records()
     except InputError as error:
         print(f"the tables are made without it: {error}", file=sys.stderr)
-    _report(planned | ledger.trials, cache, sweep.output, of_store)
-    if sweep.to_run:
-        wall = time.monotonic() - start
-        say(f"trials: {duration(ledger.seconds)} in all, {duration(wall)} on the clock")
+    _report(planned | ledger.trials, cache, sweep.output, of_store, say)
+    wall = time.monotonic() - start
+    took = f"trials: {duration(ledger.seconds)} in all, {duration(wall)} on the clock"
+    end(took if sweep.to_run else "")
     if behind:
         print(
             f"the runs of {behind} trials are behind, for the tracking store could not be written "
@@ -119,7 +131,11 @@ def drive(
 
 
 def _report(
-    trials: Mapping[str, TrialConfig], cache: Cache, output: Path, of_store: pd.DataFrame | None
+    trials: Mapping[str, TrialConfig],
+    cache: Cache,
+    output: Path,
+    of_store: pd.DataFrame | None,
+    say: Callable[[str], None],
 ) -> None:
     gaps, rows = Gaps(cache), []
     for trial in trials.values():
@@ -127,4 +143,4 @@ def _report(
             rows.append(result_record(TrialResult.load(folder), ""))
         elif gap := gaps.read(trial.key):
             rows.append(gap_record(gap, ""))
-    rebuild_report(output, of_disk=as_records(rows), of_store=of_store)
+    rebuild_report(output, of_disk=as_records(rows), of_store=of_store, say=say)

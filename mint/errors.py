@@ -1,5 +1,8 @@
 """Errors that are shown to the user as one line."""
 
+import difflib
+from collections.abc import Collection, Iterable
+
 
 class InputError(Exception):
     """The user asked for something that cannot be done; nothing was changed. Exit code 2."""
@@ -7,3 +10,14 @@ class InputError(Exception):
 
 class TrainingDivergedError(Exception):
     """The training loss stopped being a finite number, so the trial cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask whether the nearest name was meant; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def allowed(name: str, known: Collection[str]) -> str:
+    """Return what to give instead of a name that is not known: the nearest, and all there are."""
+    return f"{nearest(name, known)}known are {', '.join(known)}"

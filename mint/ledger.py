@@ -1,16 +1,17 @@
 """What became of a sweep's trials: kept on the disk, passed on to the store, told to the user."""
 
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.delivery import Delivery
+from mint.display import Lines
 from mint.gaps import Gap, Gaps
 from mint.options import duration
 from mint.provenance import Provenance
 from mint.results import Probe, TrialResult
-from mint.sweep_settings import Ending
+from mint.sweep_settings import Ending, Progress
 
 
 class Ledger:
@@ -29,7 +30,7 @@ class Ledger:
         cache: Cache,
         delivery: Delivery,
         provenance: Provenance,
-        say: Callable[[str], None],
+        display: Lines,
     ) -> None:
         """Begin with nothing.
 
@@ -38,14 +39,14 @@ class Ledger:
             cache: of the records; gaps are written there.
             delivery: to the tracking store.
             provenance: of the trials.
-            say: told in a line how every trial ended.
+            display: told what becomes of every trial.
         """
         self._trials = trials
         self._cache = cache
         self._gaps = Gaps(cache)
         self._delivery = delivery
         self._provenance = provenance
-        self._say = say
+        self._display = display
         self._start = time.monotonic()
         self._open: dict[str, TrialConfig] = {}
         self._probes: dict[str, list[Probe]] = {}
@@ -67,6 +68,11 @@ class Ledger:
         self._probes[config.key] = []
         self._history[config.key] = []
         self._delivery.running(config)
+        self._display.tell("begun", trial=config.name, key=config.key)
+
+    def progress(self, config: TrialConfig, progress: Progress) -> None:
+        """Show how far a trial has come."""
+        self._display.tell("progress", trial=config.name, key=config.key, **asdict(progress))
 
     def epoch(self, config: TrialConfig, epoch: int, validation_accuracy: float) -> None:
         """Remember how far a retraining has come."""
@@ -76,6 +82,14 @@ class Ledger:
         """Add a probe to the trial's run."""
         self._probes[config.key].append(probe)
         self._delivery.running(config, self._probes[config.key])
+        self._display.tell(
+            "probe",
+            trial=config.name,
+            key=config.key,
+            params_pruned=probe.params_pruned,
+            validation_accuracy=probe.retraining.validation_accuracy,
+            passed=probe.passed,
+        )
 
     def ended(self, config: TrialConfig, ending: Ending) -> None:
         """Take down how a trial ended: on the disk first, then for the store and the user."""
@@ -119,9 +133,20 @@ class Ledger:
             )
         else:
             what = f"{ending.status.upper()}: {ending.reason}"
-        self._say(
+        figures = ("params_pruned", "accuracy", "baseline_accuracy")
+        self._display.tell(
+            "ended",
             f"[{self.over:{width}}/{self._trials}] {config.name:<24} {what}  "
-            f"{duration(ending.seconds)}, about {duration(left)} left"
+            f"{duration(ending.seconds)}, about {duration(left)} left",
+            trial=config.name,
+            key=config.key,
+            status=ending.status,
+            reason=ending.reason,
+            **{name: getattr(result, name) if result else None for name in figures},
+            seconds=ending.seconds,
+            over=self.over,
+            to_run=self._trials,
+            seconds_left=left,
         )
 
     def interrupt(self, reason: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +23,7 @@ from mint.config import (
     load_experiment,
     validated,
 )
-from mint.errors import InputError, TrainingDivergedError
+from mint.errors import InputError, TrainingDivergedError, allowed, nearest
 from mint.interruption import interruptible
 from mint.reach import reach_store
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mint.tracking import Tracker
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+_EXIT_UNREAD = 141  # of a program that SIGPIPE ends
 # Of the ten that Ctrl-C may take: for closing the runs of trials that were running.
 STOP_SECONDS = 4.0
 CACHE_HELP = "folder of finished stages (default: MINT_CACHE_DIR, else ./.mint)"
@@ -44,7 +45,28 @@ _LARGEST = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
+    """Complains in one line, and says which name is near to one that is not known."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse an option that is not known before one that is missing: it may be the same."""
+        words = list(sys.argv[1:] if args is None else args)
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for word in words[: words.index("--") if "--" in words else None]:
+            if not word.startswith("-") and self._subparsers:
+                break  # what follows is for the command of that name
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                self.error(f"{name}: there is no such option; {nearest(name, known)}".rstrip("; "))
+        return super().parse_known_args(words, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            of_a_command = isinstance(action, argparse._SubParsersAction)
+            what = f"{action.metavar} {value}" if of_a_command else str(value)
+            problem = f"{what}: {allowed(str(value), [*action.choices])}"
+            raise argparse.ArgumentError(None if of_a_command else action, problem)
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -57,7 +79,12 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
     """
     try:
         with interruptible():
-            return command()
+            code = command()
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # as of mint ... | head: what Python would still write is let go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_UNREAD
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -99,9 +126,7 @@ def add_experiment(
         metavar="NAME",
         help=f"one of {known}, or a YAML file" + (f" (default: {default})" if default else ""),
     )
-    group = parser.add_argument_group(
-        "experiment", "What is different from the experiment's file; the default is as it says."
-    )
+    group = parser.add_argument_group("experiment", "What is different from the experiment's file.")
     group.add_argument(
         "--smoke",
         action="store_true",
@@ -112,13 +137,13 @@ def add_experiment(
         metavar="MODULE:FUNCTION",
         help="a network of your own: a function that returns an nn.Module, such as "
         "my_package.my_module:build; all pairs of layers found in it are pruned, and all weights "
-        "of convolutions and linear layers counted",
+        "of convolutions and linear layers counted (default: the experiment's)",
     )
     group.add_argument(
         "--data",
         metavar="NAME",
         help="digits, mnist, cifar10, parquet:FOLDER or imagefolder:FOLDER, folders in the data "
-        "folder",
+        "folder (default: the experiment's)",
     )
     group.add_argument(
         "--init",
@@ -131,27 +156,29 @@ def add_experiment(
         "--epochs",
         type=positive,
         metavar="N",
-        help="epochs of the baseline and of each retraining, the schedules stretched to fit",
+        help="epochs of the baseline and of each retraining, the schedules stretched to fit "
+        "(default: the experiment's)",
     )
     group.add_argument(
         "--retraining-epochs",
         type=positive,
         metavar="N",
-        help="epochs of each retraining alone, its schedule stretched to fit",
+        help="epochs of each retraining alone, its schedule stretched to fit (default: the "
+        "experiment's)",
     )
     group.add_argument(
         "--max-drop",
         type=_percent,
         metavar="POINTS",
         help="search for the most that can be pruned at no more than so many percentage points "
-        "of validation accuracy",
+        "of validation accuracy, 0 to 100 (default: the experiment's)",
     )
     group.add_argument(
         "--reliability",
         type=_correlation,
         metavar="R",
         help="make no more bootstraps once the scores are this reliable: the rank correlation, "
-        "0 to 1, to expect with scores of as many others",
+        "0 to 1, to expect with scores of as many others (default: the experiment's)",
     )
     group.add_argument(
         "--floor",
@@ -166,7 +193,10 @@ def add_experiment(
         "neighbours (mint.information tells what they cost)",
     )
     group.add_argument(
-        "--threads", type=positive, metavar="N", help="of one trial; results depend on it"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads of one trial; results depend on it (default: the experiment's)",
     )
 
 
@@ -364,7 +394,11 @@ def check_results(output: Path) -> None:
 
 
 def rebuild_report(
-    output: Path, *, of_disk: "pd.DataFrame | None" = None, of_store: "pd.DataFrame | None" = None
+    output: Path,
+    *,
+    of_disk: "pd.DataFrame | None" = None,
+    of_store: "pd.DataFrame | None" = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Write the tables and plots of all trials: of those already there, and of these.
 
@@ -372,6 +406,7 @@ def rebuild_report(
         output: folder of the report.
         of_disk: records of trials that the store may not have yet.
         of_store: records of the tracking store; None where it is away.
+        say: told where they are.
 
     Raises:
         OSError: they cannot be written.
@@ -391,23 +426,25 @@ def rebuild_report(
         if of_store is not None:
             records = merge_records(records, of_store)
         write_report(output, records)
-    print(f"tables: {output / 'RESULTS.md'}")
+    say(f"tables: {output / 'RESULTS.md'}")
 
 
-def show_runs(tracker: "Tracker", experiment_id: str) -> None:
-    """Print where the runs are to be seen."""
+def show_runs(tracker: "Tracker", experiment_id: str, say: Callable[[str], None] = print) -> None:
+    """Say where the runs are to be seen."""
     if tracker.shown.startswith("http"):
-        print(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
+        say(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
     else:
-        print(
-            f"runs:   uv run mlflow ui --backend-store-uri {tracker.shown}, then open "
-            f"http://127.0.0.1:5000{tracker.view(experiment_id)}"
-        )
+        say(f"runs:   mint ui --tracking-uri {tracker.shown}")
 
 
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
     return _whole(text, 1)
+
+
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    return _whole(text, 1, 65535)
 
 
 def natural(text: str) -> int:
@@ -433,14 +470,14 @@ def check_gpus(share: float, cards: int, where: str) -> None:
         )
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = _LARGEST) -> int:
     try:
         number = int(text)
     except ValueError:
         number = least - 1
-    if not least <= number <= _LARGEST:
+    if not least <= number <= most:
         raise argparse.ArgumentTypeError(
-            f"{text}: allowed are whole numbers from {least} to {_LARGEST}"
+            f"{text}: allowed are whole numbers from {least} to {most}"
         )
     return number
 

@@ -12,7 +12,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-_PACKAGES = ("mint-pruning", "torch", "numpy", "numba", "scipy", "ray", "mlflow")
+PACKAGE = "mint-pruning"
+_PACKAGES = (PACKAGE, "torch", "numpy", "numba", "scipy", "ray", "mlflow")
 _TELLING = "pass|pwd|secret|token|key|sig|credential|connect"
 _SECRETS = (
     (re.compile(r"://.*@"), "://***@"),  # user:password@host, whatever the password holds
@@ -52,23 +53,30 @@ class Provenance(BaseModel):
             arguments: the words of the command line, the program first.
             device: that trials are run on.
         """
-        described = _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        # Installed from a wheel, mint may lie inside somebody else's repository.
+        tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+        described = tracked and _git(
+            "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"
+        )
         # An image has no repository in it: it is told what it was built from.
         described = described or os.environ.get("MINT_GIT_COMMIT") or "unknown"
-        versions = {"python": python_version()}
-        for package in _PACKAGES:
-            try:
-                versions[package] = version(package)
-            except PackageNotFoundError:  # run from a folder, without being installed
-                versions[package] = "unknown"
         return cls(
             sweep=sweep,
             command=shlex.join(without_secrets(word) for word in arguments),
             device=device,
             git_commit=described.removesuffix("-dirty"),
             git_dirty=None if described == "unknown" else described.endswith("-dirty"),
-            versions=versions,
+            versions={"python": python_version()}
+            | {package: installed(package) for package in _PACKAGES},
         )
+
+
+def installed(package: str) -> str:
+    """Return the version of a package; unknown where it is run from a folder."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def without_secrets(text: str) -> str:

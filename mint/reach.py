@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -10,6 +11,7 @@ from mint.errors import InputError
 from mint.provenance import without_secrets
 
 _SECONDS = 4.0
+_SQLITE = b"SQLite format 3\0"
 # For the scheme of a tracking store's URI, the port where it names none.
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
 
@@ -27,6 +29,20 @@ def check_store(uri: str) -> None:
             f"--tracking-uri {without_secrets(uri)}: allowed are sqlite:///FILE, the URI of "
             "another database, and http(s)://HOST:PORT of an MLflow server"
         )
+    path = Path(uri.removeprefix("sqlite:///"))
+    if is_file and path.exists() and not _is_database(path):
+        raise InputError(
+            f"--tracking-uri {uri}: cannot be used as a tracking store: it is no SQLite database; "
+            "allowed is one, or a file that does not exist yet"
+        )
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) in (b"", _SQLITE)
+    except OSError:
+        return False
 
 
 def reach_store(uri: str) -> None:

@@ -71,7 +71,7 @@ def load_source(data: DataConfig, data_dir: Path, *, memory_limit: int | None = 
         InputError: the data cannot be read or fetched.
     """
     kind, _, folder = data.name.partition(":")
-    limit = memory_limit if memory_limit is not None else _machine_memory() // 4
+    limit = memory_limit if memory_limit is not None else machine_memory() // 4
     if kind == "parquet":
         published = _parquet(data_dir / folder, limit)
     elif kind == "imagefolder":
@@ -124,7 +124,8 @@ class _Published:
     classes: int
 
 
-def _machine_memory() -> int:
+def machine_memory() -> int:
+    """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

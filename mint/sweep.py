@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,9 +48,10 @@ from mint.results import Probe, TrialResult
 from mint.searchers import EPOCH, PARAMS_PRUNED, VALIDATION_ACCURACY, Plan, config_of, grid_plan
 from mint.sources import load_source
 from mint.storage import Storage
-from mint.sweep_settings import Ending, SweepSettings
+from mint.sweep_settings import Ending, Progress, SweepSettings
 
 if TYPE_CHECKING:
+    from mint.results import LayerScoring
     from mint.train import Epoch
     from mint.trial import Listener
 
@@ -63,7 +64,9 @@ _START_SECONDS = 60.0
 # What a card says besides torch.OutOfMemoryError, when another process has filled it.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FINISHED, _FAILED, _DETAILS, _MEMORY = "finished", "failed", "details", "out_of_memory"
-_PROBE, _SECONDS = "probe", "seconds"
+_PROBE, _SECONDS, _PROGRESS = "probe", "seconds", "progress"
+# A report makes a trial wait for the driver: of many short epochs not each is told of.
+_SECONDS_BETWEEN_REPORTS = 1.0
 
 
 class Observer(Protocol):
@@ -74,6 +77,9 @@ class Observer(Protocol):
 
     def epoch(self, config: TrialConfig, epoch: int, validation_accuracy: float) -> None:
         """A trial's retraining has come so far."""
+
+    def progress(self, config: TrialConfig, progress: Progress) -> None:
+        """A trial that is watched has come so far."""
 
     def probe(self, config: TrialConfig, probe: Probe) -> None:
         """A trial has tried a mask."""
@@ -314,7 +320,22 @@ def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
     """Return who passes on to Ray Tune what a trial tells of its progress."""
     from mint.trial import Listener
 
+    reported = 0.0
+    spent: dict[str, float] = {}
+
+    def progress(told: Progress) -> None:
+        nonlocal reported
+        if settings.live and time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
+            tune.report({_PROGRESS: asdict(told)})
+            reported = time.monotonic()
+
+    def layer(scoring: "LayerScoring") -> None:
+        progress(Progress("scores"))
+
     def epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
+        spent[stage] = epoch.seconds + (spent.get(stage, 0.0) if epoch.epoch > 1 else 0.0)
+        left = spent[stage] / epoch.epoch * (epochs - epoch.epoch)
+        progress(Progress(stage, epoch.epoch, epochs, epoch.validation_accuracy, left))
         # The last one is told at the end, with the result.
         if settings.every_epoch and stage == "retraining" and epoch.epoch < epochs:
             tune.report({EPOCH: epoch.epoch, VALIDATION_ACCURACY: epoch.validation_accuracy})
@@ -322,7 +343,7 @@ def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
     def probe(probe: Probe) -> None:
         tune.report({_PROBE: probe.model_dump_json()})
 
-    return Listener(epoch=epoch, probe=probe)
+    return Listener(epoch=epoch, layer=layer, probe=probe)
 
 
 class _Watcher(Callback):
@@ -374,6 +395,8 @@ class _Watcher(Callback):
         with self._telling():
             if _PROBE in result:
                 self._observer.probe(config, Probe.model_validate_json(result[_PROBE]))
+            elif _PROGRESS in result:
+                self._observer.progress(config, Progress(**result[_PROGRESS]))
             elif EPOCH in result:
                 self._observer.epoch(config, result[EPOCH], result[VALIDATION_ACCURACY])
 

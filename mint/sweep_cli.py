@@ -1,4 +1,4 @@
-"""The command line that the scripts of sweeps/ share."""
+"""The command line of a sweep: mint sweep NAME, or a script of its own."""
 
 import argparse
 import os
@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mint.config import CRITERIA, Experiment, Grid, TrialConfig
+from mint.display import JsonLines, Lines, Quiet, Watch
 from mint.errors import InputError
 from mint.options import (
     EXIT_INTERRUPTED,
@@ -35,52 +37,41 @@ from mint.options import (
     tracking_uri,
 )
 from mint.reach import reach_ray
+from mint.sweeps import SweepDefinition
 
 # Ray, MLflow and torch take seconds to import: each is left until it is needed.
 if TYPE_CHECKING:
     from mint.cache import Cache
     from mint.searchers import Plan
+    from mint.sources import Source
     from mint.sweep_settings import SweepSettings
 
+EPILOG = (
+    "The same command again runs only what is missing. Exit codes: 0 all trials are finished, 1 "
+    "some failed, 2 bad input, 130 stopped by Ctrl-C."
+)
 _SEARCHED_TRIALS = 30
 
 
-def sweep_main(
-    question: str,
-    name: str,
-    grids: Mapping[str, Sequence[Grid]],
-    arguments: Sequence[str] | None = None,
-    *,
-    seeds: Sequence[int] = (0,),
-) -> int:
-    """Run a sweep's command line and return its exit code.
+def sweep_main(sweep: SweepDefinition, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of a script for a sweep and return its exit code.
 
     Args:
-        question: what the sweep is for, in a sentence or two.
-        name: of the sweep.
-        grids: for every experiment, the blocks of trials that run where no option says otherwise;
-            the first experiment is the default.
+        sweep: that it is for.
         arguments: of the command line.
-        seeds: that run where no option says otherwise.
     """
-    parser = _sweep_parser(question, name, grids, seeds)
+    parser = Parser(prog=f"{sweep.name}.py", description=sweep.question, epilog=EPILOG)
+    add_sweep(parser, sweep)
     options = parser.parse_args(arguments)
-    words = sys.argv if arguments is None else [parser.prog, *arguments]
-    return guarded(parser.prog, lambda: _sweep(options, name, grids, words))
+    words = ["python", *sys.argv] if arguments is None else [parser.prog, *arguments]
+    return guarded(parser.prog, lambda: run_sweep_command(options, sweep, words))
 
 
-def _sweep_parser(
-    question: str, name: str, grids: Mapping[str, Sequence[Grid]], seeds: Sequence[int]
-) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{name}.py",
-        description=question,
-        epilog="The same command again runs only what is missing. Exit codes: 0 all trials are "
-        "finished, 1 some failed, 2 bad input, 130 stopped by Ctrl-C.",
-    )
-    add_experiment(parser, default=next(iter(grids)))
+def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
+    """Add the options of a sweep."""
+    add_experiment(parser, default=next(iter(sweep.grids)))
     axes = parser.add_argument_group(
-        "axes", "Each replaces that axis of the experiment's own grid, which --dry-run shows."
+        "axes", "Each replaces that axis of the sweep's own grid, which --dry-run shows."
     )
     axes.add_argument(
         "--criterion",
@@ -89,24 +80,29 @@ def _sweep_parser(
         dest="criteria",
         metavar="NAME",
         help=f"what scores the blocks: {', '.join(CRITERIA)}; a criterion has one trial for all "
-        "values of an axis that its scores do not depend on",
+        "values of an axis that its scores do not depend on (default: the sweep's own)",
     )
     axes.add_argument(
-        "--groups", type=positive, nargs="+", metavar="N", help="groups of filters in each layer"
+        "--groups",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="groups of filters in each layer (default: the sweep's own)",
     )
     axes.add_argument(
         "--samples-per-class",
         type=positive,
         nargs="+",
         metavar="N",
-        help="training images of every class that the scores are estimated from",
+        help="training images of every class that the scores are estimated from "
+        "(default: the sweep's own)",
     )
     axes.add_argument(
         "--upper-limits",
         nargs="+",
         metavar="LIMIT",
         help="largest share of a layer's weights that may be pruned: none, 0 to 1, or g/N and "
-        "(g/N)^2 with g the groups",
+        "(g/N)^2 with g the groups (default: the sweep's own)",
     )
     axes.add_argument(
         "--fractions",
@@ -114,22 +110,25 @@ def _sweep_parser(
         nargs="+",
         metavar="SHARE",
         help="shares of the counted weights to prune, 0 to 1, instead of searching for the most "
-        "that keeps the accuracy; with --search optuna the least and the most",
+        "that keeps the accuracy; with --search optuna the least and the most (default: the "
+        "sweep's own, else the experiment's)",
     )
     axes.add_argument(
         "--bootstraps",
         type=positive,
         nargs="+",
         metavar="N",
-        help="estimates that the scores are the mean of; with --reliability, the most of them",
+        help="estimates that the scores are the mean of; with --reliability, the most of them "
+        "(default: the experiment's)",
     )
     axes.add_argument(
         "--seeds",
         type=natural,
         nargs="+",
         metavar="N",
-        default=list(seeds),
-        help=f"(default: {' '.join(map(str, seeds))})",
+        default=list(sweep.seeds),
+        help="of everything that is drawn; a trial each "
+        f"(default: {' '.join(map(str, sweep.seeds))})",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -144,7 +143,7 @@ def _sweep_parser(
         "--trials",
         type=positive,
         metavar="N",
-        help=f"of --search optuna (default: {_SEARCHED_TRIALS})",
+        help=f"how many --search optuna runs (default: {_SEARCHED_TRIALS})",
     )
     running = parser.add_argument_group("running")
     running.add_argument(
@@ -172,24 +171,50 @@ def _sweep_parser(
         help="folder where the nodes of a cluster share finished stages: one that all see, or "
         "s3://BUCKET/FOLDER and what else fsspec knows (default: none, for one machine)",
     )
+    showing = running.add_mutually_exclusive_group()
+    showing.add_argument(
+        "--watch",
+        action="store_true",
+        help="show a table of the running trials: stage, epoch, accuracy, params pruned, time left",
+    )
+    showing.add_argument(
+        "--quiet", action="store_true", help="print nothing but errors and a last line"
+    )
+    showing.add_argument(
+        "--log",
+        choices=("lines", "json"),
+        default="lines",
+        help="json: an object a line, for scripts: its event (plan, begun, probe, ended, note, "
+        "end) and the facts of it (default: lines)",
+    )
     add_folders(running)
-    running.add_argument("--dry-run", action="store_true", help="print the trials and run nothing")
+    running.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the trials, how long they take and how much memory, and run nothing",
+    )
     add_results(parser)
-    return parser
 
 
-def _sweep(
-    options: argparse.Namespace,
-    name: str,
-    grids: Mapping[str, Sequence[Grid]],
-    words: Sequence[str],
+def run_sweep_command(
+    options: argparse.Namespace, sweep: SweepDefinition, words: Sequence[str]
 ) -> int:
+    """Run what the options of a sweep ask for, and return the exit code.
+
+    Args:
+        options: that add_sweep has added.
+        sweep: that they are of.
+        words: of the command line, the program first.
+
+    Raises:
+        InputError: it cannot be done.
+    """
     experiment = chosen_experiment(options)
     _check_search(options, experiment)
     store = tracking_uri(options.tracking_uri)
     if address := _ray_address(options):
         reach_ray(address)
-    blocks = _blocks(options, experiment, grids)
+    blocks = _blocks(options, experiment, sweep.grids)
     check_results(options.output)
 
     from mint.cache import Cache
@@ -197,14 +222,14 @@ def _sweep(
 
     storage = Storage(options.storage) if options.storage else None
     cache = Cache(cache_folder(options.cache_dir), storage)
-    trials = _checked_trials(options, experiment, blocks, cache)
-    request = _Request(options, name, words, store, experiment, blocks, trials, cache)
+    trials, source = _checked_trials(options, experiment, blocks, cache)
+    request = _Request(
+        options, sweep.name, words, store, experiment, blocks, trials, cache, _display(options)
+    )
     if options.dry_run:
         from mint.tracking import Tracker
 
-        waiting = request.announce(Tracker(store).runs(experiment.name))
-        for trial in trials if options.search != "optuna" else ():
-            print(f"  {trial.name}{'' if trial in waiting else '  (finished)'}")
+        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), source)
         return 0
     if not request.missing(()):
         return request.carry_out(lambda _: 0)
@@ -232,6 +257,7 @@ class _Request:
         blocks: the axes; one block for a search with Optuna.
         trials: of a grid; for a search with Optuna, the corners of what it draws from.
         cache: of finished stages.
+        display: of what happens.
     """
 
     options: argparse.Namespace
@@ -242,6 +268,7 @@ class _Request:
     blocks: Sequence[Grid]
     trials: Sequence[TrialConfig]
     cache: "Cache"
+    display: Lines
 
     def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
         """Return the trials to run: None for each of those that a search is yet to draw."""
@@ -256,10 +283,14 @@ class _Request:
         """Say how many trials there are, and return those to run."""
         waiting = self.missing(delivered)
         total = len(waiting) if None in waiting else len(self.trials)
-        print(
+        self.display.tell(
+            "plan",
             f"{self.name} of {self.experiment.name}: {total} trials, {total - len(waiting)} "
             f"already finished, {len(waiting)} to run",
-            flush=True,
+            sweep=self.name,
+            experiment=self.experiment.name,
+            trials=total,
+            to_run=len(waiting),
         )
         return waiting
 
@@ -287,7 +318,7 @@ class _Request:
                 self.experiment.name, cache.identity, "the driver that ran it died", self.name
             )
             if orphans:
-                print(f"closed {orphans} runs whose driver had died", flush=True)
+                self.display.say(f"closed {orphans} runs whose driver had died")
             if init:
                 cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
             sweep = Sweep(
@@ -305,16 +336,18 @@ class _Request:
                     provenance=provenance,
                     owner=cache.identity,
                     every_epoch=options.search == "asha",
+                    live=options.watch,
                     on_cluster=_ray_address(options) is not None,
                 ),
                 max_concurrent=options.max_concurrent,
                 output=options.output,
             )
-            code = drive(sweep, cache, tracker, room, partial(print, flush=True))
+            with self.display:
+                code = drive(sweep, cache, tracker, room, self.display)
         if code == EXIT_INTERRUPTED:
-            print(f"this carries on:\n  python {provenance.command}", flush=True)
+            self.display.say(f"this carries on:\n  {provenance.command}")
         else:
-            show_runs(tracker, experiment_id)
+            show_runs(tracker, experiment_id, self.display.say)
         return code
 
     def _plan(self, waiting: Sequence[TrialConfig | None], at_once: int) -> "Plan":
@@ -338,6 +371,38 @@ class _Request:
             axes["criterion"] = grid.criteria
         ends = (min(options.fractions), max(options.fractions))
         return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
+
+
+def _show_plan(
+    request: _Request, waiting: Sequence[TrialConfig | None], source: "Source | None"
+) -> None:
+    """Print the trials of a grid, and what those to run will take."""
+    options = request.options
+    if options.search != "optuna":
+        keys = {trial.key for trial in waiting if trial}
+        for trial in request.trials:
+            print(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
+    if waiting and source:
+        from mint.forecast import forecast
+
+        # For trials that are yet to be drawn stand the corners of what they are drawn from.
+        expected = [trial for trial in waiting if trial] or list(
+            islice(cycle(request.trials), len(waiting))
+        )
+        cores = os.cpu_count() or 1
+        at_once = min(
+            len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
+        )
+        on_gpu = options.gpus_per_trial > 0
+        print("\n".join(forecast(expected, source, request.cache, at_once, on_gpu=on_gpu)))
+
+
+def _display(options: argparse.Namespace) -> Lines:
+    if options.watch:
+        return Watch()
+    if options.quiet:
+        return Quiet()
+    return JsonLines() if options.log == "json" else Lines()
 
 
 def _ray_address(options: argparse.Namespace) -> str | None:
@@ -400,8 +465,11 @@ def _blocks(
 
 def _checked_trials(
     options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
-) -> list[TrialConfig]:
-    """Return all trials of the axes, once what the unfinished ones ask for was seen to be there."""
+) -> "tuple[list[TrialConfig], Source | None]":
+    """Return all trials of the axes, and the data where they are at hand.
+
+    What the unfinished ones ask for was then seen to be there.
+    """
     from mint.networks import source_digest
     from mint.sources import is_absent, load_source
 
@@ -432,14 +500,14 @@ def _checked_trials(
         check_trials(trials, None, options.init)  # before a download
         if options.dry_run:
             print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
-            return trials
+            return trials, None
     source = load_source(experiment.data, data_dir)
     trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
     if unfinished := [trial for trial in trials if not cache.find("trials", trial.key)]:
         from mint.checks import check_trials  # takes seconds, which a finished sweep is spared
 
         check_trials(unfinished, source, options.init)
-    return trials
+    return trials, source
 
 
 def _copy(file: Path, name: str, folder: Path) -> None:

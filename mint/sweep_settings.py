@@ -20,6 +20,7 @@ class SweepSettings:
         provenance: of the trials.
         owner: the folder of stages (Cache.identity) that holds the sweep.
         every_epoch: whether a scheduler is to hear of every epoch of retraining.
+        live: whether somebody watches the trials as they run.
         on_cluster: whether trials may run on other machines.
     """
 
@@ -32,7 +33,27 @@ class SweepSettings:
     provenance: Provenance
     owner: str
     every_epoch: bool = False
+    live: bool = False
     on_cluster: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial has come.
+
+    Attributes:
+        stage: baseline, scores or retraining.
+        epoch: that has ended; 0 outside of a training.
+        epochs: of how many.
+        validation_accuracy: after it, percent; None outside of a training.
+        seconds_left: of the stage; None where nobody can tell.
+    """
+
+    stage: str
+    epoch: int = 0
+    epochs: int = 0
+    validation_accuracy: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,18 @@ class Tracker:
             f"?workflowType=machine_learning&viewStateShareKey={_VIEW}"
         )
 
+    def experiments(self) -> dict[str, str]:
+        """Return the id of every experiment that was prepared here, by name.
+
+        Raises:
+            InputError: the store cannot be reached, or not be used.
+        """
+        reach_store(self.uri)
+        with self._opened() as client:
+            found = client.search_experiments(order_by=["name ASC"])
+        ours = f"mlflow.sharedViewState.{_VIEW}"
+        return {each.name: str(each.experiment_id) for each in found if ours in each.tags}
+
     def runs(self, experiment: str) -> dict[str, str]:
         """Return, for the content key of every trial of an experiment, the id of its finished run.
 

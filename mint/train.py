@@ -100,7 +100,8 @@ def accuracy(model: nn.Module, split: Split, settings: TrainingConfig | None = N
     model.eval()
     correct = 0
     with torch.inference_mode():
-        for inputs, labels in split.batches(_evaluation_batch(split)):
+        values = split.images.shape[1] * split.side[0] * split.side[1]
+        for inputs, labels in split.batches(evaluation_batch(values)):
             correct += int((_logits(model, inputs, settings).argmax(1) == labels).sum())
     return 100 * correct / len(split)
 
@@ -234,9 +235,8 @@ def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -
     return logits.float()
 
 
-def _evaluation_batch(split: Split) -> int:
-    """Return how many images have four million values, from 128 to 4096."""
-    values = split.images.shape[1] * split.side[0] * split.side[1]
+def evaluation_batch(values: int) -> int:
+    """Return how many images of so many values have four million, from 128 to 4096."""
     return min(4096, max(128, 2**22 // values))
 
 

@@ -20,11 +20,16 @@ from mint.cache import Cache
 from mint.config import Grid
 from mint.holder import holding
 from mint.sweep_cli import sweep_main
+from mint.sweeps import SweepDefinition
 
 SCRIPT = Path(__file__).resolve().parent.parent / "sweeps" / "groups_vs_samples.py"
 AXES = "--groups 5 10 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 1 --epochs 5"
 TRIALS = 8
-GRIDS = {"digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))]}
+SWEEP = SweepDefinition(
+    "a_sweep",
+    "What?",
+    {"digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))]},
+)
 
 
 @contextmanager
@@ -164,9 +169,9 @@ def test_read_only_output_folder_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with _disk(tmp_path / "disk", "ro"):
-        assert sweep_main("What?", "a_sweep", GRIDS, ["--output", str(tmp_path / "disk")]) == 2
+        assert sweep_main(SWEEP, ["--output", str(tmp_path / "disk")]) == 2
         assert f"--output {tmp_path / 'disk'}: " in capsys.readouterr().err
-        assert sweep_main("What?", "a_sweep", GRIDS, ["--cache-dir", str(tmp_path / "disk")]) == 2
+        assert sweep_main(SWEEP, ["--cache-dir", str(tmp_path / "disk")]) == 2
         assert "is not writable" in capsys.readouterr().err
     assert not Path(".mint").exists()
 
@@ -189,41 +194,6 @@ def test_full_disk_ends_in_a_line_and_the_same_command_carries_on(tmp_path: Path
 
 
 @pytest.mark.usefixtures("empty_folder")
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--tracking-uri http://127.0.0.1:9", "--tracking-uri http://127.0.0.1:9: nobody answers"),
-        ("--ray-address 127.0.0.1:9", "--ray-address 127.0.0.1:9: nobody answers there"),
-        ("--ray-address nonsense", "--ray-address nonsense: nobody answers there"),
-        ("--storage nowhere://a", "--storage nowhere://a: cannot be used"),
-        ("--gpus-per-trial 64", "--gpus-per-trial 64: this machine has"),
-        ("--trials 5", "--trials 5: is for --search optuna"),
-        ("--search asha", "--search asha: compares accuracies"),
-        ("--search asha --fractions 0.8 0.9", "allowed is exactly one of --fractions"),
-        ("--search optuna", "--search optuna: draws shares to prune between two --fractions"),
-        ("--search optuna --fractions 0.8 0.9 --seeds 0 1", "for one of --seeds"),
-        ("--search anneal", "invalid choice: 'anneal'"),
-        ("--fractions 0.9 --max-drop 1", "--fractions and --max-drop: only one"),
-        ("--fractions 0.9 --upper-limits 0.8", "--fraction 0.9: digits_mlp allows at most 0.8"),
-        ("--fractions 2", "2: allowed are numbers from 0 to 1"),
-    ],
-)
-def test_refused_at_once(options: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.monotonic()
-    try:
-        code = sweep_main("What?", "a_sweep", GRIDS, options.split())
-    except SystemExit as stop:
-        code = int(str(stop.code))
-    error = capsys.readouterr().err
-    assert code == 2
-    assert complaint in error
-    assert len(error.splitlines()) == 1
-    assert time.monotonic() - start < 10
-    assert not Path("results").exists()
-    assert not Path("mlartifacts").exists()
-
-
-@pytest.mark.usefixtures("empty_folder")
 def test_second_driver_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     holds = []
 
@@ -238,7 +208,7 @@ def test_second_driver_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     while not holds:
         time.sleep(0.1)
     try:
-        assert sweep_main("What?", "a_sweep", GRIDS, []) == 2
+        assert sweep_main(SWEEP, []) == 2
     finally:
         holds.clear()
         other.join()

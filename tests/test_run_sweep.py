@@ -16,7 +16,7 @@ from mint.results import Probe
 from mint.searchers import asha_plan, grid_plan, optuna_plan
 from mint.sources import Source
 from mint.sweep import run_sweep
-from mint.sweep_settings import Ending, SweepSettings
+from mint.sweep_settings import Ending, Progress, SweepSettings
 
 # The network of a trial is drawn from its seed, so that is how this one knows what to do.
 NETWORK = """
@@ -75,6 +75,7 @@ class Notes:
     def __init__(self) -> None:
         self.begun_: list[int] = []
         self.epochs: dict[int, list[tuple[int, float]]] = {}
+        self.stages: dict[int, set[str]] = {}
         self.probes: dict[int, int] = {}
         self.trials: list[TrialConfig] = []
         self.endings: dict[int, Ending] = {}
@@ -84,6 +85,9 @@ class Notes:
 
     def epoch(self, config: TrialConfig, epoch: int, validation_accuracy: float) -> None:
         self.epochs.setdefault(config.seed, []).append((epoch, validation_accuracy))
+
+    def progress(self, config: TrialConfig, progress: Progress) -> None:
+        self.stages.setdefault(config.seed, set()).add(progress.stage)
 
     def probe(self, config: TrialConfig, probe: Probe) -> None:
         self.probes[config.seed] = self.probes.get(config.seed, 0) + 1
@@ -106,7 +110,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def _settings(folder: Path, *, gpus: float = 0, every_epoch: bool = False) -> SweepSettings:
+def _settings(
+    folder: Path, *, gpus: float = 0, every_epoch: bool = False, live: bool = False
+) -> SweepSettings:
     return SweepSettings(
         name="a-sweep",
         data_dir=folder,
@@ -117,6 +123,7 @@ def _settings(folder: Path, *, gpus: float = 0, every_epoch: bool = False) -> Sw
         provenance=Provenance.of_this_process("a_sweep", ["a_sweep.py"]),
         owner="me",
         every_epoch=every_epoch,
+        live=live,
     )
 
 
@@ -132,7 +139,8 @@ def test_every_failure_is_told_and_the_rest_goes_on(
 ) -> None:
     notes = Notes()
     trials = [_trial(quick_trial, seed) for seed in (1, 2, 3, 4, 0)]
-    run_sweep(grid_plan(trials), _settings(folder), 2, notes)
+    run_sweep(grid_plan(trials), _settings(folder, live=True), 2, notes)
+    assert "baseline" in notes.stages[0]
     told = {seed: (ending.status, ending.reason) for seed, ending in notes.endings.items()}
     assert told[0] == ("finished", "")
     assert told[1] == ("failed", "ValueError: this network does not like to be trained")

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from mint.cache import Cache
 from mint.cli import main
-from mint.config import TrialConfig
+from mint.config import EXPERIMENTS_FOLDER, TrialConfig
 from mint.masks import Masks
 from mint.provenance import Provenance
 from mint.records import read_records
@@ -47,36 +47,6 @@ class Small(nn.Module):
 def build(classes=10):
     return Small(classes)
 
-
-def recurrent():
-    return nn.LSTM(8, 8)
-
-
-def raising():
-    return {}["absent"]
-
-
-def lazy():
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10), nn.Linear(10, 10))
-
-
-def pair():
-    class Pair(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(64, 20), nn.Linear(20, 10)
-
-        def forward(self, images):
-            values = self.one(images.flatten(1))
-            return self.two(values), values
-    return Pair()
-
-
-def twisting():
-    class Twisting(nn.Module):
-        def forward(self, images):
-            return images if images.sum() > 0 else -images
-    return Twisting()
 """
 
 
@@ -223,7 +193,7 @@ trial: {groups: 4, samples_per_class: 10}
 def test_initial_weights_are_taken_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert _mint(f"train {QUICK}") == 0
     (trained,) = Path(".mint/baselines").glob("*/weights.safetensors")
-    content = Path(__file__).resolve().parent.parent / "experiments" / "digits_mlp.yaml"
+    content = EXPERIMENTS_FOLDER / "digits_mlp.yaml"
     untrained = content.read_text().replace("epochs: 20", "epochs: 0")
     Path("untrained.yaml").write_text(untrained)
     options = "--experiment untrained.yaml"
@@ -274,61 +244,6 @@ def test_training_carries_on_after_a_kill(
     assert trained == [1, 2, 3]
     assert not list((tmp_path / "a" / "progress").iterdir())
     assert resumed == baseline(tmp_path / "b", 0)
-
-
-@pytest.mark.parametrize(
-    ("command", "named"),
-    [
-        ("run", "the following arguments are required: --experiment"),
-        ("run --experiment digits", "--experiment digits: there is no such experiment"),
-        (f"run {QUICK} --upper-limit 2", "--upper-limit 2: allowed are none"),
-        (f"run {QUICK} --fraction 1.5", "--fraction: 1.5: allowed are numbers from 0 to 1"),
-        (f"run {QUICK} --fraction 0.5 --max-drop 1", "--fraction and --max-drop: only one"),
-        (f"run {QUICK} --threads 999", "threads 999 of digits_mlp: this machine allows 1 to"),
-        (f"run {QUICK} --data svhn", "--data svhn: name 'svhn': String should match"),
-        (f"run {QUICK} --data parquet:none", "data/none: holds no files train-*.parquet"),
-        (f"run {QUICK} --init none.pt", "--init none.pt: cannot be read"),
-        (f"run {QUICK} --init FILE", "is no file of weights"),
-        (f"run {QUICK} --init OTHER", "not the weights of this network: missing fc1.weight"),
-        (f"run {QUICK} --model none:build", "network none:build: none cannot be imported"),
-        (f"run {QUICK} --model own_network:bild", "has no function bild; did you mean build?"),
-        (f"run {QUICK} --model own_network:recurrent", "does not run on an input of shape"),
-        (f"run {QUICK} --model own_network:twisting", "Twisting cannot be traced"),
-        (f"run {QUICK} --model own_network", "--model own_network: name 'own_network'"),
-        (f"run {QUICK} --output FILE", "is a file, not a folder"),
-        (f"prune {QUICK}", "--fraction: must be given, for digits_mlp searches"),
-        (f"run {QUICK} --upper-limit 0.5 --fraction 0.9", "allows at most 0.5000: of 150000"),
-        ("run --experiment twice.yaml", "the key fc2 stands there twice"),
-        (f"run {QUICK} --model own_network:raising", "own_network:raising with arguments {}: "),
-        (f"run {QUICK} --model own_network:pair", "puts out tuple for an image"),
-        (f"run {QUICK} --model own_network:lazy", "has lazy layers"),
-        (f"run {QUICK} --criterion bn-scales", "no such criterion; did you mean bn-scale?"),
-        (f"run {QUICK} --criterion bn-scale", "--criterion bn-scale: digits_mlp prunes fc2"),
-        ("layers", "one of the arguments --trial --experiment is required"),
-        ("layers --trial nowhere", "--trial nowhere: is no folder of a finished trial"),
-        ("export --trial nowhere --output x", "--trial nowhere: is no folder of a finished"),
-        ("run --experiment resnet50_imagenet", "--init: resnet50_imagenet does not train its"),
-        ("run --experiment resnet56_cifar10_short --smoke", "has no section smoke"),
-    ],
-)
-def test_bad_input(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("own_network.py").write_text(NETWORK)
-    Path("file").write_text("no weights")
-    Path("twice.yaml").write_text("limits:\n  fc2: 0.5\n  fc2: 0.1\n")
-    safetensors.numpy.save_file({"other.weight": np.zeros(3)}, "other.safetensors")
-    command = command.replace("FILE", "file").replace("OTHER", "other.safetensors")
-    assert _mint(command) == 2
-    complaint = capsys.readouterr().err.strip()
-    assert named in complaint
-    assert len(complaint.splitlines()) == 1
-    left = {path.name for path in Path.cwd().iterdir()} - {"__pycache__"}
-    assert left == {"own_network.py", "file", "other.safetensors", "twice.yaml"}
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _mint(f"run {QUICK} --device cuda") == 2
-    assert "--device cuda: this machine has no GPU" in capsys.readouterr().err
 
 
 def test_threads_stay_what_they_are_once_scores_are_estimated() -> None:

@@ -103,21 +103,3 @@ def test_nothing_goes_while_anything_runs(capsys: pytest.CaptureFixture[str]) ->
         assert _mint("cache prune baselines") == 2
     assert "a-sweep is being run by process" in capsys.readouterr().err
     assert kept.exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "complaint"),
-    [
-        ("cache prune everything", "STAGE everything: allowed are baselines, activations"),
-        ("cache prune --unused-days -1", "-1: allowed are numbers from 0 to 36500"),
-        ("cache prune --cache-dir nowhere", "--cache-dir nowhere: there is no such folder"),
-    ],
-)
-def test_bad_input(command: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path(".mint").mkdir()
-    try:
-        code: object = _mint(command)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    assert complaint in capsys.readouterr().err

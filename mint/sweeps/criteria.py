@@ -1,0 +1,25 @@
+"""MINT beside the controls that any claim of it has to be held against."""
+
+from mint.config import CRITERIA, Grid
+from mint.sweeps.definition import SweepDefinition
+
+_AXES = Grid(
+    groups=(20,),
+    samples_per_class=(250,),
+    upper_limits=("none",),
+    # Up to 96%, masks of these networks hardly differ in accuracy; beyond it they do.
+    fractions=(0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995),
+    # The MLPs have no batch norm, whose scale bn-scale takes.
+    criteria=tuple(name for name in CRITERIA if name != "bn-scale"),
+)
+SWEEP = SweepDefinition(
+    name="criteria",
+    question="At the same budget, how accurate are networks pruned by MINT, by magnitude, by other "
+    "criteria and at random?",
+    grids={
+        # Its rarest class has fewer training images.
+        "digits_mlp": [_AXES.model_copy(update={"samples_per_class": (100,)})],
+        "mnist_mlp": [_AXES],
+    },
+    seeds=(0, 1, 2),
+)
