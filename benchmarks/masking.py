@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from torch import nn
 from mint.atomic import write_whole
 from mint.cache import Cache
 from mint.config import TrialConfig, load_experiment
-from mint.information import contiguous_groups, gmi_scores
+from mint.information import Scores, contiguous_groups, gmi_scores
 from mint.masks import BlockScores, Masks, PruningOrder
 from mint.provenance import Provenance
 from mint.seeds import stream
@@ -157,16 +157,16 @@ def _scores(stages: Stages, children: Labels, parents: Labels) -> dict[str, Scor
     """Return every score of the blocks of these groups, as a function of the network."""
     seed = stages.config.seed
 
-    def gmi(network: nn.Module, *, conditional: bool, bootstraps: int, z_score: bool) -> Floats:
-        scores = gmi_scores(
+    @cache
+    def estimated(network: nn.Module, conditional: bool) -> Scores:
+        return gmi_scores(
             *_activations(stages, network),
             children,
             parents,
-            bootstraps=bootstraps,
+            bootstraps=30 if conditional else 10,
             seed=seed,
             conditional=conditional,
         )
-        return scores.z_score if z_score else scores.value
 
     def given_components(network: nn.Module, *, count: int) -> Floats:
         child, parent = _activations(stages, network)
@@ -176,7 +176,7 @@ def _scores(stages: Stages, children: Labels, parents: Labels) -> dict[str, Scor
             left, size, _ = np.linalg.svd(rest - rest.mean(0), full_matrices=False)
             given = np.hstack([own, left[:, :count] * size[:count]])
             of_given = np.repeat([0, 1], [own.shape[1], count])
-            scores = gmi_scores(child, given, children, of_given, bootstraps=5, seed=seed)
+            scores = gmi_scores(child, given, children, of_given, bootstraps=3, seed=seed)
             columns.append(scores.value[:, 0])
         return np.stack(columns, axis=1)
 
@@ -188,12 +188,10 @@ def _scores(stages: Stages, children: Labels, parents: Labels) -> dict[str, Scor
     def random(_: nn.Module) -> Floats:
         return stream(seed, "random scores of fc2").random((GROUPS, GROUPS))
 
-    value = partial(gmi, z_score=False)
     return {
-        "mint": partial(value, conditional=True, bootstraps=30),
-        "mint, z-score": partial(gmi, z_score=True, conditional=True, bootstraps=30),
-        "mint, unconditional": partial(value, conditional=False, bootstraps=10),
-        "mint, 3 components": partial(given_components, count=3),
+        "mint": lambda network: estimated(network, True).value,
+        "mint, z-score": lambda network: estimated(network, True).z_score,
+        "mint, unconditional": lambda network: estimated(network, False).value,
         "mint, 10 components": partial(given_components, count=10),
         "block-magnitude": magnitude,
         "random": random,

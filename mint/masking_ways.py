@@ -21,7 +21,6 @@ def _changes() -> Iterator[tuple[str, str, _Ways, _Ways]]:
     for change, changed in (
         ("z-scores for values", "mint, z-score"),
         ("no condition for all other parents", "mint, unconditional"),
-        ("3 principal components for them", "mint, 3 components"),
         ("10 principal components for them", "mint, 10 components"),
     ):
         yield change, "mint", {**_ONE, "score": "mint"}, {"score": changed}
