@@ -374,7 +374,7 @@ def _limits_of_vgg16(cells: Iterable[Cell], breakdown: str) -> list[str]:
 def _best_masking(masking: pd.DataFrame | None) -> list[str]:
     text = _heading(
         "How does MINT mask best?",
-        "A change is kept as an option where it helps: the floor is `--floor`. Without a condition "
+        "What RESULTS.md shows to help is an option: the floor is `--floor`. Without a condition "
         "is `--criterion mint-unconditional`, and the paper's own estimate `--paper`.",
     )
     return [*text, "", *([_NOTHING] if masking is None else masking_section(masking))]
