@@ -50,6 +50,11 @@ class Difference:
         return f"{self.mean:+z.2f} {self.interval}".strip() + mark
 
 
+def told(difference: Difference | None) -> str:
+    """Return a difference in words, or that it was not run."""
+    return "not run" if difference is None else difference.told
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the criteria of one panel and its rows share, but for the share that is pruned.

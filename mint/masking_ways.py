@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mint.comparison import Difference
+from mint.comparison import Difference, told
 from mint.markdown import table
 
 _ONE = {"ways": "one step", "grouping": "contiguous"}
@@ -49,7 +49,7 @@ def masking_section(masking: pd.DataFrame) -> list[str]:
         cells = []
         for floor in floors:
             own = before if floor is None else {**before, "floor": floor}
-            cells.append(_told(_effect(masking, own, {**own, **after})))
+            cells.append(told(_effect(masking, own, {**own, **after})))
         rows.append([change, score, *(cells if len(cells) == 2 else ["N/A", *cells])])
     seeds = masking["seed"].nunique()
     return [
@@ -71,7 +71,3 @@ def _effect(masking: pd.DataFrame, before: _Ways, after: _Ways) -> Difference | 
     both = sides[0].merge(sides[1], left_index=True, right_index=True, suffixes=suffixes)
     both = both[both["size_before"] == both["size_after"]]
     return Difference.of((both["mean_after"] - both["mean_before"]).tolist())
-
-
-def _told(difference: Difference | None) -> str:
-    return "not run" if difference is None else difference.told

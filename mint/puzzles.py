@@ -20,6 +20,7 @@ from mint.comparison import (
     Compared,
     Difference,
     paired_difference,
+    told,
 )
 from mint.config import DEFAULT_CRITERION
 from mint.layers import parse_layers
@@ -67,14 +68,19 @@ class Study:
     protocol: str
     cells: Sequence[Cell]
 
-    def line(self, axis: str, **shared: object) -> list[Cell]:
-        """Return the cells that differ in one axis, in its order."""
-        own = [cell for cell in self.cells if _has(cell, shared)]
+    def line(self, axis: str, criterion: str = DEFAULT_CRITERION) -> list[Cell]:
+        """Return the cells without a limit whose share was searched, in the order of an axis."""
+        asked = ("none", "none", criterion)
+        own = [
+            cell
+            for cell in self.cells
+            if (cell.upper_limit, cell.fraction, cell.criterion) == asked
+        ]
         return sorted(own, key=lambda cell: getattr(cell, axis))
 
 
 def puzzles_page(
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
     published: Mapping[str, Any],
     measured: Measured,
     breakdown: str,
@@ -112,15 +118,14 @@ def puzzles_page(
 
 
 def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[str]:
-    text = _heading(
+    heading = _heading(
         "Why do more groups not prune linearly more?",
         "The record found 86.27, 88.23, 88.48 and 91.87% at 5, 10, 20 and 50 groups.",
     )
+    text: list[str] = []
     for study in studies:
         lines = {
-            criterion: study.line(
-                "groups", upper_limit="none", fraction="none", criterion=criterion
-            )
+            criterion: study.line("groups", criterion)
             for criterion in (DEFAULT_CRITERION, REFERENCE, _MAGNITUDE)
         }
         mint = _one_sample_size(lines[DEFAULT_CRITERION])
@@ -133,15 +138,15 @@ def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[
         }
         header = ["Groups", "Blocks", "MINT pruned (%)", "Seeds"]
         header += [f"{name} pruned (%)" for name in others] + ["MINT - random", "Record (%)"]
-        rows = []
+        rows, differences = [], []
         for cell in mint:
             rest = [own.get(cell.groups) for own in others.values()]
-            difference = _paired(cell, rest[0], _PRUNED)
+            differences.append(_paired(cell, others[REFERENCE].get(cell.groups), _PRUNED))
             rows.append(
                 [
                     *(str(cell.groups), str(cell.groups**2), cell.spread(_PRUNED), cell.seeds),
                     *(other.spread(_PRUNED) if other else "not run" for other in rest),
-                    _interval(difference),
+                    told(differences[-1]),
                     _published(record, "groups", study, cell),
                 ]
             )
@@ -152,9 +157,6 @@ def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[
         randoms = [others[REFERENCE].get(cell.groups) for cell in (first, last)]
         if all(randoms):
             same = _paired(randoms[1], randoms[0], _PRUNED)
-            differences = [
-                _paired(cell, others[REFERENCE].get(cell.groups), _PRUNED) for cell in mint
-            ]
             known = [difference for difference in differences if difference]
             more = sum(_outcome(difference) == "better" for difference in known)
             text += [
@@ -166,25 +168,18 @@ def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[
             "them: finer groups let the search stop nearer to the most that can go, and leave more "
             "filters connected. Neither grows in step with the number of groups.",
         ]
-    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+    return _answered(heading, text)
 
 
 def _more_samples(studies: Sequence[Study], record: Mapping[Any, float]) -> list[str]:
-    text = _heading(
+    heading = _heading(
         "Why do more samples seem to prune less, and what is the dip at 550?",
         "The record found 85.35, 88.48, 88.48, 88.72, 79.41 and 89.70% at 150 to 650 samples per "
         "class, one run each, with one bootstrap.",
     )
+    text: list[str] = []
     for study in studies:
-        lines = _by(
-            "bootstraps",
-            study.line(
-                "samples_per_class",
-                upper_limit="none",
-                fraction="none",
-                criterion=DEFAULT_CRITERION,
-            ),
-        )
+        lines = _by("bootstraps", study.line("samples_per_class"))
         found = False
         for bootstraps, line in sorted(lines.items()):
             own = _widest(_by("groups", line).values())
@@ -217,16 +212,17 @@ def _more_samples(studies: Sequence[Study], record: Mapping[Any, float]) -> list
                     f"{np.median(deviations):.1f} points (the median over these rows): hold a "
                     "single run's distance from its neighbours against that."
                 ]
-    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+    return _answered(heading, text)
 
 
 def _averaging(studies: Sequence[Study]) -> list[str]:
-    text = _heading(
+    heading = _heading(
         "Does averaging the estimates steady the result?",
         "The record asks for it: possibly average the estimates over the runs.",
     )
+    text: list[str] = []
     for study in studies:
-        for key, line in _by_setting(study, "bootstraps").items():
+        for key, line in _over_bootstraps(study).items():
             if len(line) < 3:
                 continue
             header = ["Bootstraps", "Reliability", "Pruned (%)", "Test accuracy (%)"]
@@ -251,19 +247,18 @@ def _averaging(studies: Sequence[Study]) -> list[str]:
                 else f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} test "
                 f"accuracy is {_verdict(step)}."
             ]
-    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+    return _answered(heading, text)
 
 
 def _uneven_groups(studies: Sequence[Study]) -> list[str]:
-    text = _heading(
+    heading = _heading(
         "What do uneven groups, 30 and 40, do?",
         "The original left the filters over that do not divide evenly unscored, and its authors "
         "discounted both. Here groups differ in size by one filter at most, and all are scored.",
     )
+    text: list[str] = []
     for study in studies:
-        line = _one_sample_size(
-            study.line("groups", upper_limit="none", fraction="none", criterion=DEFAULT_CRITERION)
-        )
+        line = _one_sample_size(study.line("groups"))
         own = {cell.groups: cell for cell in line}
         if not {20, 30, 40, 50} <= set(own):
             continue
@@ -282,7 +277,7 @@ def _uneven_groups(studies: Sequence[Study]) -> list[str]:
                     cell.spread(_PRUNED),
                     cell.spread(_ACCURACY),
                     cell.seeds,
-                    _interval(off) if off else "N/A",
+                    told(off) if off else "N/A",
                 ]
             )
         text += ["", f"### {study.experiment}", "", *table(header, rows), ""]
@@ -290,7 +285,7 @@ def _uneven_groups(studies: Sequence[Study]) -> list[str]:
             f"Off the even ones: against the straight line between 20 and 50 groups with the same "
             f"seed, in percentage points. {'; '.join(verdicts)}."
         ]
-    return text if len(text) > _LINES_OF_A_HEADING else [*text, "", _NOTHING]
+    return _answered(heading, text)
 
 
 def _limit_of_80(limits: pd.DataFrame | None) -> list[str]:
@@ -326,7 +321,7 @@ def _limit_of_80(limits: pd.DataFrame | None) -> list[str]:
     ]
 
 
-def _limits_of_vgg16(cells: Iterable[Cell], breakdown: str) -> list[str]:
+def _limits_of_vgg16(cells: Sequence[Cell], breakdown: str) -> list[str]:
     layers = parse_layers(breakdown)
     total = sum(layer.weights for layer in layers)
     prunable = {
@@ -411,7 +406,7 @@ def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
                     [
                         *(used(setting.groups), fraction, criterion),
                         own[criterion].trials.spread(_ACCURACY),
-                        *(_interval(difference) for difference in against.values()),
+                        *(told(difference) for difference in against.values()),
                         own[criterion].trials.seeds,
                     ]
                 )
@@ -431,7 +426,6 @@ def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-_LINES_OF_A_HEADING = 4
 _MINTS = ("mint", "mint-unconditional")
 _MAGNITUDE = "block-magnitude"
 
@@ -442,22 +436,22 @@ def _outcome(difference: Difference | None) -> str:
     return "better" if difference.mean > 0 else "worse"
 
 
-def _heading(question: str, told: str) -> list[str]:
-    return ["", f"## {question}", "", told]
+def _heading(question: str, background: str) -> list[str]:
+    return ["", f"## {question}", "", background]
+
+
+def _answered(heading: list[str], answer: list[str]) -> list[str]:
+    return [*heading, *(answer or ["", _NOTHING])]
 
 
 def _studies(cells: Iterable[Cell]) -> list[Study]:
-    """Gather the cells of protocols that have any without a floor; MNIST first."""
+    """Gather the cells that have a result, by their protocol; MNIST first."""
     found: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if cell.finished:
             found.setdefault((cell.experiment, cell.protocol), []).append(cell)
     order = sorted(found, key=lambda key: (key[0] != "mnist_mlp", key))
     return [Study(*key, found[key]) for key in order]
-
-
-def _has(cell: Cell, shared: Mapping[str, object]) -> bool:
-    return all(getattr(cell, name) == value for name, value in shared.items())
 
 
 def _by(axis: str, cells: Iterable[Cell]) -> dict[Any, list[Cell]]:
@@ -476,10 +470,11 @@ def _one_sample_size(line: Iterable[Cell]) -> list[Cell]:
     return _widest(_by("bootstraps", _widest(_by("samples_per_class", line).values())).values())
 
 
-def _by_setting(study: Study, axis: str) -> dict[str, list[Cell]]:
+def _over_bootstraps(study: Study) -> dict[str, list[Cell]]:
     """Return MINT's cells that differ in the bootstraps alone, by what they share."""
     found: dict[str, list[Cell]] = {}
-    for cell in study.line(axis, criterion=DEFAULT_CRITERION):
+    own = [cell for cell in study.cells if cell.criterion == DEFAULT_CRITERION]
+    for cell in sorted(own, key=lambda cell: cell.bootstraps):
         limit = "no limit" if cell.upper_limit == "none" else f"limit {cell.upper_limit}"
         share = "searched" if cell.fraction == "none" else f"{100 * float(cell.fraction):g}% pruned"
         shared = f"{used(cell.groups)} groups, {cell.samples_per_class} samples, {limit}, {share}"
@@ -534,21 +529,17 @@ def _published(record: Mapping[Any, float], axis: str, study: Study, cell: Cell)
     return "none" if found is None else f"{found:.2f}"
 
 
-def _interval(difference: Difference | None) -> str:
-    return "not run" if difference is None else difference.told
-
-
 def _verdict(difference: Difference | None, than: str = "") -> str:
     """Put a difference of percentage points in words."""
     if difference is None:
         return "not run"
     mean = round(difference.mean, 2)
-    told = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'}"
-    told = f"{told} {than}".strip()
+    words = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'}"
+    words = f"{words} {than}".strip()
     if math.isnan(difference.half_width):
-        return f"{told} (one seed: no certainty)"
+        return f"{words} (one seed: no certainty)"
     certain = "a difference" if difference.excludes_zero else "no difference these seeds can show"
-    return f"{told} {difference.interval}, {certain}"
+    return f"{words} {difference.interval}, {certain}"
 
 
 def _deviation(values: Sequence[float] | np.ndarray[Any, Any]) -> str:

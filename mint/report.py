@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -192,7 +192,8 @@ def _experiment(quoted: tables.Quoted, protocols: Sequence[Protocol], plots: Plo
     for protocol in protocols:
         text += ["", f"### {protocol.experiment}, protocol {protocol.key}"]
         text += _protocol(protocol, plots, quoted)
-        own = [cell for cell in compared if cell in set(protocol.cells)]
+        of_protocol = set(protocol.cells)
+        own = [cell for cell in compared if cell in of_protocol]
         if "breakdown" in quoted and any(cell.known_layers for cell in own):
             name = protocol.plot("-layers")
             plots[name] = partial(draw_layers, cells=own)
@@ -296,5 +297,6 @@ def _gaps(protocol: Protocol) -> list[str]:
     return ["", "#### Gaps", "", *lines] if lines else []
 
 
+@cache
 def _packaged(name: str) -> Any:
     return yaml.safe_load(files("mint").joinpath(name).read_text("utf-8"))
