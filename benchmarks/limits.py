@@ -16,14 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from mnist_stages import CPU, mnist_stages
 
 from mint.atomic import write_whole
-from mint.cache import Cache
-from mint.config import EstimateConfig, TrialConfig, load_experiment
-from mint.provenance import Provenance
+from mint.config import EstimateConfig, load_experiment
 from mint.sources import load_source
-from mint.trial import Stages, reproducible
+from mint.trial import reproducible
 
 ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 
@@ -43,23 +41,8 @@ def main() -> int:
     source = load_source(experiment.data, options.data_dir)
     rows = []
     for seed in options.seeds:
-        config = TrialConfig(
-            experiment=experiment,
-            groups=20,
-            samples_per_class=250,
-            upper_limit=None,
-            seed=seed,
-            data_digest=source.digest,
-        )
-        cpu = torch.device("cpu")
-        with reproducible(experiment.threads, cpu):
-            stages = Stages(
-                config,
-                source,
-                cache=Cache(options.cache_dir),
-                device=cpu,
-                provenance=Provenance.of_this_process(None, ["benchmarks/limits.py"], "cpu"),
-            )
+        with reproducible(experiment.threads, CPU):
+            stages = mnist_stages(experiment, source, options.cache_dir, seed=seed)
             (scores,) = stages.block_scores.values()
         value = scores.value.ravel()
         unique = np.unique(value)

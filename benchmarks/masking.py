@@ -20,17 +20,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from mnist_stages import CPU, mnist_stages
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import nn
 
 from mint.atomic import write_whole
-from mint.cache import Cache
-from mint.config import TrialConfig, load_experiment
+from mint.config import load_experiment
 from mint.information import Scores, contiguous_groups, gmi_scores
 from mint.masks import BlockScores, Masks, PruningOrder
-from mint.provenance import Provenance
 from mint.seeds import stream
 from mint.sources import load_source
 from mint.train import train
@@ -58,23 +57,8 @@ def main() -> int:
     source = load_source(experiment.data, options.data_dir)
     rows: list[dict[str, object]] = []
     for seed in options.seeds:
-        config = TrialConfig(
-            experiment=experiment,
-            groups=GROUPS,
-            samples_per_class=250,
-            upper_limit=None,
-            seed=seed,
-            data_digest=source.digest,
-        )
-        cpu = torch.device("cpu")
-        with reproducible(experiment.threads, cpu):
-            stages = Stages(
-                config,
-                source,
-                cache=Cache(options.cache_dir),
-                device=cpu,
-                provenance=Provenance.of_this_process(None, ["benchmarks/masking.py"], "cpu"),
-            )
+        with reproducible(experiment.threads, CPU):
+            stages = mnist_stages(experiment, source, options.cache_dir, seed=seed)
             for row in _compared(stages):
                 rows.append({"seed": seed, **row})
                 print(" ".join(map(str, rows[-1].values())), flush=True)

@@ -17,18 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
+from mnist_stages import CPU, mnist_stages
 from numpy.typing import NDArray
 
 from mint.atomic import write_whole
-from mint.cache import Cache
-from mint.config import TrialConfig, load_experiment
+from mint.config import load_experiment
 from mint.figures import COLOURS, MARKERS, save
 from mint.information import gmi_bootstraps, reliability
-from mint.provenance import Provenance
 from mint.sources import load_source
-from mint.trial import Stages, reproducible
+from mint.trial import reproducible
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 NAME = "reliability-mnist_mlp-g20-s250"
@@ -45,23 +43,8 @@ def main() -> int:
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")
     source = load_source(experiment.data, options.data_dir)
-    config = TrialConfig(
-        experiment=experiment,
-        groups=20,
-        samples_per_class=250,
-        upper_limit=None,
-        seed=0,
-        data_digest=source.digest,
-    )
-    cpu = torch.device("cpu")
-    with reproducible(experiment.threads, cpu):
-        stages = Stages(
-            config,
-            source,
-            cache=Cache(options.cache_dir),
-            device=cpu,
-            provenance=Provenance.of_this_process(None, sys.argv),
-        )
+    with reproducible(experiment.threads, CPU):
+        stages = mnist_stages(experiment, source, options.cache_dir, seed=0)
         (pair,) = stages.pairs
         child, parent = stages.activations[pair.child_node], stages.activations[pair.parent_node]
     rows = []

@@ -17,14 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-import torch
+from mnist_stages import CPU, mnist_stages
 from torch import nn
 
-from mint.cache import Cache
 from mint.comparison import Difference
-from mint.config import TrainingConfig, TrialConfig, load_experiment
+from mint.config import TrainingConfig, load_experiment
 from mint.networks import mlp
-from mint.provenance import Provenance
 from mint.sources import load_source
 from mint.train import train
 from mint.trial import Stages, reproducible
@@ -60,26 +58,16 @@ def main() -> int:
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")
     source = load_source(experiment.data, options.data_dir)
-    cpu = torch.device("cpu")
     rows: list[dict[str, object]] = []
     for seed in options.seeds:
-        config = TrialConfig(
-            experiment=experiment,
-            groups=20,
-            samples_per_class=250,
-            criterion="random",
-            upper_limit=None,
-            fraction=FRACTION,
-            seed=seed,
-            data_digest=source.digest,
-        )
-        with reproducible(experiment.threads, cpu):
-            stages = Stages(
-                config,
+        with reproducible(experiment.threads, CPU):
+            stages = mnist_stages(
+                experiment,
                 source,
-                cache=Cache(options.cache_dir),
-                device=cpu,
-                provenance=Provenance.of_this_process(None, ["benchmarks/retraining.py"], "cpu"),
+                options.cache_dir,
+                seed=seed,
+                criterion="random",
+                fraction=FRACTION,
             )
             masks = stages.order.masks(stages.order.blocks_within(FRACTION, stages.counted))
             for name, settings in schedules(experiment.training).items():

@@ -1,0 +1,45 @@
+"""The stages of one mnist_mlp trial on the CPU, which several benchmarks begin with."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mint.cache import Cache
+from mint.config import Experiment, TrialConfig
+from mint.provenance import Provenance
+from mint.sources import Source
+from mint.trial import Stages
+
+CPU = torch.device("cpu")
+
+
+def mnist_stages(
+    experiment: Experiment, source: Source, cache_dir: Path, *, seed: int, **axes: Any
+) -> Stages:
+    """Return the stages of a trial with 20 groups and 250 samples a class, without a limit.
+
+    Args:
+        experiment: mnist_mlp, or what was changed of it.
+        source: MNIST.
+        cache_dir: folder of finished stages.
+        seed: of the trial.
+        axes: further ones of TrialConfig.
+    """
+    config = TrialConfig(
+        experiment=experiment,
+        groups=20,
+        samples_per_class=250,
+        upper_limit=None,
+        seed=seed,
+        data_digest=source.digest,
+        **axes,
+    )
+    return Stages(
+        config,
+        source,
+        cache=Cache(cache_dir),
+        device=CPU,
+        provenance=Provenance.of_this_process(None, sys.argv, CPU.type),
+    )
