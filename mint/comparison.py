@@ -50,6 +50,47 @@ class Difference:
         return f"{self.mean:+z.2f} {self.interval}".strip() + mark
 
 
+@dataclass(frozen=True)
+class SpreadRatio:
+    """How many times as large the standard deviation of one of two paired figures is.
+
+    Attributes:
+        value: the ratio.
+        low: of its interval, that of the variances of two normal variables with any correlation
+            (Pitman 1939, Morgan 1939).
+        high: likewise.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, first: Sequence[float], second: Sequence[float]) -> "SpreadRatio | None":
+        """Return that of the first to the second.
+
+        Args:
+            first: figures of one seed each.
+            second: of the same seeds.
+
+        Returns:
+            None for fewer than three seeds, or where all have the same figure.
+        """
+        free = len(first) - 2
+        if free < 1 or 0 in (np.ptp(first), np.ptp(second)):
+            return None
+        ratio = float(np.std(first) / np.std(second))
+        correlation = float(np.corrcoef(first, second)[0, 1])
+        quantile = float(stdtrit(free, (1 + CONFIDENCE) / 2))
+        middle = 1 + 2 * (1 - correlation**2) * quantile**2 / free
+        factor = math.sqrt(middle + math.sqrt(middle**2 - 1))
+        return cls(ratio, ratio / factor, ratio * factor)
+
+    @property
+    def excludes_one(self) -> bool:
+        return not self.low <= 1 <= self.high
+
+
 def told(difference: Difference | None) -> str:
     """Return a difference in words, or that it was not run."""
     return "not run" if difference is None else difference.told

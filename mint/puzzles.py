@@ -19,6 +19,7 @@ from mint.comparison import (
     REFERENCE,
     Compared,
     Difference,
+    SpreadRatio,
     paired_difference,
     told,
 )
@@ -32,7 +33,8 @@ _INTRODUCTION = (
     "Made by `mint report` from [records.csv](records.csv); do not edit. The open questions are "
     "those of the MINT authors' working record of results. Intervals are of Student's t over "
     f"seeds, at {CONFIDENCE:.0%}, and paired by seed where two settings are compared; one of "
-    "twenty leaves out 0 by chance. Figures are mean ± standard deviation over seeds; Seeds leads "
+    "twenty leaves out 0 by chance. Those of ratios of standard deviations are of Pitman and "
+    "Morgan. Figures are mean ± standard deviation over seeds; Seeds leads "
     "to the records. `python sweeps/puzzles.py` runs what is asked for here."
 )
 _PRUNED, _ACCURACY = "params_pruned", "accuracy"
@@ -226,13 +228,11 @@ def _averaging(studies: Sequence[Study]) -> list[str]:
             if len(line) < 3:
                 continue
             header = ["Bootstraps", "Reliability", "Pruned (%)", "Test accuracy (%)"]
-            header += ["SD of accuracy", "Seeds"]
+            header += ["Seeds"]
             rows = [
                 [
                     *(str(cell.bootstraps), cell.reliability, cell.spread(_PRUNED)),
-                    cell.spread(_ACCURACY),
-                    _deviation(cell.values(_ACCURACY)),
-                    cell.seeds,
+                    *(cell.spread(_ACCURACY), cell.seeds),
                 ]
                 for cell in line
             ]
@@ -245,7 +245,8 @@ def _averaging(studies: Sequence[Study]) -> list[str]:
                 "the ranking is steadier than it is useful."
                 if step and not step.excludes_zero
                 else f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} test "
-                f"accuracy is {_verdict(step)}."
+                f"accuracy is {_verdict(step)}.",
+                *_steadiness(line[-1], line[0]),
             ]
     return _answered(heading, text)
 
@@ -542,8 +543,18 @@ def _verdict(difference: Difference | None, than: str = "") -> str:
     return f"{words} {difference.interval}, {certain}"
 
 
-def _deviation(values: Sequence[float] | np.ndarray[Any, Any]) -> str:
-    return f"{np.std(values, ddof=1):.2f}" if len(values) > 1 else "one seed"
+def _steadiness(cell: Cell, reference: Cell) -> list[str]:
+    """Say how the spread of test accuracy over the seeds of both compares."""
+    own, others = _seeds(cell, _ACCURACY), _seeds(reference, _ACCURACY)
+    shared = sorted(own.keys() & others.keys())
+    ratio = SpreadRatio.of([own[seed] for seed in shared], [others[seed] for seed in shared])
+    if ratio is None:
+        return []
+    certain = "a difference" if ratio.excludes_one else "no difference these seeds can show"
+    return [
+        f"Its standard deviation over seeds is {ratio.value:.2f} times as large "
+        f"[{ratio.low:.2f}, {ratio.high:.2f}], {certain}."
+    ]
 
 
 def _mean(cell: Cell, column: str) -> str:

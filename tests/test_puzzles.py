@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import pearsonr
 
 from mint.cells import Cell
-from mint.comparison import Compared, Setting
+from mint.comparison import Compared, Setting, SpreadRatio
 from mint.errors import InputError
 from mint.measured import Measured
 from mint.puzzles import Comparison, puzzles_page
@@ -93,6 +95,22 @@ def test_uneven_groups_are_held_against_the_even_ones() -> None:
     text = _page(cells)["do?"]
     assert "30 groups prune 0.00 points more than a straight line" in text
     assert "Not run" in _page(cells[:3])["do?"]
+
+
+def test_interval_of_two_spreads_ends_where_their_test_does() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=9)
+    second = 0.4 * first + 0.5 * rng.normal(size=9)
+    ratio = SpreadRatio.of(list(first), list(second))
+    assert ratio is not None
+    assert ratio.value == pytest.approx(np.std(first, ddof=1) / np.std(second, ddof=1))
+    for bound in (ratio.low, ratio.high):
+        # Pitman's test: of two variables with the same variance, sum and difference do not
+        # correlate.
+        scaled = first / bound
+        assert pearsonr(scaled + second, scaled - second).pvalue == pytest.approx(0.05)
+    assert SpreadRatio.of([1.0, 2.0], [2.0, 1.0]) is None
+    assert SpreadRatio.of([1.0, 1.0, 1.0], [2.0, 1.0, 3.0]) is None
 
 
 def test_one_seed_gives_no_certainty() -> None:
