@@ -8,7 +8,11 @@ class InputError(Exception):
     """The user asked for something that cannot be done; nothing was changed. Exit code 2."""
 
 
-class TrainingDivergedError(Exception):
+class WorkFailedError(Exception):
+    """What was asked for can be done, but was not this time. Exit code 1."""
+
+
+class TrainingDivergedError(WorkFailedError):
     """The training loss stopped being a finite number, so the trial cannot go on."""
 
 

@@ -23,7 +23,7 @@ from mint.config import (
     load_experiment,
     validated,
 )
-from mint.errors import InputError, TrainingDivergedError, allowed, nearest
+from mint.errors import InputError, WorkFailedError, allowed, nearest
 from mint.interruption import interruptible
 from mint.reach import reach_store
 
@@ -88,7 +88,7 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    except TrainingDivergedError as error:
+    except WorkFailedError as error:
         print(f"{prog}: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:

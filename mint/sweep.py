@@ -40,7 +40,7 @@ import mint
 from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
-from mint.errors import InputError
+from mint.errors import InputError, WorkFailedError
 from mint.networks import own_module
 from mint.options import check_gpus
 from mint.provenance import error_line, without_secrets
@@ -61,6 +61,7 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 # How often a trial is taken up again whose worker, or node, has died.
 _RETRIES = 3
 _START_SECONDS = 60.0
+_NOT_STARTED = "Ray did not start on this machine {}; the same command tries again"
 # What a card says besides torch.OutOfMemoryError, when another process has filled it.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FINISHED, _FAILED, _DETAILS, _MEMORY = "finished", "failed", "details", "out_of_memory"
@@ -99,7 +100,7 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[SweepSet
     Yields:
         A function that waits until Ray is there, and returns how many trials of a sweep fit on it
         side by side. It raises InputError where no cluster answers, it has no such GPUs, or it
-        needs a storage.
+        needs a storage, and WorkFailedError where Ray does not start on this machine.
     """
     started: Future[None] = Future()
     over = Event()
@@ -120,10 +121,10 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[SweepSet
         while not started.done():
             interruption.check()
             if time.monotonic() > end:
-                raise InputError(
-                    f"--ray-address {address or 'of this machine'}: Ray did not start, or answer, "
-                    f"within {_START_SECONDS:.0f} s"
-                )
+                took = f"within {_START_SECONDS:.0f} s"
+                if address is None:
+                    raise WorkFailedError(_NOT_STARTED.format(took))
+                raise InputError(f"--ray-address {address}: Ray did not answer {took}")
             wait([started], 0.2)
         started.result()
         # Ray's core has put a handler below Python's that aborts the process: put ours back.
@@ -143,7 +144,10 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[SweepSet
 def _connect(address: str | None, network: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init("local", include_dashboard=False, **quiet)
+        try:
+            ray.init("local", include_dashboard=False, **quiet)
+        except Exception as error:  # of many kinds, as where the machine is too busy
+            raise WorkFailedError(_NOT_STARTED.format(f"({error_line(error)})")) from error
         return
     if _has_token():  # with an address Ray does not look for one by itself
         os.environ.setdefault("RAY_AUTH_MODE", "token")

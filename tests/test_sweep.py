@@ -23,9 +23,10 @@ NAMES = {
 AXES = "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 --epochs 3"
 
 
-def _sweep(folder: Path, options: str) -> subprocess.CompletedProcess[str]:
+def _sweep(folder: Path, options: str, **settings: str) -> subprocess.CompletedProcess[str]:
     # Without the settings of whoever runs the tests, and with its own folder to work in.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MINT_", "MLFLOW_"))}
+    environment |= settings
     return subprocess.run(
         [sys.executable, str(ROOT / "sweeps" / "groups_vs_samples.py"), *options.split()],
         cwd=folder,
@@ -136,3 +137,13 @@ def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: P
         for folder in (swept / "results", tmp_path)
     )
     assert again == written
+
+
+def test_ray_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
+    long = "a" * 120  # longer than the path of a socket may be
+    done = _sweep(tmp_path, f"{AXES} --quiet", RAY_TMPDIR=str(tmp_path / long))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line or "failed" in line]
+    assert line.startswith("groups_vs_samples.py: failed: Ray did not start on this machine (")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
