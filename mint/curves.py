@@ -1,5 +1,6 @@
 """What the variations of groups and of samples per class come to: the curves of a picture."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ def variation_curves(
 ) -> list[Curve]:
     """Return the curves of one protocol's trials that were searched by MINT.
 
+    All are of as many bootstraps: those that most of the trials have.
+
     Args:
         cells: of the protocol.
         groups: the published rows of the variation of groups, in blocks; without any, trials make
@@ -46,6 +49,8 @@ def variation_curves(
         for cell in cells
         if cell.finished and (cell.fraction, cell.criterion) == ("none", DEFAULT_CRITERION)
     ]
+    bootstraps = Counter(cell.bootstraps for cell in own for _ in cell.finished).most_common(1)
+    own = [cell for cell in own if cell.bootstraps == bootstraps[0][0]]
     return [
         curve
         for axis, published in (("groups", groups), ("samples_per_class", samples))
@@ -85,6 +90,6 @@ def _point(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(cells: Iterable[Cell], **axes: Any) -> Cell | None:
-    """Return the cell of a point; of those with several bootstraps the one with most seeds."""
-    found = [cell for cell in cells if all(getattr(cell, axis) == axes[axis] for axis in axes)]
-    return max(found, key=lambda cell: len(cell.finished), default=None)
+    """Return the cell of a point."""
+    own = (cell for cell in cells if all(getattr(cell, axis) == axes[axis] for axis in axes))
+    return next(own, None)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and lines differ, too.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]  # not as many: a colour comes back with another
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*"]  # coprime to 6: pairs differ
 LINES: list[Literal["-", "--", ":", "-."]] = ["-", "--", ":", "-."]
 
 

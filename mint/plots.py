@@ -1,12 +1,12 @@
 """The pictures of a report: accuracy against params pruned, criteria, variations, layers."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from typing import Any, BinaryIO
 
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from mint.cells import Cell
+from mint.cells import Cell, by_groups, criterion_order
 from mint.comparison import CONFIDENCE, Compared, Setting, half_width
 from mint.config import DEFAULT_CRITERION
 from mint.curves import AXES, Curve
@@ -26,47 +26,66 @@ _MOST_PANELS = 6
 _MOST_LINES = 6  # in a picture of layers
 _CHARACTER = 0.011  # of a name: its width as a share of the axis
 _ACCURACIES = (10, 50, 80, 90, 95, 96, 97, 98, 98.5, 99, 99.5, 99.9)
-_MOST_ACCURATE = 99.95  # percent: the scale by errors has no end
+_SHARES = (0, 20, 40, 60, 70, 80, 85, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_MOST = 99.95  # percent: a scale of what is left to 100 has no end
 _FIGURES = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"}
 
 
 def draw_tradeoff(
-    file: BinaryIO, records: pd.DataFrame, published: Sequence[Mapping[str, Any]]
+    file: BinaryIO, cells: Sequence[Cell], published: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Draw accuracy against params pruned of one protocol: a point a trial.
+    """Draw accuracy against params pruned of one protocol: a point a cell, the mean over seeds.
+
+    Its lines are a standard deviation over seeds to either side. What is kept is on a logarithmic
+    scale, for half of the last percent matters as much as half of all.
 
     Args:
         file: that the PNG is written to.
-        records: finished trials.
+        cells: with finished trials.
         published: method, params_pruned and accuracy of others, drawn as crosses.
     """
     figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     axes = figure.subplots()
-    colours: dict[str, str] = {}
+    axes.set_xscale("function", functions=(_by_remainder, _by_remainder_inverted))
+    groups = sorted({cell.groups for cell in cells})
+    colours = dict(zip(groups, cycle(COLOURS), strict=False))
     markers: dict[str, str] = {}
-    for (criterion, groups, limit), own in records.groupby(["criterion", "groups", "upper_limit"]):
-        named = [] if criterion == DEFAULT_CRITERION else [str(criterion)]
-        kind = ", ".join([*named, f"{groups} groups" if groups else "no groups"])
-        colour = colours.setdefault(kind, COLOURS[len(colours) % len(COLOURS)])
-        marker = markers.setdefault(f"limit {limit}", MARKERS[len(markers) % len(MARKERS)])
-        axes.scatter(
-            own["params_pruned"],
-            own["accuracy"],
-            s=36,
-            color=colour,
-            marker=marker,
-            edgecolors="white",
-            linewidths=0.5,
+    for cell in sorted(cells, key=lambda cell: (criterion_order(cell.criterion), by_groups(cell))):
+        named = [] if cell.criterion == DEFAULT_CRITERION else [cell.criterion]
+        kind = ", ".join([*named, f"limit {cell.upper_limit}"])
+        pruned, accuracy = (cell.values(figure) for figure in _FIGURES)
+        axes.errorbar(
+            pruned.mean(),
+            accuracy.mean(),
+            xerr=_deviation(pruned),
+            yerr=_deviation(accuracy),
+            color=colours[cell.groups],
+            marker=markers.setdefault(kind, MARKERS[len(markers) % len(MARKERS)]),
+            markersize=6,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            elinewidth=0.8,
         )
-    _draw_baseline(axes, records.to_dict("records"))
+    _draw_baseline(axes, [trial for cell in cells for trial in cell.finished])
     axes.margins(0.09)
     points = [row for row in published if None not in (row["params_pruned"], row["accuracy"])]
     _draw_published(axes, points)
+    least, most = axes.get_xlim()
+    ticks = [tick for tick in _SHARES if least <= tick <= most]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     _label(axes, "params_pruned", "accuracy")
-    handles: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
+    handles: list[Artist] = [
+        Patch(color=colour, label=f"{number or 'no'} groups") for number, colour in colours.items()
+    ]
     handles += [_handle(limit, marker, color="0.4") for limit, marker in markers.items()]
-    figure.legend(handles=[*handles, *axes.lines], loc="outside right upper", fontsize=8)
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    figure.legend(handles=[*handles, *lines], loc="outside right upper", fontsize=8)
     save(figure, file)
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Return the standard deviation over seeds; nan, which is not drawn, of one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
@@ -76,11 +95,12 @@ def _draw_published(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     x, y = ([row[figure] for row in points] for figure in _FIGURES)
     axes.plot(x, y, "+", color="0.25", markersize=8, label="published")
     axes.autoscale_view()
-    span = abs(axes.get_xlim()[1] - axes.get_xlim()[0])
+    span = np.ptp(_by_remainder(np.array(axes.get_xlim())))
 
     def meet(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         room = _CHARACTER * span * (len(one["method"]) + len(other["method"])) / 2
-        return bool(abs(one["params_pruned"] - other["params_pruned"]) < room)
+        pruned = np.array([one["params_pruned"], other["params_pruned"]])
+        return bool(np.ptp(_by_remainder(pruned)) < room)
 
     named: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
     for row in sorted(points, key=lambda row: row["params_pruned"]):
@@ -131,8 +151,7 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
             kept = [100 - cell.values("params_pruned").mean() for cell in trials]
             values = [cell.values("accuracy") for cell in trials]
             mean = np.array([each.mean() for each in values])
-            # nan, undrawn, of one
-            spread = np.array([each.std(ddof=1) if len(each) > 1 else np.nan for each in values])
+            spread = np.array([_deviation(each) for each in values])
             (drawn[criterion],) = axes.plot(
                 *(kept, mean, line), color=colour, marker=marker, markersize=4, label=criterion
             )
@@ -150,9 +169,9 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
         axes.set_title(_titled(setting), fontsize="medium")
     of_data = [axes.dataLim for axes in panels[: len(settings)]]
     least = 100 - 1.15 * (100 - min(box.y0 for box in of_data))
-    most = 100 - (100 - min(_MOST_ACCURATE, *(box.y1 for box in of_data))) / 1.15
+    most = 100 - (100 - min(_MOST, *(box.y1 for box in of_data))) / 1.15
     for axes in panels[: len(settings)]:
-        axes.set_yscale("function", functions=(_by_errors, _by_errors_inverted))
+        axes.set_yscale("function", functions=(_by_remainder, _by_remainder_inverted))
         axes.set_ylim(least, most)
         axes.set_yticks([tick for tick in _ACCURACIES if least <= tick <= most])
     for axes in panels[len(settings) :]:
@@ -162,14 +181,14 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
     save(figure, file)
 
 
-def _by_errors(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
-    errors: NDArray[np.float64] = -np.log10(100 - np.minimum(accuracy, _MOST_ACCURATE))
-    return errors
+def _by_remainder(percent: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = -np.log10(100 - np.minimum(percent, _MOST))
+    return scaled
 
 
-def _by_errors_inverted(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    accuracy: NDArray[np.float64] = 100 - 10**-scaled
-    return accuracy
+def _by_remainder_inverted(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    percent: NDArray[np.float64] = 100 - 10**-scaled
+    return percent
 
 
 def _titled(setting: Setting) -> str:

@@ -267,10 +267,10 @@ def _protocol(protocol: Protocol, plots: Plots, quoted: tables.Quoted | None = N
     published = quoted or {}
     name = protocol.plot()
     # Criteria that are side by side have a picture of their own.
-    drawn = protocol.finished
-    own = drawn[drawn["criterion"] == DEFAULT_CRITERION]
-    drawn = own if protocol.criteria and len(own) else drawn
-    plots[name] = partial(draw_tradeoff, records=drawn, published=published.get("methods", []))
+    cells = [cell for cell in protocol.cells if cell.finished]
+    own = [cell for cell in cells if cell.criterion == DEFAULT_CRITERION]
+    drawn = own if protocol.criteria and own else cells
+    plots[name] = partial(draw_tradeoff, cells=drawn, published=published.get("methods", []))
     text += ["", f"![accuracy against params pruned]({name})"]
     if protocol.criteria:
         name = protocol.plot("-criteria")
