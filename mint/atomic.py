@@ -21,6 +21,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         Path(partial).chmod(0o644)  # mkstemp's file is for its owner alone
         Path(partial).replace(path)
+        flush(path.parent)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise

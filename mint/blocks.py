@@ -350,18 +350,20 @@ class _Forest:
                     others = self._others(shared)
 
                 def column(member: _Column, others: Floats = others, start: int = start) -> None:
-                    slot = slots.get()
-                    self._parent_matrix(member, others, slot.matrix)
                     found = np.empty((2, min(len(kept.distances), len(crossing) - start)), np.int64)
-                    mst.count_edges(
-                        *kept,
-                        *(part[0] for part in slot.matrix),
-                        self.in_first,
-                        self.units.bound_scale,
-                        *slot.seeds,
-                        *found,
-                    )
-                    slots.put(slot)
+                    slot = slots.get()
+                    try:
+                        self._parent_matrix(member, others, slot.matrix)
+                        mst.count_edges(
+                            *kept,
+                            *(part[0] for part in slot.matrix),
+                            self.in_first,
+                            self.units.bound_scale,
+                            *slot.seeds,
+                            *found,
+                        )
+                    finally:  # or the next would wait for it for ever
+                        slots.put(slot)
                     stop = start + found.shape[1]
                     crossing[start:stop, member.group], adjacent[start:stop, member.group] = found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mint.atomic import digest, flush, write_whole
-from mint.provenance import without_secrets
+from mint.provenance import error_line, without_secrets
 from mint.storage import Storage
 
 MANIFEST = "manifest.json"
@@ -35,6 +35,7 @@ class Cache:
         self.root = root.absolute()
         self.storage = storage
         self._checked: set[Path] = set()
+        self._published: set[Path] = set()
 
     @property
     def identity(self) -> str:
@@ -62,17 +63,12 @@ class Cache:
 
     def find(self, stage: str, key: str) -> Path | None:
         """Return the folder of a stage that is finished and whole, here or in the storage."""
-        folder = self.folder(stage, key)
-        if folder in self._checked and folder.exists():
-            return folder
-        if folder.exists() and damage(folder) is None:
-            self._checked.add(folder)
-            (folder / MANIFEST).touch()  # when it was last of use: mint cache prune asks
-            return folder
-        if self.storage and not folder.exists() and self.storage.has(f"{stage}/{key}/{MANIFEST}"):
-            with self.lock(f"{stage}/{key}"):
-                return folder if folder.exists() else self._fetch(self.storage, stage, key)
-        return None
+        if found := self._here(stage, key):
+            return found
+        if not self.storage or not self.storage.has(f"{stage}/{key}/{MANIFEST}"):
+            return None
+        with self.lock(f"{stage}/{key}"):
+            return self._here_or_fetched(stage, key)
 
     def produce(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
         """Return the finished stage of this key, making it if nobody has.
@@ -86,11 +82,13 @@ class Cache:
             key: content key of everything the stage depends on.
             make: fills the empty folder it is given.
         """
-        if found := self.find(stage, key):
-            return found
         finished = self.folder(stage, key)
+        if found := self._here(stage, key):
+            if self.storage:  # whoever made it may have been stopped before others could have it
+                self._publish(self.storage, stage, found)
+            return found
         with self.lock(f"{stage}/{key}"):
-            if found := self.find(stage, key):
+            if found := self._here_or_fetched(stage, key):
                 return found
             for abandoned in finished.parent.glob(f".{key}-*"):  # by makers that were killed
                 shutil.rmtree(abandoned)
@@ -121,7 +119,9 @@ class Cache:
         path = self.root / PROGRESS / f"{stage}-{key}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.storage and not path.exists() and self.storage.has(f"{PROGRESS}/{path.name}"):
-            self.storage.get(f"{PROGRESS}/{path.name}", path)
+            partial = path.with_name(f".{path.name}")
+            self.storage.get(f"{PROGRESS}/{path.name}", partial)
+            partial.replace(path)
         return path
 
     def keep_checkpoint(self, path: Path) -> None:
@@ -131,14 +131,18 @@ class Cache:
         try:
             self.storage.put([f"{PROGRESS}/{path.name}"], path.parent)
         except Exception as error:  # the training is worth more than what it may save another
-            reason = without_secrets(f"{type(error).__name__}: {error}")
+            reason = error_line(error)
             warnings.warn(f"{path.name}: not kept in the storage ({reason})", stacklevel=2)
 
     def drop_checkpoint(self, path: Path) -> None:
         """Remove a checkpoint whose stage is finished."""
         path.unlink(missing_ok=True)
-        if self.storage:
+        if not self.storage:
+            return
+        try:
             self.storage.remove(f"{PROGRESS}/{path.name}")
+        except Exception as error:  # the stage is worth more than the room that it takes
+            warnings.warn(f"{path.name}: left in the storage ({error_line(error)})", stacklevel=2)
 
     def keys(self, stage: str) -> Iterator[str]:
         """Yield the keys of the finished stages on this machine, in order."""
@@ -146,6 +150,25 @@ class Cache:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_dir() and not path.name.startswith("."):
                 yield path.name
+
+    def _here(self, stage: str, key: str) -> Path | None:
+        folder = self.folder(stage, key)
+        if folder in self._checked and folder.exists():
+            return folder
+        if folder.exists() and damage(folder) is None:
+            self._checked.add(folder)
+            (folder / MANIFEST).touch()  # when it was last of use: mint cache prune asks
+            return folder
+        return None
+
+    def _here_or_fetched(self, stage: str, key: str) -> Path | None:
+        """Return the folder of a finished stage whose lock is held."""
+        if found := self._here(stage, key):
+            return found
+        name = f"{stage}/{key}/{MANIFEST}"
+        if not self.storage or self.folder(stage, key).exists() or not self.storage.has(name):
+            return None
+        return self._fetch(self.storage, stage, key)
 
     def _finish(self, partial: Path, finished: Path) -> None:
         files = sorted(path for path in partial.iterdir() if path.is_file())
@@ -158,9 +181,12 @@ class Cache:
         self._checked.add(finished)
 
     def _publish(self, storage: Storage, stage: str, finished: Path) -> None:
+        if finished in self._published:
+            return
         names = [f"{stage}/{finished.name}/{name}" for name in (*_files(finished), MANIFEST)]
         if not storage.has(names[-1]):  # the manifest comes last: without it there is no stage
             storage.put(names, finished)
+        self._published.add(finished)
 
     def _fetch(self, storage: Storage, stage: str, key: str) -> Path | None:
         finished = self.folder(stage, key)

@@ -1,7 +1,9 @@
 """What trials ask for, held against the machine, the network and the data before any work."""
 
+import math
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -65,6 +67,12 @@ def check_trials(
         )
     if init:
         load_initial(build_network(experiment.network), experiment, init)
+    whole = image_shape(experiment.data.model_copy(update={"crop": None}), source)
+    if whole and (experiment.data.crop or 0) > min(whole[1:]):
+        raise InputError(
+            f"data.crop {experiment.data.crop} of {experiment.name}: allowed are 1 to "
+            f"{min(whole[1:])}, the side of the images"
+        )
     shape = image_shape(experiment.data, source)
     if shape:
         _check_network(trials, untrained(experiment, shape))
@@ -134,14 +142,16 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
     for config in trials:
         fraction = config.search.fraction
         limits = {child: config.limit_of(child) for child in children}
+        # Of the decimal numbers that were meant: in floating point a limit does not allow itself.
         most_pruned = sum(
-            (1 if limit is None else limit) * weights[child] for child, limit in limits.items()
+            Fraction(repr(1 if limit is None else limit)) * weights[child]
+            for child, limit in limits.items()
         )
-        if fraction is not None and fraction * counted > most_pruned:
+        if fraction is not None and Fraction(repr(fraction)) * counted > most_pruned:
             raise InputError(
                 f"--fraction {fraction:g}: {experiment.name} allows at most "
-                f"{most_pruned / counted:.4f}: of {counted} counted weights {prunable} are "
-                f"prunable, and the limits leave {most_pruned:.0f}"
+                f"{float(most_pruned / counted):.4f}: of {counted} counted weights {prunable} are "
+                f"prunable, and the limits leave {math.floor(most_pruned)}"
             )
         if config.groups > most:
             raise InputError(

@@ -582,13 +582,14 @@ def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[s
         ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
-    if path in extending:
+    where = path.resolve()
+    if where in extending:
         raise InputError(f"{path}: extends itself")
     if (extended := content.pop("extends", None)) is None:
         return path, content
     below_path = str(path.parent / extended) if _is_path(str(extended)) else str(extended)
     try:
-        _, below = _read_extended(below_path, (*extending, path))
+        _, below = _read_extended(below_path, (*extending, where))
     except InputError as error:
         raise InputError(f"{path}: extends {extended}: {error}") from None
     return path, _laid_over(below, content)

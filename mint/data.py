@@ -104,14 +104,12 @@ class Dataset:
         validation: held out of the training images.
         test: as published.
         image_shape: (C, h, w) as the network sees them.
-        classes: number of them.
     """
 
     train: Split
     validation: Split
     test: Split
     image_shape: tuple[int, int, int]
-    classes: int
 
 
 def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
@@ -119,19 +117,10 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
 
     Pixels are scaled to zero mean and unit variance, channel by channel, over the remaining
     training images; of large images over a sample of 10000.
-
-    Raises:
-        InputError: the crop is larger than the images.
     """
     _, channels, height, width = source.train.shape
-    if data.crop and data.crop > min(height, width):
-        raise InputError(
-            f"data.crop {data.crop}: allowed is 1 to {min(height, width)}, the side of the images"
-        )
     side = (data.crop, data.crop) if data.crop else (height, width)
-    train_rows, validation_rows = stratified_rows(
-        source.train_labels, data.validation_size, stream(seed, "validation split")
-    )
+    train_rows, validation_rows = _split_rows(source, data.validation_size, seed)
     moments = _pixel_moments(source.train, train_rows, stream(seed, "pixel moments"))
     mean, deviation = (torch.from_numpy(moment).to(device)[:, None, None] for moment in moments)
 
@@ -145,16 +134,20 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
         validation=split(train, source.train_labels, validation_rows),
         test=split(test, source.test_labels, np.arange(len(source.test_labels))),
         image_shape=(channels, *side),
-        classes=source.classes,
     )
 
 
 def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
     """Return how many training rows the rarest class has once validation is held out."""
-    train_rows, _ = stratified_rows(
-        source.train_labels, validation_size, stream(seed, "validation split")
-    )
+    train_rows, _ = _split_rows(source, validation_size, seed)
     return int(np.bincount(source.train_labels[train_rows], minlength=source.classes).min())
+
+
+def _split_rows(
+    source: Source, validation_size: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training images that are learnt from, and those that are held out."""
+    return stratified_rows(source.train_labels, validation_size, stream(seed, "validation split"))
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:

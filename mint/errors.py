@@ -16,6 +16,11 @@ class TrainingDivergedError(WorkFailedError):
     """The training loss stopped being a finite number, so the trial cannot go on."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Ask whether the nearest name was meant; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), 1)

@@ -25,7 +25,7 @@ from torch.utils import benchmark
 from torch_pruning.ops import OPTYPE
 
 from mint.costs import WEIGHT_LAYERS, multiply_adds
-from mint.errors import InputError
+from mint.errors import InputError, first_line
 from mint.masks import Masks
 
 # Of the largest output, how far an output may be off.
@@ -247,7 +247,7 @@ def _traced(network: nn.Module) -> fx.GraphModule:
     try:
         traced = fx.symbolic_trace(network)
     except Exception as error:  # the user's own code runs in it
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(
             f"{type(network).__name__}: cannot be traced by torch.fx: {reason}"
         ) from error

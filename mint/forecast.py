@@ -35,7 +35,7 @@ class Time:
     Attributes:
         trials: finished ones that this is taken from.
         baselines: of those that are not kept yet.
-        scores: likewise.
+        scores: of all, kept or not.
         retraining: of all probes.
     """
 
@@ -119,10 +119,7 @@ def time_of(waiting: Sequence[TrialConfig], cache: Cache, *, on_gpu: bool) -> Ti
     if not known:
         return None
     missing = {trial.baseline_key for trial in waiting if _baseline_seconds(trial, cache) is None}
-    scored = {
-        (trial.baseline_key, trial.criterion, trial.groups, trial.samples_per_class): trial
-        for trial in waiting
-    }
+    scored = {trial.scores_key(""): trial for trial in waiting}
     retraining = fmean(
         sum(probe.retraining.seconds for probe in result.probes) for result in measured
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mint.config import DataConfig
-from mint.errors import InputError
+from mint.errors import InputError, first_line
 
 
 class Images(Protocol):
@@ -152,7 +152,7 @@ def _opened(pictures: Pictures, row: int) -> Image.Image:
 
 
 def _undecodable(pictures: Pictures, row: int, error: Exception) -> InputError:
-    detail = (str(error).splitlines() or [type(error).__name__])[0]
+    detail = first_line(error)
     return InputError(f"{pictures.name(row)}: cannot be decoded as an image ({detail})")
 
 

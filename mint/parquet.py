@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from mint.errors import InputError
+from mint.errors import InputError, first_line
 
 # Were fewer kept, threads that each decode from their own group would drop one another's.
 _GROUPS_IN_USE = os.cpu_count() or 1
@@ -118,7 +118,7 @@ class _File:
             with pq.ParquetFile(self.path, metadata=metadata) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            detail = str(error).splitlines()[0]
+            detail = first_line(error)
             raise InputError(f"{self.path}: cannot be read as Parquet ({detail})") from error
 
     def _only(self, schema: Any, what: str, fits: Callable[[Any], bool]) -> str:

@@ -1,12 +1,15 @@
 """The search for the largest pruning that keeps the accuracy."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def largest_passing(
-    pruned: Sequence[int],
-    counted: int,
+    pruned: NDArray[np.int64],
+    prunable: int,
     passes: Callable[[int], bool],
     *,
     probes: int,
@@ -19,8 +22,8 @@ def largest_passing(
     through `passes`, which may be noisy; what is returned was itself seen to pass.
 
     Args:
-        pruned: ascending weights pruned after 0, 1, 2, ... steps.
-        counted: all weights.
+        pruned: (steps + 1,) ascending weights pruned after 0, 1, 2, ... steps.
+        prunable: all weights that may be pruned.
         passes: retrains at a step and tells whether accuracy held.
         probes: how many steps may be tried.
         try_last_first: a limit ends the steps, so the last may well pass; without one it is the
@@ -36,7 +39,7 @@ def largest_passing(
     for _ in range(probes):
         if failing - passing < 2:
             break
-        step = _middle(pruned, counted, passing, failing)
+        step = _middle(pruned, prunable, passing, failing)
         if passes(step):
             passing = step
         else:
@@ -44,8 +47,8 @@ def largest_passing(
     return passing
 
 
-def _middle(pruned: Sequence[int], counted: int, low: int, high: int) -> int:
-    most_kept = counted - pruned[low]
-    least_kept = counted - pruned[high] or counted - pruned[high - 1]
-    target = math.sqrt(most_kept * least_kept)
-    return min(range(low + 1, high), key=lambda step: abs(counted - pruned[step] - target))
+def _middle(pruned: NDArray[np.int64], prunable: int, low: int, high: int) -> int:
+    kept = prunable - pruned[low : high + 1]
+    least_kept = kept[-1] or kept[-2]
+    target = math.sqrt(kept[0] * least_kept)
+    return low + 1 + int(np.abs(kept[1:-1] - target).argmin())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mint.config import DataConfig
-from mint.errors import InputError
+from mint.errors import InputError, first_line
 from mint.images import DecodedImages, Form, Images, Pictures, StoredImages
 from mint.parquet import ParquetPictures
 
@@ -250,10 +250,10 @@ def _download(dataset: Any, name: str, by_hand: str, data_dir: Path) -> None:
         try:
             dataset(partial, train=True, download=True)
         except Exception as error:  # torchvision lets errors of many libraries through here
-            raise refusal(str(error).splitlines()[0]) from error
+            raise refusal(first_line(error)) from error
         data_dir.mkdir(parents=True, exist_ok=True)
         (made,) = (entry for entry in Path(partial).iterdir() if entry.is_dir())
-        shutil.move(made, data_dir / made.name)
+        shutil.copytree(made, data_dir / made.name, dirs_exist_ok=True)
 
 
 # Files

@@ -40,7 +40,7 @@ import mint
 from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
-from mint.errors import InputError, WorkFailedError
+from mint.errors import InputError, WorkFailedError, first_line
 from mint.networks import own_module
 from mint.options import check_gpus
 from mint.provenance import error_line, without_secrets
@@ -163,7 +163,7 @@ def _connect(address: str | None, network: str) -> None:
         cause = error.__cause__ or error
         raise InputError(
             f"--ray-address {address}: is no cluster that this program can join: "
-            f"{(str(cause).splitlines() or [type(cause).__name__])[0]}; a cluster with token "
+            f"{first_line(cause)}; a cluster with token "
             "authentication needs its token in RAY_AUTH_TOKEN"
         ) from error
 

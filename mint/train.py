@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mint.config import TrainingConfig
 from mint.data import Dataset, Split
-from mint.errors import TrainingDivergedError
+from mint.errors import TrainingDivergedError, first_line
 from mint.seeds import stream, torch_seeded
 
 # Between two checkpoints: small networks then never stop to write one.
@@ -167,7 +167,7 @@ class _Run:
             if found["of"] != self._identity:
                 raise ValueError("it is of another training")
         except Exception as error:  # half a file makes torch raise errors of many kinds
-            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            detail = first_line(error)
             warnings.warn(f"{path}: training starts afresh ({detail})", stacklevel=3)
             return
         self._model.load_state_dict(found["model"])

@@ -70,6 +70,7 @@ FILES = {
     "list.yaml": "- digits\n",
     "broken.yaml": "name: [digits\n",
     "unknown.yaml": "name: a\nepoch: 3\n",
+    "crop.yaml": "extends: digits_mlp\nname: cropped\ndata: {crop: 9}\n",
 }
 
 TABLE = [
@@ -99,6 +100,7 @@ TABLE = [
     ("mint run --experiment list.yaml", "list.yaml: must be a mapping of keys to values"),
     ("mint run --experiment broken.yaml", "broken.yaml: cannot be read as YAML"),
     ("mint run --experiment unknown.yaml", "unknown key epoch; known are name, title"),
+    ("mint run --experiment crop.yaml", "data.crop 9 of cropped: allowed are 1 to 8, the side"),
     ("mint run --experiment resnet56_cifar10_short --smoke", "has no section smoke"),
     ("mint run --experiment resnet50_imagenet", "--init: resnet50_imagenet does not train its"),
     (f"{SWEEP} --experiment vgg16_cifar10", "has no grid of its own for it, so --groups"),

@@ -165,6 +165,33 @@ def test_half_an_upload_is_no_stage_and_a_damaged_one_is_made_again(
     assert Cache(tmp_path / "sixth", storage).produce("stage", "key", _never)
 
 
+def test_what_could_not_be_published_is_published_by_the_next_that_needs_it(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("the storage is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "put", away)
+        with pytest.raises(OSError, match="away"):
+            Cache(tmp_path / "one", storage).produce("stage", "key", _write)
+    assert Cache(tmp_path / "other", storage).find("stage", "key") is None
+    Cache(tmp_path / "one", storage).produce("stage", "key", _never)
+    assert Cache(tmp_path / "other", storage).find("stage", "key")
+
+
+def test_stage_that_another_node_publishes_in_the_meantime_is_taken(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cache(tmp_path / "one", storage).produce("stage", "key", _write)
+    seen = iter([False])
+    has = storage.has
+    monkeypatch.setattr(storage, "has", lambda name: next(seen, True) and has(name))
+    other = Cache(tmp_path / "other", storage)
+    assert other.find("stage", "key") is None
+    assert other.produce("stage", "key", _never)
+
+
 def test_checkpoint_follows_a_stage_to_another_node(tmp_path: Path, storage: Storage) -> None:
     one, other = (Cache(tmp_path / node, storage) for node in ("one", "other"))
     path = one.checkpoint("stage", "key")

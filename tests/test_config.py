@@ -234,6 +234,12 @@ def test_an_experiment_that_extends_another(tmp_path: Path) -> None:
     circle = written("circle.yaml", {"extends": "circle.yaml"})
     with pytest.raises(InputError, match=r"circle.yaml: extends circle.yaml: .* extends itself"):
         load_experiment(circle)
+    (tmp_path / "below").mkdir()
+    written("below/there.yaml", {"extends": "../back.yaml"})
+    back = written("back.yaml", {"extends": "below/there.yaml"})
+    with pytest.raises(InputError, match=r"extends itself"):
+        load_experiment(back)
+
     lost = written("lost.yaml", {"extends": "digit_mlp"})
     with pytest.raises(InputError, match=r"lost.yaml: extends digit_mlp: .* no such experiment"):
         load_experiment(lost)

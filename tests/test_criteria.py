@@ -14,7 +14,7 @@ from mint.activations import collect
 from mint.cache import Cache
 from mint.checks import check_trials
 from mint.cli import main
-from mint.config import CRITERIA, EstimateConfig, NetworkConfig, TrialConfig
+from mint.config import CRITERIA, EstimateConfig, Experiment, NetworkConfig, TrialConfig
 from mint.criteria import FUNCTIONS, Evidence
 from mint.errors import InputError
 from mint.estimate import estimate_layer, load_scores
@@ -225,6 +225,26 @@ def test_bn_scale_takes_the_batch_norm_right_behind_the_layer(traced: Traced) ->
     assert [followed.batch_norm_behind(layer.name) for layer in followed.layers] == [
         *("2", None, None)
     ]
+
+
+def test_layer_may_be_called_as_a_node_of_the_graph_is() -> None:
+    named = nn.Sequential(
+        OrderedDict(input=nn.Linear(4, 4), norm=nn.BatchNorm1d(4), output=nn.Linear(4, 4))
+    )
+    traced = trace(named, torch.zeros(2, 4))
+    assert [traced.batch_norm_behind(layer.name) for layer in traced.layers] == ["norm", None]
+
+
+def test_a_limit_of_all_layers_allows_itself(quick_trial: TrialConfig, digits: Source) -> None:
+    content = quick_trial.experiment.model_dump() | {
+        "network": {"name": "mlp", "arguments": {"widths": [64, 24, 20, 16, 12, 10]}},
+        "prune": "all",
+    }
+    experiment = Experiment.model_validate(content)
+    for hundredths in range(1, 100):
+        share = {"upper_limit": hundredths / 100, "fraction": hundredths / 100, "groups": 4}
+        trial = quick_trial.model_copy(update={"experiment": experiment, **share})
+        check_trials([trial], digits)
 
 
 def test_bn_scale_is_refused_where_a_layer_has_no_batch_norm(

@@ -13,7 +13,7 @@ def _search(pruned: list[int], last: int, probes: int, *, limited: bool) -> tupl
         tried.append(step)
         return step <= last
 
-    found = largest_passing(pruned, 400, passes, probes=probes, try_last_first=limited)
+    found = largest_passing(np.array(pruned), 400, passes, probes=probes, try_last_first=limited)
     return found, tried
 
 
@@ -59,6 +59,6 @@ def test_what_is_returned_was_seen_to_pass() -> None:
             return verdicts[step]
 
         found = largest_passing(
-            list(range(401)), 400, passes, probes=6, try_last_first=bool(generator.integers(2))
+            np.arange(401), 400, passes, probes=6, try_last_first=bool(generator.integers(2))
         )
         assert found == max([0, *(step for step, passed in verdicts.items() if passed)])

@@ -114,6 +114,7 @@ def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digi
             resources.append((name, None))
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     folder = tmp_path / "new" / "data"
+    (folder / "MNIST").mkdir(parents=True)  # as is left where mint told to remove what is in it
     with _served(mirror) as address:
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         downloaded = load_source(MNIST, folder)

@@ -122,7 +122,8 @@ class Traced:
 
     def batch_norm_behind(self, layer: str) -> str | None:
         """Return the name of the batch norm that alone reads a layer and scales its filters."""
-        (node,) = (node for node in self.graph.graph.nodes if node.target == layer)
+        calls = (node for node in self.graph.graph.nodes if node.op == "call_module")
+        (node,) = (node for node in calls if node.target == layer)
         while len(node.users) == 1:
             (node,) = node.users
             module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
