@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -22,7 +23,10 @@ def check_store(uri: str) -> None:
     Raises:
         InputError: it is of no kind that can be used.
     """
-    scheme = urlsplit(uri).scheme.split("+")[0]
+    try:
+        scheme = urlsplit(uri).scheme.split("+")[0]
+    except ValueError:  # as of half an IPv6 address
+        scheme = ""
     is_file = uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:")
     if scheme not in _PORTS and not is_file:
         raise InputError(
@@ -65,7 +69,7 @@ def reach_store(uri: str) -> None:
         _knock(where.hostname, port)
         if where.scheme in ("http", "https"):
             _ask(f"{where.scheme}://{where.hostname}:{port}{where.path.rstrip('/')}/health")
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # or an answer of what is no web server
         raise InputError(
             f"--tracking-uri {shown}: nobody answers there ({error}); start the server, or give "
             "another store"

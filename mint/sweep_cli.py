@@ -445,6 +445,8 @@ def _blocks(
     for axis in ("fractions", "bootstraps", "criteria"):
         if getattr(options, axis):
             given[axis] = tuple(getattr(options, axis))
+    if options.max_drop is not None:  # a search, whatever shares the sweep's own grid has
+        given["fractions"] = (None,)
     blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
     if not blocks:
         absent = [f"--{axis.replace('_', '-')}" for axis in axes if axis not in given]
@@ -453,7 +455,8 @@ def _blocks(
                 f"--experiment {options.experiment}: this sweep has no grid of its own for it, so "
                 f"{', '.join(absent)} must be given"
             )
-        blocks = [Grid.model_validate(given)]
+        criteria = next(iter(grids.values()))[0].criteria  # that the sweep compares
+        blocks = [Grid.model_validate({"criteria": criteria} | given)]
     if options.search != "optuna":
         return blocks
     everything = {

@@ -170,6 +170,7 @@ TABLE = [
     (f"{SWEEP} --ray-address 127.0.0.1:9", "--ray-address 127.0.0.1:9: nobody answers there"),
     (f"{SWEEP} --ray-address nonsense", "--ray-address nonsense: nobody answers there"),
     (f"{SWEEP} --tracking-uri http://127.0.0.1:9", "http://127.0.0.1:9: nobody answers"),
+    (f"{SWEEP} --tracking-uri http://[::1", "--tracking-uri http://[::1: allowed are sqlite"),
     (f"{SWEEP} --tracking-uri ./mlruns", "--tracking-uri ./mlruns: allowed are sqlite:///FILE"),
     (f"{SWEEP} --tracking-uri sqlite://", "--tracking-uri sqlite://: allowed are sqlite:///FILE"),
     (f"{SWEEP} --tracking-uri sqlite:///:memory:", "allowed are sqlite:///FILE"),

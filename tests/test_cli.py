@@ -15,7 +15,7 @@ from mint.config import EstimateConfig, Grid, load_experiment
 from mint.errors import InputError
 from mint.options import add_experiment, chosen_experiment
 from mint.sweep_cli import sweep_main
-from mint.sweeps import SweepDefinition
+from mint.sweeps import CRITERIA, SweepDefinition
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +57,29 @@ def test_criterion_has_one_trial_for_what_it_does_not_use(
     names = printed.split()
     assert names.count("random-g5-unone-seed0") == names.count("magnitude-unone-seed0") == 1
     assert "g5-s30-unone-b2-seed0" in names
+
+
+def test_search_replaces_the_shares_of_the_sweeps_own_grid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--criterion", "random", "--seeds", "0", "--dry-run"]
+    assert sweep_main(CRITERIA, options) == 0
+    assert "random-g20-unone-f0.98-seed0" in capsys.readouterr().out
+    assert sweep_main(CRITERIA, [*options, "--max-drop", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 trials" in printed
+    assert "random-g20-unone-seed0" in printed
+
+
+def test_experiment_without_a_grid_compares_the_criteria_of_the_sweep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("own.yaml").write_text("extends: digits_mlp\nname: own\n")
+    axes = "--groups 5 --samples-per-class 50 --upper-limits none --seeds 0 --dry-run"
+    assert sweep_main(CRITERIA, ["--experiment", "own.yaml", *axes.split()]) == 0
+    printed = capsys.readouterr().out
+    assert "g5-s50-unone-seed0" in printed
+    assert "block-magnitude-g5-unone-seed0" in printed
 
 
 def test_plan_is_shown_without_the_data(capsys: pytest.CaptureFixture[str]) -> None:
