@@ -129,11 +129,6 @@ def by_groups(cell: Cell) -> tuple[Any, ...]:
     return *_budget(cell), cell.samples_per_class, cell.groups, criterion_order(cell.criterion)
 
 
-def by_samples(cell: Cell) -> tuple[Any, ...]:
-    """Return what sorts cells so that samples per class are compared."""
-    return *_budget(cell), cell.groups, cell.samples_per_class, criterion_order(cell.criterion)
-
-
 def _budget(cell: Cell) -> tuple[float, float]:
     limit, fraction = (
         float("-inf") if text == "none" else -float(text)

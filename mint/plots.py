@@ -225,6 +225,8 @@ def draw_variations(file: BinaryIO, curves: Sequence[Curve]) -> None:
             axes.set_xticks(sorted(places), [str(place) for place in sorted(places)])
             axes.minorticks_off()
             axes.set(xlabel=AXES[axis], ylabel=_FIGURES[drawn])
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, -3), min(high, 103))  # an interval may leave what is possible
             _grid(axes)
         handles: list[Artist] = [
             Line2D([], [], color=colour, linestyle=line, marker=marker, label=curve.label)

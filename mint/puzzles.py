@@ -70,6 +70,10 @@ class Study:
     protocol: str
     cells: Sequence[Cell]
 
+    @property
+    def name(self) -> str:
+        return f"{self.experiment} {self.protocol}"
+
     def line(self, axis: str, criterion: str = DEFAULT_CRITERION) -> list[Cell]:
         """Return the cells without a limit whose share was searched, in the order of an axis."""
         asked = ("none", "none", criterion)
@@ -152,7 +156,7 @@ def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[
                     _published(record, "groups", study, cell),
                 ]
             )
-        text += ["", f"### {study.experiment}", "", *table(header, rows)]
+        text += ["", f"### {study.name}", "", *table(header, rows)]
         first, last = mint[0], mint[-1]
         step = _paired(last, first, _PRUNED)
         text += ["", f"From {first.groups} to {last.groups} groups MINT prunes {_verdict(step)}."]
@@ -198,7 +202,7 @@ def _more_samples(studies: Sequence[Study], record: Mapping[Any, float]) -> list
                 ]
                 for cell in own
             ]
-            title = f"{study.experiment}, {own[0].groups} groups, {count(bootstraps, 'bootstrap')}"
+            title = f"{study.name}, {own[0].groups} groups, {count(bootstraps, 'bootstrap')}"
             text += ["", f"### {title}", "", *table(header, rows), ""]
             text += [_trend(own), *_dip(own)]
         if found:
@@ -236,16 +240,12 @@ def _averaging(studies: Sequence[Study]) -> list[str]:
                 ]
                 for cell in line
             ]
-            text += ["", f"### {study.experiment}, {key}", "", *table(header, rows), ""]
+            text += ["", f"### {study.name}, {key}", "", *table(header, rows), ""]
             step = _paired(line[-1], line[0], _ACCURACY)
             text += [
                 f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} the "
                 f"reliability goes from {_mean(line[0], 'reliability')} to "
-                f"{_mean(line[-1], 'reliability')}. Test accuracy is {_verdict(step)}: "
-                "the ranking is steadier than it is useful."
-                if step and not step.excludes_zero
-                else f"With {line[-1].bootstraps} bootstraps instead of {line[0].bootstraps} test "
-                f"accuracy is {_verdict(step)}.",
+                f"{_mean(line[-1], 'reliability')}. Test accuracy is {_verdict(step)}.",
                 *_steadiness(line[-1], line[0]),
             ]
     return _answered(heading, text)
@@ -281,7 +281,7 @@ def _uneven_groups(studies: Sequence[Study]) -> list[str]:
                     told(off) if off else "N/A",
                 ]
             )
-        text += ["", f"### {study.experiment}", "", *table(header, rows), ""]
+        text += ["", f"### {study.name}", "", *table(header, rows), ""]
         text += [
             f"Off the even ones: against the straight line between 20 and 50 groups with the same "
             f"seed, in percentage points. {'; '.join(verdicts)}."
@@ -317,8 +317,9 @@ def _limit_of_80(limits: pd.DataFrame | None) -> list[str]:
         "Measured by `benchmarks/limits.py` on one-bootstrap scores of fc1 -> fc2 (20 x 20 groups, "
         f"{count(int(limits['seed'].nunique()), 'seed')}). Asked for 80%, the original's rule "
         f"prunes {of_80.min():.1f} to {of_80.max():.1f}%, and so keeps {100 - of_80.max():.1f} to "
-        f"{100 - of_80.min():.1f}%: the record's 13% is what a tie-ridden quantile keeps. An exact "
-        "limit keeps 20%. This is arithmetic and certain.",
+        f"{100 - of_80.min():.1f}%: near the record's 13%. An exact limit keeps 20%. That ties "
+        "make a quantile of unique values prune more than is asked is arithmetic and certain; the "
+        "scores of the record's own run are not known.",
     ]
 
 
@@ -502,15 +503,20 @@ def _against_between(cell: Cell, low: Cell, high: Cell, weight: float) -> Differ
 
 def _trend(line: Sequence[Cell]) -> str:
     """Say how much more is pruned with every hundred samples more: the slopes of the seeds."""
-    samples = np.array([cell.samples_per_class for cell in line])
-    by_seed = [_seeds(cell, _PRUNED) for cell in line]
+    most = max(len(cell.finished) for cell in line)
+    full = [cell for cell in line if len(cell.finished) == most]
+    samples = np.array([cell.samples_per_class for cell in full])
+    by_seed = [_seeds(cell, _PRUNED) for cell in full]
     everywhere = sorted(set.intersection(*(set(seeds) for seeds in by_seed)))
     slopes = [
         100 * float(np.polyfit(samples, [seeds[seed] for seeds in by_seed], 1)[0])
         for seed in everywhere
     ]
     slope = Difference.of(slopes)
-    return f"With every hundred samples more, MINT prunes {_verdict(slope)} (slopes of the seeds)."
+    return (
+        f"With every hundred samples more, MINT prunes {_verdict(slope)} (slopes of "
+        f"{count(len(slopes), 'seed')})."
+    )
 
 
 def _dip(line: Sequence[Cell]) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from mint import tables
 from mint.atomic import write_whole
-from mint.cells import Cell, by_groups, by_samples, cells_of, numbered
+from mint.cells import Cell, cells_of, numbered
 from mint.checksums import Checksums, figures_digest
 from mint.comparison import Compared, compare
 from mint.config import DEFAULT_CRITERION
@@ -202,7 +202,7 @@ def _experiment(quoted: tables.Quoted, protocols: Sequence[Protocol], plots: Plo
         others = [cell for cell in protocol.cells if cell not in varied]
         if others:
             title = "Trials" if len(others) == len(protocol.cells) else "Others"
-            text += ["", f"#### {title}", "", *tables.trials(others, by_groups)]
+            text += ["", f"#### {title}", "", *tables.trials(others)]
         text += _gaps(protocol)
     return text
 
@@ -244,17 +244,7 @@ def _other(protocol: Protocol, plots: Plots) -> list[str]:
     """Return the section of an experiment that the record has not."""
     text = ["", f"### {protocol.experiment}, protocol {protocol.key}"]
     text += [*_protocol(protocol, plots), *_criteria(protocol)]
-    variations = (
-        ("Group variations", "groups", by_groups),
-        ("Sample variations", "samples_per_class", by_samples),
-    )
-    varied = [
-        (title, order)
-        for title, axis, order in variations
-        if protocol.records[axis].nunique() > 1 and not protocol.criteria
-    ]
-    for title, order in varied or [("Trials", by_groups)]:
-        text += ["", f"#### {title}", "", *tables.trials(protocol.cells, order)]
+    text += ["", "#### Trials", "", *tables.trials(protocol.cells)]
     return text + _gaps(protocol)
 
 

@@ -1,7 +1,7 @@
 """The tables of RESULTS.md: what is published, what was measured, and what was not run."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,10 +166,10 @@ def variations(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Ce
     return table([*_AXES[:3], *_FIGURES[:4], *_PUBLISHED, *_FIGURES[4:]], lines)
 
 
-def trials(cells: Iterable[Cell], order: Callable[[Cell], Any]) -> list[str]:
+def trials(cells: Iterable[Cell]) -> list[str]:
     """Return a table of cells; columns in which all are alike, and mint's default, are left out."""
     header = [*_AXES, *_FIGURES]
-    shown = sorted(cells, key=order)
+    shown = sorted(cells, key=by_groups)
     rows = [[*cell.axes, *_figures(cell)] for cell in shown]
     if all(cell.fraction == "none" for cell in shown):  # nobody asked for one: no column
         _drop(_FRACTION, header, rows)

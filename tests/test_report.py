@@ -124,7 +124,7 @@ def test_tables_say_what_the_records_say(tmp_path: Path, records: pd.DataFrame) 
     assert [row[3] for row in samples] == ["not run", "91.00 ± 1.41", *["not run"] * 4]
     (other,) = _cells(text, f"mnist_mlp, protocol {protocol}", "Others")
     assert other[:6] == ["0.8", "30", "250", "79.50", "98.00", "0.50"]
-    digits = _cells(text, "Other experiments", "Sample variations")
+    digits = _cells(text, "Other experiments", "Trials")
     assert [row[2:4] for row in digits] == [["50", "96.00"], ["100", "92.00"]]
     assert "Baseline: 98.57 ± 0.10 ([2 seeds](" in text
 
