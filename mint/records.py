@@ -186,7 +186,7 @@ def _schedule(training: TrainingConfig) -> str:
     )
 
 
-def read_records(path: Path, *, option: str = "--records") -> pd.DataFrame:
+def read_records(path: str | Path, *, option: str = "--records") -> pd.DataFrame:
     """Read records.csv.
 
     Args:
@@ -197,7 +197,7 @@ def read_records(path: Path, *, option: str = "--records") -> pd.DataFrame:
         InputError: the file is missing, or is not one of records.
     """
     try:
-        return parse_records(path.read_bytes())
+        return parse_records(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{option} {path}: cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError) as error:
