@@ -52,8 +52,8 @@ def run_experiment(
         experiment: one that comes along, by its name; a YAML file by its path; or an `Experiment`,
             which has no section `trial` and so no defaults of groups, samples_per_class and
             upper_limit.
-        criterion: what scores the blocks: mint, mint-unconditional, random, block-magnitude,
-            magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
+        criterion: what scores the blocks: mint (the default), mint-unconditional, random,
+            block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
         groups: of filters in each layer; None for the experiment's, as in all that follows.
         samples_per_class: training images of every class that the scores are estimated from.
         upper_limit: largest share of a layer's weights that may be pruned: 0 to 1, or none.
@@ -128,9 +128,9 @@ class FinishedTrial:
         Raises:
             InputError: it is no folder of a finished trial.
         """
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         try:
-            self.result = TrialResult.load(self.folder)
+            self.result: TrialResult = TrialResult.load(self.folder)
         except (OSError, ValidationError):
             raise InputError(
                 f"{folder}: is no folder of a finished trial, such as mint run prints"

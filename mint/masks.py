@@ -23,6 +23,12 @@ from mint.errors import InputError
 class BlockScores:
     """Scores of the weight blocks of one layer.
 
+    Example:
+        ```python
+        # Of a linear layer of 4 x 6 weights in 2 x 3 blocks, by scores of your own.
+        BlockScores(value, np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1, 2, 2]]))
+        ```
+
     Attributes:
         value: (child groups, parent groups); the lowest go first.
         child_labels: (rows,) the group of every row of the weight: of every child filter.
@@ -66,7 +72,15 @@ class BlockScores:
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
-    """For a weight's name, which of its entries are kept; the weights named can be pruned."""
+    """For a weight's name, which of its entries are kept; the weights named can be pruned.
+
+    Example:
+        ```python
+        masks.save("masks.safetensors")
+        masks = Masks.load("masks.safetensors")
+        masks["fc2.weight"]  # (300, 500) booleans, as the weight
+        ```
+    """
 
     def __init__(self, kept: Mapping[str, NDArray[np.bool_]]) -> None:
         for name, mask in kept.items():
@@ -103,9 +117,10 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return content.hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return them as boolean tensors on the CPU."""
         return {name: torch.from_numpy(mask) for name, mask in self.items()}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the masks as safetensors: a uint8 tensor for every weight, 1 for kept."""
         safetensors.numpy.save_file(
             {name: mask.astype(np.uint8) for name, mask in self.items()}, path
@@ -120,7 +135,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         _check_fit(self, network)
 
     @classmethod
-    def load(cls, path: Path) -> "Masks":
+    def load(cls, path: str | Path) -> "Masks":
         """Read masks that were saved.
 
         Raises:

@@ -187,7 +187,13 @@ def _schedule(training: TrainingConfig) -> str:
 
 
 def read_records(path: str | Path, *, option: str = "--records") -> pd.DataFrame:
-    """Read records.csv.
+    """Read records.csv: a row for every trial, with its axes, accuracies (percent) and counts.
+
+    Example:
+        ```python
+        records = read_records("results/records.csv")
+        records.groupby(["experiment", "criterion"])["accuracy"].max()
+        ```
 
     Args:
         path: of the file.

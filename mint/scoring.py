@@ -61,8 +61,8 @@ def score_network(
         inputs: (n, ...) images as the network takes them, on any device: 6 at least for MINT, and
             better some hundred of every class.
         labels: (n,) classes as whole numbers; for the criterion taylor alone.
-        criterion: what scores the blocks: mint, mint-unconditional, random, block-magnitude,
-            magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
+        criterion: what scores the blocks: mint (the default), mint-unconditional, random,
+            block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
         groups: of filters in each layer; one with fewer filters has a group each.
         bootstraps: estimates that the scores of MINT are the mean of.
         layers: names of the modules whose weights are scored; None for every convolution and
