@@ -1,1 +1,52 @@
 """Mutual-information-based neuron trimming (MINT), and sweeps whose results can be trusted."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mint.api import FinishedTrial, run_experiment
+    from mint.config import Experiment, load_experiment
+    from mint.errors import InputError, TrainingDivergedError
+    from mint.information import conditional_gmi, gmi_scores
+    from mint.masks import BlockScores, Masks, held_at_zero
+    from mint.records import read_records
+    from mint.scoring import prune, score_network
+
+__all__ = [
+    "BlockScores",
+    "Experiment",
+    "FinishedTrial",
+    "InputError",
+    "Masks",
+    "TrainingDivergedError",
+    "conditional_gmi",
+    "gmi_scores",
+    "held_at_zero",
+    "load_experiment",
+    "prune",
+    "read_records",
+    "run_experiment",
+    "score_network",
+]
+
+# Torch and pandas take seconds to import: each name is loaded when it is first asked for.
+_HOMES = {
+    "api": ("FinishedTrial", "run_experiment"),
+    "config": ("Experiment", "load_experiment"),
+    "errors": ("InputError", "TrainingDivergedError"),
+    "information": ("conditional_gmi", "gmi_scores"),
+    "masks": ("BlockScores", "Masks", "held_at_zero"),
+    "records": ("read_records",),
+    "scoring": ("prune", "score_network"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"mint.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

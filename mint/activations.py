@@ -8,7 +8,9 @@ import torch.fx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mint.networks.trace import Traced, evaluating
+from mint.networks.trace import LayerPair, Traced, evaluating
+
+ROWS_AT_ONCE = 1024
 
 
 def collect(
@@ -30,6 +32,15 @@ def collect(
         for batch in inputs:
             reader.run(batch)
     return {name: torch.cat(parts).cpu().numpy() for name, parts in reader.parts.items()}
+
+
+def nodes_of(pairs: Iterable[LayerPair]) -> dict[str, int]:
+    """Return the nodes that pairs tell of, each with its number of filters: for collect."""
+    nodes: dict[str, int] = {}
+    for pair in pairs:
+        nodes[pair.parent_node] = pair.parent_filters
+        nodes[pair.child_node] = pair.child_filters
+    return nodes
 
 
 class _Reader(torch.fx.Interpreter):

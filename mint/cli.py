@@ -14,8 +14,6 @@ from mint.config import (
     CRITERIA,
     DEFAULT_CRITERION,
     Experiment,
-    TrialConfig,
-    parse_limit,
     trial_defaults,
 )
 from mint.errors import InputError, allowed
@@ -40,7 +38,6 @@ from mint.options import (
     duration,
     fraction,
     guarded,
-    initial_weights,
     natural,
     port,
     positive,
@@ -54,14 +51,20 @@ from mint.sweeps import SWEEPS
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
+    from mint.api import FinishedTrial
     from mint.cache import Cache
     from mint.delivery import Delivery
-    from mint.results import LayerScoring, Probe, TrialResult
+    from mint.results import LayerScoring, Probe
     from mint.tracking import Tracker
     from mint.train import Epoch
     from mint.trial import Stages
 
 _MOST_DIFFERENCES = 20  # that are printed
+# Of a trial, as its options and the fields of TrialConfig are called.
+_AXES = (
+    *("criterion", "groups", "samples_per_class", "upper_limit"),
+    *("bootstraps", "fraction", "seed"),
+)
 # For the heading of every part of mint --help, its commands.
 _PARTS = {
     "stages of a trial": ("run", "train", "estimate", "prune", "retrain"),
@@ -385,63 +388,29 @@ def _planned(options: argparse.Namespace) -> "Stages":
     """Return the stages of the trial that the options describe, checked before any is made."""
     check_how_much(options, options.fraction, "--fraction")
     experiment = chosen_experiment(options)
-    defaults = trial_defaults(options.experiment, smoke=options.smoke)
-    for option in ("groups", "samples_per_class", "upper_limit"):
-        if getattr(options, option) is None:
-            if defaults is None:
-                raise InputError(
-                    f"--{option.replace('_', '-')}: must be given, for {options.experiment} has "
-                    "no section trial"
-                )
-            setattr(options, option, getattr(defaults, option))
-    limit = parse_limit(options.upper_limit, options.groups, option="--upper-limit")
-    init = initial_weights(options.init, experiment)
-    data_dir, cache_dir = data_folder(options.data_dir), cache_folder(options.cache_dir)
 
     import torch
 
-    from mint.cache import Cache
-    from mint.checks import check_trials
-    from mint.networks import source_digest
-    from mint.provenance import Provenance
-    from mint.sources import load_source
-    from mint.trial import Listener, Stages
+    from mint.planning import plan_trial
+    from mint.trial import Listener
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no GPU that torch can use; allowed: cpu")
-    cuda = torch.cuda.is_available() and options.device != "cpu"
-    config = TrialConfig(
-        experiment=experiment,
-        groups=options.groups,
-        samples_per_class=options.samples_per_class,
-        criterion=options.criterion,
-        upper_limit=limit,
-        fraction=options.fraction,
-        bootstraps=options.bootstraps,
-        seed=options.seed,
-        data_digest="unknown",
-        network_digest=source_digest(experiment.network),
-        init=init,
-    )
-    check_trials([config], None, options.init)
-    source = load_source(experiment.data, data_dir)
-    config = config.model_copy(update={"data_digest": source.digest})
-    check_trials([config], source)
     progress = _Progress()
-    listener = Listener(epoch=progress.epoch, layer=progress.layer, probe=progress.probe)
-    stages = Stages(
-        config,
-        source,
-        cache=Cache(cache_dir),
-        device=torch.device("cuda" if cuda else "cpu"),
-        provenance=Provenance.of_this_process(
-            None, ["mint", *options.words], "cuda" if cuda else "cpu"
-        ),
+    stages = plan_trial(
+        experiment,
+        trial_defaults(options.experiment, smoke=options.smoke),
+        {axis: getattr(options, axis) for axis in _AXES},
         init=options.init,
-        listener=listener,
+        device=options.device,
+        cache_dir=options.cache_dir,
+        data_dir=options.data_dir,
+        command=["mint", *options.words],
+        listener=Listener(epoch=progress.epoch, layer=progress.layer, probe=progress.probe),
     )
-    print(f"{experiment.name} {config.name} on {'a GPU' if cuda else 'the CPU'}", flush=True)
-    emulated = not (cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    on_gpu = stages.device.type == "cuda"
+    print(
+        f"{experiment.name} {stages.config.name} on {'a GPU' if on_gpu else 'the CPU'}", flush=True
+    )
+    emulated = not (on_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if emulated and "bfloat16" in (
         experiment.training.precision,
         experiment.retraining_settings.precision,
@@ -563,7 +532,7 @@ def _forecast(stages: "Stages") -> int:
 def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     from mint.atomic import write_whole
     from mint.delivery import Delivery
-    from mint.holder import holding
+    from mint.holder import holding_trial
     from mint.records import as_records, result_record
     from mint.results import TrialResult
     from mint.tracking import Tracker
@@ -572,10 +541,9 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     tracker = Tracker(tracking_uri(options.tracking_uri))
     experiment_id = tracker.prepare(stages.experiment.name)
     delivered = tracker.runs(stages.experiment.name)
-    name = f"{stages.experiment.name}-{stages.config.key}"
     say = partial(print, flush=True)
     with (
-        holding(stages.cache, name, stages.provenance.command),
+        holding_trial(stages.cache, stages.config, stages.provenance.command),
         Delivery(tracker, stages.cache, stages.provenance, delivered, say) as delivery,
     ):
         result = TrialResult.load(_ran(stages, delivery))
@@ -657,7 +625,7 @@ def _layers(options: argparse.Namespace) -> int:
     from mint.layers import breakdown, count_layers
 
     if options.trial:
-        print("\n".join(breakdown(_finished(options.trial).layers)))
+        print("\n".join(breakdown(_finished(options.trial).result.layers)))
         return 0
     experiment = chosen_experiment(options)
 
@@ -670,20 +638,15 @@ def _layers(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    result = _finished(options.trial)
+    trial = _finished(options.trial)
     check_folder("--output", options.output)
 
     import torch
 
     from mint.export import export
-    from mint.masks import Masks
-    from mint.results import MASKS_FILE
-    from mint.trial import finished_network
 
-    masks = Masks.load(options.trial / MASKS_FILE)
-    network = finished_network(options.trial)
-    example = torch.zeros(1, *result.image_shape)
-    exported = export(network, masks, example, options.output, onnx=options.onnx)
+    example = torch.zeros(1, *trial.result.image_shape)
+    exported = export(trial.network, trial.masks, example, options.output, onnx=options.onnx)
     dense, left = exported.dense_weights, exported.exported_weights
     adds, left_adds = exported.dense_multiply_adds, exported.exported_multiply_adds
     kept = exported.kept_weights
@@ -709,17 +672,13 @@ def _shape(experiment: Experiment, options: argparse.Namespace) -> tuple[int, in
     return known
 
 
-def _finished(folder: Path) -> "TrialResult":
-    from pydantic import ValidationError
-
-    from mint.results import TrialResult
+def _finished(folder: Path) -> "FinishedTrial":
+    from mint.api import FinishedTrial
 
     try:
-        return TrialResult.load(folder)
-    except (OSError, ValidationError):
-        raise InputError(
-            f"--trial {folder}: is no folder of a finished trial, such as mint run prints"
-        ) from None
+        return FinishedTrial(folder)
+    except InputError as error:
+        raise InputError(f"--trial {error}") from None
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -504,6 +504,11 @@ def experiment_names() -> list[str]:
 def load_experiment(name: str, *, smoke: bool = False) -> Experiment:
     """Read an experiment by its name, or by the path of a YAML file.
 
+    Example:
+        ```python
+        experiment = load_experiment("mnist_mlp").model_copy(update={"floor": True})
+        ```
+
     Args:
         name: or path.
         smoke: lay the file's section of that name, the same experiment shrunk to run in under a

@@ -19,7 +19,8 @@ import torch_pruning
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mint.config import EstimateConfig, TrialConfig
+from mint.config import EstimateConfig
+from mint.errors import InputError
 from mint.information import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
 from mint.networks import LayerPair, Traced
 from mint.networks.trace import evaluating
@@ -34,14 +35,18 @@ class Evidence:
     """What a criterion may judge by. What takes time is a function, for those who ask for it.
 
     Attributes:
-        config: of the trial: groups, bootstraps and the seed.
         traced: the trained network.
+        groups_of: for a layer's name and its number of filters, the number of their groups.
+        estimate: bootstraps, and how they are made.
+        seed: of everything that is drawn.
         activations: for the name of a pair's node, (n, filters) over the estimation rows.
         gradients: for the name of a pruned weight, that of the loss over the same rows.
     """
 
-    config: TrialConfig
     traced: Traced
+    groups_of: Callable[[str, int], int]
+    estimate: EstimateConfig
+    seed: int
     activations: Callable[[], Mapping[str, NDArray[np.float32]]]
     gradients: Callable[[], Mapping[str, Tensor]]
 
@@ -63,7 +68,8 @@ class Scored:
             every entry in a row of the weight.
         bootstraps: how many each score is the mean of; 0 where none are drawn.
         reliability: of the ranking; nan where there is none.
-        details: further arrays that are kept with the scores.
+        details: further arrays that are kept with the scores: of MINT's standard_error and z_score
+            (each child groups x parent groups), and bootstraps (one such matrix each).
     """
 
     value: Floats
@@ -72,6 +78,17 @@ class Scored:
     bootstraps: int = 0
     reliability: float = math.nan
     details: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All of these by their names, but for the number of bootstraps."""
+        return {
+            "value": self.value,
+            "reliability": np.array(self.reliability),
+            "child_labels": self.child_labels,
+            "parent_labels": self.parent_labels,
+            **self.details,
+        }
 
 
 Criterion = Callable[[LayerPair, Evidence], Scored]
@@ -82,26 +99,25 @@ def mint(pair: LayerPair, evidence: Evidence, *, conditional: bool) -> Scored:
 
     Ganesh, Corso and Yasaei Sekeh, MINT, ICPR 2020; mint.information has the estimator.
     """
-    config = evidence.config
-    child_labels, parent_labels = _groups(pair, config)
+    estimate = evidence.estimate
+    child_labels, parent_labels = _groups(pair, evidence)
     activations = evidence.activations()
     bootstraps = gmi_bootstraps(
         activations[pair.child_node],
         activations[pair.parent_node],
         child_labels,
         parent_labels,
-        seed=config.seed,
+        seed=evidence.seed,
         device=next(evidence.traced.graph.parameters()).device.type,
-        scaled=not config.estimate.paper,
-        one_to_one=not config.estimate.paper,
+        scaled=not estimate.paper,
+        one_to_one=not estimate.paper,
         conditional=conditional,
     )
     drawn: list[Bootstrap] = []
-    for wanted in _bootstraps_to_try(config.estimate):
+    for wanted in _bootstraps_to_try(estimate):
         drawn += islice(bootstraps, wanted - len(drawn))
         scores = summarize(drawn)
-        wished = config.estimate.reliability
-        if wished and scores.reliability >= wished:
+        if estimate.reliability and scores.reliability >= estimate.reliability:
             break
     details = {
         "standard_error": scores.standard_error,
@@ -120,8 +136,8 @@ def mint(pair: LayerPair, evidence: Evidence, *, conditional: bool) -> Scored:
 
 def random_blocks(pair: LayerPair, evidence: Evidence) -> Scored:
     """Score by numbers drawn evenly from 0 to 1: what any claim of a criterion has to beat."""
-    child_labels, parent_labels = _groups(pair, evidence.config)
-    generator = stream(evidence.config.seed, f"random scores of {pair.child}")
+    child_labels, parent_labels = _groups(pair, evidence)
+    generator = stream(evidence.seed, f"random scores of {pair.child}")
     value = generator.random((child_labels[-1] + 1, parent_labels[-1] + 1))
     return Scored(value, child_labels, parent_labels)
 
@@ -170,7 +186,8 @@ def bn_scale(pair: LayerPair, evidence: Evidence) -> Scored:
     without the penalty on the scales that they train with, for all criteria share a baseline.
     """
     norm = evidence.traced.batch_norm_behind(pair.child)
-    assert norm, f"{pair.child} has no batch norm: mint.checks refuses that"
+    if norm is None:
+        raise InputError(f"bn-scale: {pair.child} has no batch norm of its own right behind it")
     layers = [evidence.traced.graph.get_submodule(name) for name in (pair.child, norm)]
     scale = torch_pruning.importance.BNScaleImportance(group_reduction="first", normalizer=None)
     return _filters(pair, _importance(scale, *layers))
@@ -226,12 +243,12 @@ def _bootstraps_to_try(estimate: EstimateConfig) -> Iterator[int]:
     yield estimate.bootstraps
 
 
-def _groups(pair: LayerPair, config: TrialConfig) -> tuple[Labels, Labels]:
-    """Label the child's and the parent's filters; a layer with fewer filters has a group each."""
+def _groups(pair: LayerPair, evidence: Evidence) -> tuple[Labels, Labels]:
+    """Label the child's and the parent's filters with their groups."""
     child, parent = pair.child_filters, pair.parent_filters
     return (
-        contiguous_groups(child, config.groups_of(pair.child, child)),
-        contiguous_groups(parent, config.groups_of(pair.parent, parent)),
+        contiguous_groups(child, evidence.groups_of(pair.child, child)),
+        contiguous_groups(parent, evidence.groups_of(pair.parent, parent)),
     )
 
 
@@ -244,7 +261,7 @@ def _block_means(pair: LayerPair, evidence: Evidence, entries: Floats) -> Scored
 
 def _block_sums(pair: LayerPair, evidence: Evidence, entries: Floats) -> Scored:
     """Score blocks by the sum of what stands in place of their weights, (rows, columns, ...)."""
-    child_labels, parent_labels = _groups(pair, evidence.config)
+    child_labels, parent_labels = _groups(pair, evidence)
     children, parents = int(child_labels[-1]) + 1, int(parent_labels[-1]) + 1
     by_kernel = entries.reshape(*entries.shape[:2], -1).sum(2)
     block = child_labels[:, None] * parents + parent_labels[pair.columns()]

@@ -2,9 +2,12 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from mint.criteria import FUNCTIONS, Evidence
@@ -13,28 +16,20 @@ from mint.networks import LayerPair
 from mint.results import SCORES_FILE, LayerScoring
 
 
-def estimate_layer(folder: Path, pair: LayerPair, evidence: Evidence) -> LayerScoring:
+def estimate_layer(
+    folder: Path, pair: LayerPair, criterion: str, evidence: Evidence
+) -> LayerScoring:
     """Score the blocks of one pair, write them into the folder and return what they took.
 
     Args:
-        folder: of the stage; scores.npz in it holds value, reliability, child_labels and
-            parent_labels as mint.criteria.Scored has them, and its details: of MINT's scores
-            standard_error and z_score (each child groups x parent groups), and bootstraps (one
-            such matrix each).
+        folder: of the stage; scores.npz in it holds mint.criteria.Scored.arrays.
         pair: of layers.
-        evidence: what the trial's criterion may judge by.
+        criterion: its name.
+        evidence: what it may judge by.
     """
     start = time.perf_counter()
-    scored = FUNCTIONS[evidence.config.criterion](pair, evidence)
-    np.savez(
-        folder / SCORES_FILE,
-        allow_pickle=False,
-        value=scored.value,
-        reliability=scored.reliability,
-        child_labels=scored.child_labels,
-        parent_labels=scored.parent_labels,
-        **scored.details,
-    )
+    scored = FUNCTIONS[criterion](pair, evidence)
+    np.savez(folder / SCORES_FILE, allow_pickle=False, **scored.arrays)
     scoring = LayerScoring(
         parent=pair.parent,
         child=pair.child,
@@ -49,12 +44,21 @@ def estimate_layer(folder: Path, pair: LayerPair, evidence: Evidence) -> LayerSc
 
 def load_scores(folder: Path, pair: LayerPair, network: nn.Module) -> BlockScores:
     """Return the scores in a stage's folder as those of the blocks of the child's weight."""
-    weight = network.get_parameter(f"{pair.child}.weight")
     with np.load(folder / SCORES_FILE, allow_pickle=False) as arrays:
-        labels = arrays["parent_labels"]
-        return BlockScores(
-            value=arrays["value"],
-            child_labels=arrays["child_labels"],
-            parent_labels=labels[pair.columns()] if labels.ndim == 1 else labels,
-            kernel=tuple(weight.shape[2:]),
-        )
+        return block_scores(arrays, pair, network)
+
+
+def block_scores(
+    arrays: Mapping[str, NDArray[Any]], pair: LayerPair, network: nn.Module
+) -> BlockScores:
+    """Return mint.criteria.Scored.arrays as the scores of the blocks of the child's weight."""
+    weight = network.get_parameter(f"{pair.child}.weight")
+    labels = arrays["parent_labels"]
+    return BlockScores(
+        value=arrays["value"],
+        child_labels=arrays["child_labels"],
+        parent_labels=labels[pair.columns()] if labels.ndim == 1 else labels,
+        kernel=tuple(weight.shape[2:]),
+        reliability=float(arrays["reliability"]),
+        standard_error=arrays.get("standard_error"),
+    )

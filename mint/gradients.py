@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from mint.networks.trace import Traced, evaluating
 
+ROWS_AT_ONCE_BACKWARD = 128  # which keeps the values of every layer
+
 
 def loss_gradients(
     traced: Traced, batches: Iterable[tuple[Tensor, Tensor]], weights: Sequence[str]

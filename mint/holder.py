@@ -5,13 +5,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import Timeout
 
 from mint.atomic import write_whole
 from mint.cache import Cache
+from mint.config import TrialConfig
 from mint.errors import InputError
 
 _FOLDER = "running"
@@ -34,6 +35,11 @@ def holding(cache: Cache, name: str, command: str) -> Iterator[None]:
         with _held(cache, _ALL, None, seconds=5):
             pass  # nobody holds all of them; whoever else looks is gone at once
         yield
+
+
+def holding_trial(cache: Cache, config: TrialConfig, command: str) -> AbstractContextManager[None]:
+    """Hold a trial by itself. See holding."""
+    return holding(cache, f"{config.experiment.name}-{config.key}", command)
 
 
 @contextmanager

@@ -107,6 +107,15 @@ def conditional_gmi(
     The paper's choices are the split, the tree and the count. Ours leave the population value as
     it is, for it does not change under one-to-one maps of (x, y, z), and can be switched off.
 
+    Example:
+        ```python
+        rng = np.random.default_rng(0)
+        z = rng.normal(size=(3000, 1))
+        x, y = z + rng.normal(size=(3000, 1)), z + rng.normal(size=(3000, 1))
+        conditional_gmi(x, y, bootstraps=50)  # X and Y depend on each other
+        conditional_gmi(x, y, z, bootstraps=50)  # but not given Z
+        ```
+
     Args:
         x: (n, dx), n at least 6.
         y: (n, dy), the same rows.
@@ -180,6 +189,12 @@ def gmi_scores(
     0.019, where a split for every block would leave it 0.024 and take about 100 times as long, a
     split for every column about 20 times. The choices are those of conditional_gmi with
     refined=False, which equals this on each block.
+
+    Example:
+        ```python
+        scores = gmi_scores(child, parent, 20, 20, bootstraps=50)
+        scores.value, scores.standard_error  # (20, 20) each
+        ```
 
     Args:
         child: (n, c) activations, n at least 6.

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,12 @@ from mint.errors import InputError
 class BlockScores:
     """Scores of the weight blocks of one layer.
 
+    Example:
+        ```python
+        # Of a linear layer of 4 x 6 weights in 2 x 3 blocks, by scores of your own.
+        BlockScores(value, np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1, 2, 2]]))
+        ```
+
     Attributes:
         value: (child groups, parent groups); the lowest go first.
         child_labels: (rows,) the group of every row of the weight: of every child filter.
@@ -30,12 +37,17 @@ class BlockScores:
             dimensions of the kernel behind, where the positions of one kernel are in different
             blocks.
         kernel: (...) the weight's further dimensions, such as 3 x 3; none for a linear layer.
+        reliability: rank correlation to expect with the scores of as many other bootstraps; nan
+            where there is none, as for one bootstrap.
+        standard_error: (child groups, parent groups) of value; None where no bootstraps are drawn.
     """
 
     value: NDArray[np.float64]
     child_labels: NDArray[np.int64]
     parent_labels: NDArray[np.int64]
     kernel: tuple[int, ...] = ()
+    reliability: float = math.nan
+    standard_error: NDArray[np.float64] | None = None
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -60,7 +72,15 @@ class BlockScores:
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
-    """For a weight's name, which of its entries are kept; the weights named can be pruned."""
+    """For a weight's name, which of its entries are kept; the weights named can be pruned.
+
+    Example:
+        ```python
+        masks.save("masks.safetensors")
+        masks = Masks.load("masks.safetensors")
+        masks["fc2.weight"]  # (300, 500) booleans, as the weight
+        ```
+    """
 
     def __init__(self, kept: Mapping[str, NDArray[np.bool_]]) -> None:
         for name, mask in kept.items():
@@ -97,9 +117,10 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return content.hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return them as boolean tensors on the CPU."""
         return {name: torch.from_numpy(mask) for name, mask in self.items()}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the masks as safetensors: a uint8 tensor for every weight, 1 for kept."""
         safetensors.numpy.save_file(
             {name: mask.astype(np.uint8) for name, mask in self.items()}, path
@@ -111,20 +132,10 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         Raises:
             InputError: a name is none of the network's parameters, or a shape is another.
         """
-        parameters = dict(network.named_parameters())
-        for name, mask in self.items():
-            if name not in parameters:
-                near = difflib.get_close_matches(name, parameters, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise InputError(f"masks: the network has no weight {name}{hint}")
-            if mask.shape != tuple(parameters[name].shape):
-                raise InputError(
-                    f"masks: that of {name} is {_size(mask.shape)}, where the network's weight is "
-                    f"{_size(tuple(parameters[name].shape))}"
-                )
+        _check_fit(self, network)
 
     @classmethod
-    def load(cls, path: Path) -> "Masks":
+    def load(cls, path: str | Path) -> "Masks":
         """Read masks that were saved.
 
         Raises:
@@ -138,6 +149,57 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
             if not np.isin(tensor, (0, 1)).all():
                 raise InputError(f"{path}: the mask of {name} has values other than 0 and 1")
         return cls({name: tensor.astype(np.bool_) for name, tensor in tensors.items()})
+
+
+@contextmanager
+def held_at_zero(
+    network: nn.Module, masks: Mapping[str, NDArray[np.bool_]] | Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Set pruned weights to zero, and keep training from moving them inside the block.
+
+    A weight that starts at zero and whose gradient is zero stays there under SGD, Adam and their
+    like: momentum and weight decay only multiply zeros. So the gradients are masked, and nothing
+    else of the training changes. The optimizer must be one that is made for this training: momentum
+    from before would move the weights.
+
+    Example:
+        ```python
+        with held_at_zero(network, masks):
+            optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+            for images, labels in loader:
+                optimizer.zero_grad()
+                cross_entropy(network(images), labels).backward()
+                optimizer.step()
+        ```
+
+    Args:
+        network: on any device; its weights are changed in place, and stay zero behind the block
+            until something else trains them.
+        masks: for a parameter's name, True or 1 where its weight is kept, of the weight's shape.
+
+    Raises:
+        InputError: the masks are of another network.
+    """
+    _check_fit(masks, network)
+    parameters = dict(network.named_parameters())
+    hooks = []
+    for name, mask in masks.items():
+        parameter = parameters[name]
+        kept = torch.empty_like(parameter, requires_grad=False).copy_(torch.as_tensor(mask))
+        with torch.no_grad():
+            parameter.mul_(kept)
+
+        def mask_gradient(updated: Tensor, kept: Tensor = kept) -> None:
+            assert updated.grad is not None
+            updated.grad.mul_(kept)
+
+        if parameter.requires_grad:
+            hooks.append(parameter.register_post_accumulate_grad_hook(mask_gradient))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class PruningOrder:
@@ -242,6 +304,22 @@ def _groups_cut_off(order: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArra
 def _share(fraction: float | None, weights: int) -> int:
     # Of the decimal number that was meant: in floating point 0.7 of 150000 is a weight short.
     return weights if fraction is None else math.floor(Fraction(repr(fraction)) * weights)
+
+
+def _check_fit(
+    masks: Mapping[str, NDArray[np.bool_]] | Mapping[str, Tensor], network: nn.Module
+) -> None:
+    parameters = dict(network.named_parameters())
+    for name, mask in masks.items():
+        if name not in parameters:
+            near = difflib.get_close_matches(name, parameters, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"masks: the network has no weight {name}{hint}")
+        if tuple(mask.shape) != tuple(parameters[name].shape):
+            raise InputError(
+                f"masks: that of {name} is {_size(mask.shape)}, where the network's weight is "
+                f"{_size(parameters[name].shape)}"
+            )
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -186,8 +186,14 @@ def _schedule(training: TrainingConfig) -> str:
     )
 
 
-def read_records(path: Path, *, option: str = "--records") -> pd.DataFrame:
-    """Read records.csv.
+def read_records(path: str | Path, *, option: str = "--records") -> pd.DataFrame:
+    """Read records.csv: a row for every trial, with its axes, accuracies (percent) and counts.
+
+    Example:
+        ```python
+        records = read_records("results/records.csv")
+        records.groupby(["experiment", "criterion"])["accuracy"].max()
+        ```
 
     Args:
         path: of the file.
@@ -197,7 +203,7 @@ def read_records(path: Path, *, option: str = "--records") -> pd.DataFrame:
         InputError: the file is missing, or is not one of records.
     """
     try:
-        return parse_records(path.read_bytes())
+        return parse_records(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{option} {path}: cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError) as error:

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from mint.config import TrainingConfig
 from mint.data import Dataset, Split
 from mint.errors import TrainingDivergedError, first_line
+from mint.masks import held_at_zero
 from mint.seeds import stream, torch_seeded
 
 # Between two checkpoints: small networks then never stop to write one.
@@ -70,7 +71,7 @@ def train(
         TrainingDivergedError: the loss is no longer finite.
         InputError: an image cannot be read.
     """
-    with _held_at_zero(model, masks or {}), _laid_out(model, settings):
+    with _laid_out(model, settings), held_at_zero(model, masks or {}):
         run = _Run(model, dataset, settings, seed)
         device = dataset.train.labels.device
         with torch_seeded(seed, "dropout", device):
@@ -223,7 +224,8 @@ class _Run:
     def _identity(self) -> str:
         """What a checkpoint must share with this training."""
         shapes = {name: list(value.shape) for name, value in self._model.state_dict().items()}
-        return f"{self._settings!r} seed {self._seed} rows {len(self._dataset.train)} {shapes}"
+        where = f"{len(self._dataset.train)} rows on {self._device.type}"
+        return f"{self._settings!r} seed {self._seed} {where} {shapes}"
 
 
 def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -> Tensor:
@@ -251,27 +253,3 @@ def _laid_out(model: nn.Module, settings: TrainingConfig) -> Iterator[None]:
         yield
     finally:
         model.to(memory_format=torch.contiguous_format)
-
-
-@contextmanager
-def _held_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
-    # A weight that starts at zero and whose gradient is zero stays there under SGD: momentum
-    # and weight decay only multiply zeros. So one multiply a step holds the mask.
-    parameters = dict(model.named_parameters())
-    hooks = []
-    for name, mask in masks.items():
-        parameter = parameters[name]
-        kept = torch.empty_like(parameter, requires_grad=False).copy_(mask)
-        with torch.no_grad():
-            parameter.mul_(kept)
-
-        def mask_gradient(updated: Tensor, kept: Tensor = kept) -> None:
-            assert updated.grad is not None
-            updated.grad.mul_(kept)
-
-        hooks.append(parameter.register_post_accumulate_grad_hook(mask_gradient))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

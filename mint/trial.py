@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from mint.activations import collect
+from mint.activations import ROWS_AT_ONCE, collect, nodes_of
 from mint.cache import Cache
 from mint.checks import counted_weights, load_initial
 from mint.config import TrainingConfig, TrialConfig
@@ -27,7 +27,7 @@ from mint.criteria import Evidence
 from mint.data import Dataset, balanced_rows, split_source
 from mint.errors import InputError
 from mint.estimate import estimate_layer, load_scores
-from mint.gradients import loss_gradients
+from mint.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.heat_maps import draw_scores
 from mint.layers import LayerCount, count_layers
 from mint.masks import BlockScores, Masks, PruningOrder
@@ -57,9 +57,6 @@ from mint.search import largest_passing
 from mint.seeds import stream, torch_seeded
 from mint.sources import Source
 from mint.train import Epoch, accuracy, train
-
-_ROWS_AT_ONCE = 1024
-_ROWS_AT_ONCE_BACKWARD = 128  # which keeps the values of every layer
 
 
 def _unheard(*_: object) -> None:
@@ -225,10 +222,9 @@ class Stages:
         """For the name of every node that a pair tells of, (n, filters) for these rows."""
 
         def make(folder: Path) -> None:
-            nodes = {pair.parent_node: pair.parent_filters for pair in self.pairs}
-            nodes |= {pair.child_node: pair.child_filters for pair in self.pairs}
-            batches = self.dataset.train.batches(_ROWS_AT_ONCE, self.rows)
-            collected = collect(self.traced, (inputs for inputs, _ in batches), nodes)
+            batches = self.dataset.train.batches(ROWS_AT_ONCE, self.rows)
+            inputs = (inputs for inputs, _ in batches)
+            collected = collect(self.traced, inputs, nodes_of(self.pairs))
             np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **collected)
 
         folder = self.cache.produce("activations", self.config.activations_key, make)
@@ -238,7 +234,7 @@ class Stages:
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """For the name of every weight that is pruned, the loss's gradient over these rows."""
-        batches = self.dataset.train.batches(_ROWS_AT_ONCE_BACKWARD, self.rows)
+        batches = self.dataset.train.batches(ROWS_AT_ONCE_BACKWARD, self.rows)
         return loss_gradients(self.traced, batches, [f"{pair.child}.weight" for pair in self.pairs])
 
     def scores(self, pair: LayerPair) -> Path:
@@ -246,12 +242,14 @@ class Stages:
 
         def make(folder: Path) -> None:
             evidence = Evidence(
-                config=self.config,
                 traced=self.traced,
+                groups_of=self.config.groups_of,
+                estimate=self.config.estimate,
+                seed=self.config.seed,
                 activations=lambda: self.activations,
                 gradients=lambda: self.gradients,
             )
-            estimate_layer(folder, pair, evidence)
+            estimate_layer(folder, pair, self.config.criterion, evidence)
 
         folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
         self.listener.layer(LayerScoring.load(folder))
@@ -483,6 +481,7 @@ class Stages:
 def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     """Fix the number of threads, and on a GPU the algorithms, for sums to come out the same."""
     before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -493,3 +492,4 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)

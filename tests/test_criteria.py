@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from mint.activations import collect
+from mint.activations import collect, nodes_of
 from mint.cache import Cache
 from mint.checks import check_trials
 from mint.cli import main
@@ -74,19 +74,19 @@ def _trial(quick_trial: TrialConfig, criterion: str, **update: object) -> TrialC
 
 
 def _evidence(config: TrialConfig, traced: Traced, batch: tuple[Tensor, Tensor]) -> Evidence:
-    nodes = {pair.parent_node: pair.parent_filters for pair in traced.pairs}
-    nodes |= {pair.child_node: pair.child_filters for pair in traced.pairs}
     weights = [f"{pair.child}.weight" for pair in traced.pairs]
     return Evidence(
-        config=config,
         traced=traced,
-        activations=lambda: collect(traced, [batch[0]], nodes),
+        groups_of=config.groups_of,
+        estimate=config.estimate,
+        seed=config.seed,
+        activations=lambda: collect(traced, [batch[0]], nodes_of(traced.pairs)),
         gradients=lambda: loss_gradients(traced, [batch], weights),
     )
 
 
-def _scores(folder: Path, evidence: Evidence, pair: LayerPair) -> BlockScores:
-    estimate_layer(folder, pair, evidence)
+def _scores(folder: Path, criterion: str, evidence: Evidence, pair: LayerPair) -> BlockScores:
+    estimate_layer(folder, pair, criterion, evidence)
     return load_scores(folder, pair, evidence.traced.graph)
 
 
@@ -145,7 +145,7 @@ def test_random_blocks_are_uniform_and_follow_the_seed_alone(
     def drawn(seed: int) -> NDArray[np.float64]:
         own = trace(network, torch.zeros(1, 64))
         config = _trial(quick_trial, "random", seed=seed, groups=80)
-        return _scores(tmp_path, _evidence(config, own, flat), own.pairs[0]).value
+        return _scores(tmp_path, config.criterion, _evidence(config, own, flat), own.pairs[0]).value
 
     first = drawn(0)
     assert first.shape == (80, 80)
@@ -161,7 +161,9 @@ def test_magnitude_prunes_exactly_the_smallest_weights(
     quick_trial: TrialConfig, traced: Traced, batch: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     evidence = _evidence(_trial(quick_trial, "magnitude"), traced, batch)
-    scores = {f"{p.child}.weight": _scores(tmp_path, evidence, p) for p in traced.pairs}
+    scores = {
+        f"{p.child}.weight": _scores(tmp_path, "magnitude", evidence, p) for p in traced.pairs
+    }
     absolute = {
         name: traced.graph.get_parameter(name).detach().abs().double().numpy() for name in scores
     }
@@ -195,7 +197,7 @@ def test_filters_go_as_a_whole_by_the_published_measure(
         weight = network.get_parameter(f"{pair.child}.weight").detach()
         gamma = network.get_parameter(f"{norms[pair.child]}.weight").detach()
         expected = weight.abs().flatten(1).sum(1) if criterion == "l1-filters" else gamma.abs()
-        scores = _scores(tmp_path, evidence, pair)
+        scores = _scores(tmp_path, criterion, evidence, pair)
         assert scores.value[:, 0] == pytest.approx(expected.numpy(), rel=1e-6)
         order = PruningOrder({"w": scores}, limits={"w": None}, generator=np.random.default_rng(0))
         mask = order.masks(order.blocks_within(0.5, weight.numel()))["w"]
@@ -267,7 +269,7 @@ def test_block_magnitude_is_the_mean_over_the_block(
     for groups in (3, 5):
         evidence = _evidence(_trial(quick_trial, "block-magnitude", groups=groups), traced, batch)
         for pair in traced.pairs:
-            scores = _scores(tmp_path, evidence, pair)
+            scores = _scores(tmp_path, "block-magnitude", evidence, pair)
             expected = _mean_of_blocks(scores, np.abs(evidence.weight(pair)))
             there = ~np.isnan(expected)
             assert np.array_equal(there, scores.sizes > 0)
@@ -287,7 +289,7 @@ def test_activation_magnitude_weighs_by_the_parent_filter(
         parents = np.broadcast_to(means[pair.columns()], evidence.weight(pair).shape[:2])
         weight = np.abs(evidence.weight(pair))
         weighed = weight * parents.reshape(*parents.shape, *[1] * (weight.ndim - 2))
-        scores = _scores(tmp_path, evidence, pair)
+        scores = _scores(tmp_path, "activation-magnitude", evidence, pair)
         expected = _mean_of_blocks(scores, weighed)
         there = ~np.isnan(expected)
         assert scores.value[there] == pytest.approx(expected[there], rel=1e-5)
@@ -302,9 +304,8 @@ def test_taylor_is_the_squared_sum_of_gradient_times_weight(
     )
     traced = trace(network, torch.zeros(1, 64))
     config = _trial(quick_trial, "taylor", groups=2)
-    scores = _scores(
-        tmp_path, _evidence(config, traced, (batch[0].flatten(1), batch[1])), traced.pairs[0]
-    )
+    evidence = _evidence(config, traced, (batch[0].flatten(1), batch[1]))
+    scores = _scores(tmp_path, "taylor", evidence, traced.pairs[0])
     # The gradient of softmax cross-entropy by hand: (p - y) h, averaged over the rows.
     weights = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
     inputs = batch[0].flatten(1).double().numpy()
@@ -395,7 +396,9 @@ def test_the_papers_way_of_estimating(quick_trial: TrialConfig, digits: Source) 
     pixels = digits.train.take(np.arange(90)).float()
     nodes = {pair.parent_node: 12, pair.child_node: 10}
     activations = collect(traced, [pixels], nodes)
-    evidence = Evidence(config, traced, lambda: activations, dict)
+    evidence = Evidence(
+        traced, config.groups_of, config.estimate, config.seed, lambda: activations, dict
+    )
     groups = (config.groups_of(pair.child, 10), config.groups_of(pair.parent, 12))
     arrays = activations[pair.child_node], activations[pair.parent_node]
     expected = gmi_scores(*arrays, *groups, scaled=False, one_to_one=False)

@@ -1,16 +1,18 @@
 """Masks prune what was asked, to the weight block, and never more of a layer than its limit."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from torch import nn
 
 from mint.errors import InputError
 from mint.information import contiguous_groups
-from mint.masks import BlockScores, Masks, PruningOrder
+from mint.masks import BlockScores, Masks, PruningOrder, held_at_zero
 
 
 def _scores(
@@ -230,3 +232,50 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
 
 def _tensors(path: Path) -> list[np.ndarray]:
     return list(safetensors.numpy.load_file(path).values())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (torch.optim.AdamW, {"weight_decay": 0.1}),
+        (torch.optim.RMSprop, {"momentum": 0.9}),
+    ],
+)
+def test_masks_hold_in_any_training_loop_and_let_go_behind_it(
+    optimizer: Callable[..., torch.optim.Optimizer], settings: dict[str, float]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    network.get_parameter("0.weight").requires_grad_(False)
+    weights = {name: network.get_parameter(name) for name in ("0.weight", "2.weight")}
+    random = np.random.default_rng(0)
+    masks = Masks({name: random.random(tuple(w.shape)) < 0.5 for name, w in weights.items()})
+
+    def train() -> None:
+        trained = optimizer(network.parameters(), lr=0.01, **settings)
+        for _ in range(5):
+            trained.zero_grad()
+            inputs = torch.randn(16, 8, generator=generator)
+            network(inputs).square().sum().backward()
+            trained.step()
+
+    with held_at_zero(network, masks):
+        begun = weights["2.weight"].detach().clone()
+        train()
+        for name, mask in masks.items():
+            assert np.array_equal(weights[name].detach().numpy() != 0, mask)
+        moved = (weights["2.weight"] != begun).numpy()
+        assert np.array_equal(moved, masks["2.weight"])
+    train()
+    assert (weights["2.weight"] != 0).all()
+
+
+def test_masks_of_another_network_are_put_on_none() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    weight = network.get_parameter("0.weight")
+    masks = {"0.weight": np.zeros((3, 4), bool), "1.weight": np.zeros((2, 4), bool)}
+    refused = pytest.raises(InputError, match=r"that of 1\.weight is 2 x 4, where .* is 2 x 3")
+    with refused, held_at_zero(network, masks):
+        pass
+    assert (weight != 0).all()

@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_experiments_sweeps_and_licence(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"mint/experiments/{name}.yaml" for name in experiment_names()} <= names
-    assert "mint/sweeps/groups_vs_samples.py" in names
+    assert {"mint/sweeps/groups_vs_samples.py", "mint/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mint", "mint_pruning"}
 
