@@ -26,6 +26,7 @@ from mint.config import (
 from mint.errors import InputError, WorkFailedError, allowed, nearest
 from mint.interruption import interruptible
 from mint.reach import reach_store
+from mint.views import paths
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
@@ -432,7 +433,7 @@ def rebuild_report(
 def show_runs(tracker: "Tracker", experiment_id: str, say: Callable[[str], None] = print) -> None:
     """Say where the runs are to be seen."""
     if tracker.shown.startswith("http"):
-        say(f"runs:   {tracker.shown}{tracker.view(experiment_id)}")
+        say(f"runs:   {tracker.shown}{paths(experiment_id)['runs']}")
     else:
         say(f"runs:   mint ui --tracking-uri {tracker.shown}")
 

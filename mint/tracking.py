@@ -1,8 +1,6 @@
 """The runs in MLflow: the only file that knows it. Every write may be repeated without harm."""
 
-import json
 import logging
-import math
 import os
 import tempfile
 import time
@@ -25,6 +23,7 @@ from mint.provenance import Provenance, without_secrets
 from mint.reach import check_store, reach_store
 from mint.records import COLUMNS, NO_FIGURES, UNKNOWN_LAYERS, as_records, trial_columns
 from mint.results import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
+from mint.views import VIEW_TAG, experiment_note, run_note, view_state
 
 # What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -45,21 +44,14 @@ _FINAL_METRICS = (
     "pruned_weights",
     "prunable_weights",
     "counted_weights",
+    "score_seconds",
 )
-_VIEW = "mint"
-_VIEW_COLUMNS = (
-    "params.`criterion`",
-    "params.`groups`",
-    "params.`samples_per_class`",
-    "params.`upper_limit`",
-    "params.`seed`",
-    "metrics.`params_pruned`",
-    "metrics.`accuracy`",
-    "metrics.`accuracy_drop`",
-    "metrics.`baseline_accuracy`",
-    "metrics.`estimate/reliability`",
-    "attributes.`Duration`",
-)
+# Of runs from before they had the names of records.
+_FORMER_METRICS = {
+    "estimate/bootstraps": "bootstraps_drawn",
+    "estimate/reliability": "reliability",
+}
+_NOTE = "mlflow.note.content"  # a description, in Markdown
 _LONGEST_TAG = 5000
 # MLflow's own settings, where the user has none: a server that is away is noticed in seconds, not
 # after minutes of trying again, for mint tries again by itself; and lines are mint's to print.
@@ -122,22 +114,11 @@ class Tracker:
                     f"--tracking-uri {self.shown}: its experiment {experiment} was deleted; "
                     "restore it there, or use another store"
                 )
-            view = {
-                "selectedColumns": _VIEW_COLUMNS,
-                "orderByKey": "metrics.`params_pruned`",
-                "orderByAsc": False,
-            }
-            client.set_experiment_tag(
-                identifier, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view)
-            )
+            client.set_experiment_tag(identifier, VIEW_TAG, view_state())
+            if _NOTE not in client.get_experiment(identifier).tags:
+                note = experiment_note(identifier)
+                client.set_experiment_tag(identifier, _NOTE, note)
         return str(identifier)
-
-    def view(self, experiment_id: str) -> str:
-        """Return the path, on the server's address, of the table of runs with our columns."""
-        return (
-            f"/#/experiments/{experiment_id}/runs"
-            f"?workflowType=machine_learning&viewStateShareKey={_VIEW}"
-        )
 
     def experiments(self) -> dict[str, str]:
         """Return the id of every experiment that was prepared here, by name.
@@ -148,8 +129,7 @@ class Tracker:
         reach_store(self.uri)
         with self._opened() as client:
             found = client.search_experiments(order_by=["name ASC"])
-        ours = f"mlflow.sharedViewState.{_VIEW}"
-        return {each.name: str(each.experiment_id) for each in found if ours in each.tags}
+        return {each.name: str(each.experiment_id) for each in found if VIEW_TAG in each.tags}
 
     def runs(self, experiment: str) -> dict[str, str]:
         """Return, for the content key of every trial of an experiment, the id of its finished run.
@@ -244,7 +224,7 @@ class Tracker:
             if provenance.sweep
             else "mint run",
             "mlflow.source.type": "LOCAL",
-            "mlflow.note.content": f"{config.experiment.title}, trial {config.name}",
+            _NOTE: _headline(config),
         }
         with self._alone():
             run = self._run_of(client, config)
@@ -275,21 +255,27 @@ class Tracker:
         client = MlflowClient(self.uri)
         finals: Series = {name: {0: getattr(result, name)} for name in _FINAL_METRICS}
         finals["probes"] = {0: len(result.probes)}
-        finals["estimate/seconds"] = {0: result.score_seconds}
-        finals["estimate/bootstraps"] = {0: result.bootstraps}
+        finals["bootstraps_drawn"] = {0: result.bootstraps}
         for name, (dense, kept) in (
             ("multiply_adds", result.multiply_adds),
             ("state_bytes", result.state_bytes),
         ):
-            finals |= {f"cost/{name}": {0: dense}, f"cost/pruned_{name}": {0: kept}}
+            finals |= {name: {0: dense}, f"pruned_{name}": {0: kept}}
         if result.reliability is not None:
-            finals["estimate/reliability"] = {0: result.reliability}
+            finals["reliability"] = {0: result.reliability}
         self._forget(run_id)  # another sweep that has the same trial may have written, too
         self._log_series(client, run_id, _probe_series(result.probes) | finals)
         tags = [RunTag("mint.device", result.device)]
         layers = layers_text(result.layers)
         if len(layers) <= _LONGEST_TAG:  # else they are read from the record, below
             tags.append(RunTag("mint.layers", layers))
+        figures = (
+            f"{result.params_pruned:.2f}% of the counted weights pruned, accuracy "
+            f"{result.accuracy:.2f}%, before {result.baseline_accuracy:.2f}%"
+        )
+        picture = f"{_ARTIFACT_FOLDERS[SCORES_PLOT]}/{SCORES_PLOT}"
+        note = run_note(_headline(result.config), figures, run_id, picture)
+        tags.append(RunTag(_NOTE, note))
         client.log_batch(run_id, tags=tags)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
             client.log_artifact(run_id, str(folder / file), subfolder)
@@ -401,9 +387,15 @@ def _word(truth: bool | None) -> str:
     return "unknown" if truth is None else str(truth).lower()
 
 
+def _headline(config: TrialConfig) -> str:
+    return f"{config.experiment.title}, trial {config.name}"
+
+
 def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
     return {
         **{name: value for name, value in trial_columns(config).items() if name != "key"},
+        # MLflow's charts leave out the runs whose value is a word where others have numbers.
+        "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
         "epochs": config.experiment.training.epochs,
         "max_drop": config.search.max_drop,
         "data_digest": config.data_digest,
@@ -456,13 +448,13 @@ def _layers(client: MlflowClient, run: Run) -> str:
 def _row(client: MlflowClient, run: Run) -> dict[str, object]:
     """Return the same row as mint.records makes of the trial's own record."""
     gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
-    metrics = NO_FIGURES if gap else {**NO_FIGURES, **run.data.metrics}
+    logged = {} if gap else run.data.metrics
+    metrics = {_FORMER_METRICS.get(name, name): value for name, value in logged.items()}
     values = {
         "criterion": DEFAULT_CRITERION,  # of runs from before there were others
+        **NO_FIGURES,
         **metrics,
         **run.data.params,
-        "bootstraps_drawn": metrics.get("estimate/bootstraps", 0),
-        "reliability": metrics.get("estimate/reliability", math.nan),
         "layers": "" if gap else _layers(client, run),
         "status": gap or "finished",
         "reason": run.data.tags.get("mint.failure", "") if gap else "",

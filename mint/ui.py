@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from mint.errors import InputError
 from mint.provenance import without_secrets
+from mint.views import paths
 
 # With MLflow, which takes seconds to import: its server can start in the meantime.
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Server:
         settings = {
             "MLFLOW_BACKEND_STORE_URI": uri,  # a command line would show its password
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",  # what is looked at stays on this machine
         }
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         self._process = subprocess.Popen(
@@ -105,7 +107,7 @@ class Server:
 
 
 def links(tracker: "Tracker", address: str) -> list[str]:
-    """Return a line for every experiment: its name, and where its runs are to be seen.
+    """Return two lines for every experiment: where its runs and where their charts are.
 
     Raises:
         InputError: the store has none.
@@ -117,8 +119,9 @@ def links(tracker: "Tracker", address: str) -> list[str]:
         )
     width = max(map(len, experiments))
     return [
-        f"{name:{width}}  {address}{tracker.view(identifier)}"
+        f"{name:{width}}  {page:6}  {address}{path}"
         for name, identifier in experiments.items()
+        for page, path in paths(identifier).items()
     ]
 
 

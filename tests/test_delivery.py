@@ -1,6 +1,7 @@
 """Runs follow the records: a store that goes away stops nothing, and gets everything later."""
 
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -85,6 +86,24 @@ def test_row_of_the_record_is_that_of_its_run(
     ]
     assert as_records(rows).equals(tracker.records())
     assert tracker.runs("digits_mlp") == {quick_trial.key: ids[quick_trial.key]}
+
+
+def test_run_with_the_metric_names_of_an_older_mint(
+    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+) -> None:
+    folder = finished.folder("trials", quick_trial.key)
+    run_id = tracker.begin(quick_trial, PROVENANCE, finished.identity)
+    tracker.finish(run_id, TrialResult.load(folder), folder)
+    now = tracker.records()
+    assert now["bootstraps_drawn"][0] > 1
+    with sqlite3.connect(tracker.uri.removeprefix("sqlite:///")) as store:
+        for old, new in (
+            ("estimate/bootstraps", "bootstraps_drawn"),
+            ("estimate/reliability", "reliability"),
+        ):
+            store.execute("UPDATE latest_metrics SET key = ? WHERE key = ?", (old, new))
+    assert "estimate/reliability" in _runs(tracker)[0].data.metrics
+    assert tracker.records().equals(now)
 
 
 def test_run_without_layers_takes_them_from_its_record_or_says_so(

@@ -2,17 +2,23 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import safetensors.numpy
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
+from services import free_port
 
 from mint.records import read_records
+from mint.ui import Server
+from mint.views import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
@@ -37,11 +43,16 @@ def _sweep(folder: Path, options: str, **settings: str) -> subprocess.CompletedP
     )
 
 
-def _runs(folder: Path) -> list[Run]:
+def _experiment(folder: Path) -> Experiment:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("digits_mlp")
     assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
+    return experiment
+
+
+def _runs(folder: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return list(client.search_runs([_experiment(folder).experiment_id]))
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +101,70 @@ def test_runs_hold_what_a_trial_found(swept: Path) -> None:
         ]
 
 
-def test_table_of_runs_has_its_columns(swept: Path) -> None:
-    client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("digits_mlp")
-    assert experiment is not None
-    view = json.loads(experiment.tags["mlflow.sharedViewState.mint"])
-    assert "metrics.`params_pruned`" in view["selectedColumns"]
+def test_view_shows_what_runs_have(swept: Path) -> None:
+    tag = _experiment(swept).tags["mlflow.sharedViewState.mint"]
+    view = json.loads(tag)
+    assert len(tag) <= 5000  # the most that MLflow keeps
+    for run in _runs(swept):
+        params, metrics = run.data.params, run.data.metrics
+        names = {f"params.`{name}`" for name in params} | {f"metrics.`{name}`" for name in metrics}
+        # One bootstrap alone has no reliability.
+        missing = set(view["selectedColumns"]) - names - {"attributes.`Duration`"}
+        assert missing <= {"metrics.`reliability`"}
+        parallel, scatter = view["compareRunCharts"]
+        axes = [params[name] for name in parallel["selectedParams"] if name != "criterion"]
+        assert len([float(value) for value in axes]) == 3  # of "none" MLflow draws no number
+        assert set(parallel["selectedMetrics"]) <= set(metrics)
+        assert {scatter[axis]["key"] for axis in ("xaxis", "yaxis")} <= set(metrics)
+
+
+@pytest.fixture(scope="module")
+def pages(swept: Path) -> Iterator[str]:
+    """The address of MLflow's pages of the sweep."""
+    with Server(f"sqlite:///{swept / 'mlflow.db'}", free_port()) as server:
+        server.wait_until_it_answers()
+        yield server.address
+
+
+def test_description_of_a_run_shows_its_heat_map(swept: Path, pages: str) -> None:
+    for run in _runs(swept):
+        picture = re.search(r"!\[.*\]\((.*)\)", run.data.tags["mlflow.note.content"])
+        assert picture
+        with urlopen(f"{pages}/{picture[1]}", timeout=60) as answer:
+            assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_pages_in_a_browser(swept: Path, pages: str, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no browser: install chromium")
+    shown = {
+        page: _open(browser, f"{pages}{path}", tmp_path / page)
+        for page, path in paths(_experiment(swept).experiment_id).items()
+    }
+    for name in NAMES:
+        assert all(name in text for text in shown.values())
+    heads = re.findall(r'col-id="(?:params|metrics)\.`(\w+)`"', shown["runs"])
+    assert {"groups", "samples_per_class", "upper_limit", "params_pruned", "accuracy"} <= set(heads)
+    assert "Parallel Coordinates" in shown["charts"]
+    for axis in ("groups", "upper_limit_or_1", "params_pruned", "accuracy"):
+        assert re.search(rf"<text[^>]*>{axis}</text>", shown["charts"]), axis
+
+
+def _open(browser: str, address: str, profile: Path) -> str:
+    """Return a page as it is once its scripts have run."""
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-background-networking", f"--user-data-dir={profile}"),
+            *("--window-size=1600,1000", "--virtual-time-budget=60000", "--dump-dom", address),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout
 
 
 def test_same_command_again_runs_nothing(swept: Path) -> None:

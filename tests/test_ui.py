@@ -32,9 +32,12 @@ def test_link_of_every_experiment_until_ctrl_c(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout
         assert process.stderr
-        first = process.stdout.readline()
-        link = re.fullmatch(r"digits_mlp  (http://127\.0\.0\.1:\d+)(/#/experiments/.*)\n", first)
+        first, second = process.stdout.readline(), process.stdout.readline()
+        link = re.fullmatch(
+            r"digits_mlp  runs    (http://127\.0\.0\.1:\d+)(/#/experiments/.*)\n", first
+        )
         assert link, first + process.stderr.read()
+        assert second == f"digits_mlp  charts  {link[1]}{link[2]}&compareRunsMode=CHART\n"
         assert link[1].endswith(f":{port}")
         assert link[2].startswith(f"/#/experiments/{identifier}/runs?")
         with urlopen(link[1], timeout=60) as page:
