@@ -16,12 +16,12 @@ from mint.config import (
     Experiment,
     trial_defaults,
 )
+from mint.display import duration
 from mint.errors import InputError, allowed
-from mint.interruption import STOPPED
+from mint.interruption import STOP_SECONDS, STOPPED
 from mint.options import (
     CACHE_HELP,
     EXIT_FAILED,
-    STOP_SECONDS,
     STORE_HELP,
     Parser,
     add_experiment,
@@ -30,21 +30,19 @@ from mint.options import (
     cache_folder,
     check_folder,
     check_how_much,
-    check_results,
     chosen_experiment,
     criterion,
     data_folder,
     days,
-    duration,
     fraction,
     guarded,
     natural,
     port,
     positive,
-    rebuild_report,
     show_runs,
     tracking_uri,
 )
+from mint.output import check_results, rebuild_report, store_records
 from mint.provenance import PACKAGE, installed
 from mint.sweep_cli import EPILOG, add_sweep, run_sweep_command
 from mint.sweeps import SWEEPS
@@ -423,11 +421,12 @@ class _Progress:
     """Prints a line for everything that takes long."""
 
     def __init__(self) -> None:
-        self._spent = 0.0
+        from mint.trial import TimeLeft
+
+        self._left = TimeLeft()
 
     def epoch(self, stage: str, epoch: "Epoch", epochs: int) -> None:
-        self._spent = epoch.seconds if epoch.epoch == 1 else self._spent + epoch.seconds
-        left = self._spent / epoch.epoch * (epochs - epoch.epoch)
+        left = self._left.after(stage, epoch, epochs)
         print(
             f"{stage} epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  validation "
             f"{epoch.validation_accuracy:.2f}%  {duration(epoch.seconds)}, "
@@ -556,10 +555,11 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     )
     print(f"trial:  {stages.cache.folder('trials', stages.config.key)}")
     print(f"page:   {page}")
+    of_store = None if behind else store_records(tracker)
     rebuild_report(
         options.output,
         of_disk=as_records([result_record(result, "")]),
-        of_store=None if behind else tracker.records(),
+        of_store=of_store,
     )
     if behind:
         print(
@@ -575,7 +575,7 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
 def _ran(stages: "Stages", delivery: "Delivery") -> Path:
     """Run a trial with its run kept up to date, and return its folder."""
     from mint.gaps import Gap, Gaps
-    from mint.provenance import error_line
+    from mint.provenance import error_line, without_secrets
     from mint.trial import run_trial
 
     config, listener = stages.config, stages.listener
@@ -599,7 +599,7 @@ def _ran(stages: "Stages", delivery: "Delivery") -> Path:
             config=config,
             status="failed",
             reason=error_line(error),
-            details=traceback.format_exc(),
+            details=without_secrets(traceback.format_exc()),
             provenance=stages.provenance,
         )
         Gaps(stages.cache).write(gap)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.gaps import Gap, Gaps
-from mint.options import STOP_SECONDS
+from mint.interruption import STOP_SECONDS
 from mint.provenance import Provenance, without_secrets
 from mint.results import Probe, TrialResult
 from mint.tracking import Tracker

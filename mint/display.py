@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.table import Table
 
-from mint.options import duration
-
 
 class Lines:
     """Prints a line of whatever has one, such as the end of a trial."""
@@ -118,3 +116,12 @@ class Watch(Lines):
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as 3 min 05 s."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

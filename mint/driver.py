@@ -13,11 +13,11 @@ from mint import interruption
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.delivery import Delivery, deliver_missing
-from mint.display import Lines
-from mint.errors import InputError
+from mint.display import Lines, duration
 from mint.gaps import Gaps
 from mint.ledger import Ledger
-from mint.options import EXIT_FAILED, EXIT_INTERRUPTED, STOP_SECONDS, duration, rebuild_report
+from mint.options import EXIT_FAILED, EXIT_INTERRUPTED
+from mint.output import rebuild_report, store_records
 from mint.records import as_records, gap_record, result_record
 from mint.results import TrialResult
 from mint.sweep_settings import SweepSettings
@@ -91,7 +91,7 @@ def drive(
             except BaseException as error:
                 ledger.interrupt(f"the sweep broke off: {type(error).__name__}")
                 raise
-        behind = delivery.close(STOP_SECONDS if interrupted else None)
+        behind = delivery.close(interruption.STOP_SECONDS if interrupted else None)
 
     def end(line: str) -> None:
         display.tell(
@@ -110,11 +110,7 @@ def drive(
         )
         return EXIT_INTERRUPTED
     planned = {trial.key: trial for trial in sweep.trials}
-    of_store = None
-    try:
-        of_store = None if behind else tracker.records()
-    except InputError as error:
-        print(f"the tables are made without it: {error}", file=sys.stderr)
+    of_store = None if behind else store_records(tracker)
     _report(planned | ledger.trials, cache, sweep.output, of_store, say)
     wall = time.monotonic() - start
     took = f"trials: {duration(ledger.seconds)} in all, {duration(wall)} on the clock"

@@ -11,10 +11,10 @@ from torch.fx.passes.shape_prop import TensorMetadata
 from mint.cache import Cache
 from mint.checks import image_shape, untrained
 from mint.config import CRITERIA, TrialConfig
+from mint.display import duration
 from mint.distances import shape_of
 from mint.images import StoredImages
 from mint.networks import chosen_pairs
-from mint.options import duration
 from mint.results import Baseline, TrialResult
 from mint.sources import Source, machine_memory
 from mint.train import evaluation_batch

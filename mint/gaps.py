@@ -64,7 +64,7 @@ class Gaps:
                 yield gap
 
     def forget(self, key: str) -> None:
-        """Forget a trial's gap, for it has a result now, or is to be run again."""
+        """Forget a trial's gap, for it has a result now."""
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:

@@ -12,6 +12,8 @@ from types import FrameType
 
 # What a trial that was running is told to have come to.
 STOPPED = "stopped by Ctrl-C or SIGTERM"
+# Of the ten that it may take: for closing the runs of trials that were running.
+STOP_SECONDS = 4.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _asked = threading.Event()
 

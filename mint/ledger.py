@@ -6,9 +6,8 @@ from dataclasses import asdict
 from mint.cache import Cache
 from mint.config import TrialConfig
 from mint.delivery import Delivery
-from mint.display import Lines
+from mint.display import Lines, duration
 from mint.gaps import Gap, Gaps
-from mint.options import duration
 from mint.provenance import Provenance
 from mint.results import Probe, TrialResult
 from mint.sweep_settings import Ending, Progress

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from filelock import FileLock
-
 from mint.config import (
     DataConfig,
     EstimateConfig,
@@ -30,14 +28,10 @@ from mint.views import paths
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mint.tracking import Tracker
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _EXIT_UNREAD = 141  # of a program that SIGPIPE ends
-# Of the ten that Ctrl-C may take: for closing the runs of trials that were running.
-STOP_SECONDS = 4.0
 CACHE_HELP = "folder of finished stages (default: MINT_CACHE_DIR, else ./.mint)"
 STORE_HELP = "MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)"
 # What a full, read-only or broken disk says: no fault of the program's.
@@ -369,67 +363,6 @@ def check_folder(option: str, folder: Path) -> None:
         raise InputError(f"{option} {folder}: {existing} is not writable")
 
 
-def kept_records(output: Path) -> "pd.DataFrame":
-    """Return the records that are in the output folder already.
-
-    Raises:
-        InputError: there is a records.csv that is none.
-    """
-    from mint.records import as_records, read_records
-
-    path = output / "records.csv"
-    if path.exists():
-        return read_records(path, option=f"--output {output}:")
-
-    return as_records([])
-
-
-def check_results(output: Path) -> None:
-    """Refuse, before hours of work, an output folder that cannot be added to.
-
-    Raises:
-        InputError: as of check_folder and kept_records.
-    """
-    check_folder("--output", output)
-    kept_records(output)
-
-
-def rebuild_report(
-    output: Path,
-    *,
-    of_disk: "pd.DataFrame | None" = None,
-    of_store: "pd.DataFrame | None" = None,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Write the tables and plots of all trials: of those already there, and of these.
-
-    Args:
-        output: folder of the report.
-        of_disk: records of trials that the store may not have yet.
-        of_store: records of the tracking store; None where it is away.
-        say: told where they are.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    from mint.records import merge_records
-    from mint.report import write_report
-
-    output.mkdir(parents=True, exist_ok=True)
-    with FileLock(output / ".lock"):  # sweeps that end together would lose each other's records
-        records = kept_records(output)
-        if of_disk is not None:
-            # Of the same result, a row that knows its run says more.
-            finished = records[records["status"] == "finished"]
-            known = dict(zip(finished["key"], finished["run_id"], strict=True))
-            run_ids = [known.get(key, "") for key in of_disk["key"]]
-            records = merge_records(records, of_disk.assign(run_id=run_ids))
-        if of_store is not None:
-            records = merge_records(records, of_store)
-        write_report(output, records)
-    say(f"tables: {output / 'RESULTS.md'}")
-
-
 def show_runs(tracker: "Tracker", experiment_id: str, say: Callable[[str], None] = print) -> None:
     """Say where the runs are to be seen."""
     if tracker.shown.startswith("http"):
@@ -520,12 +453,3 @@ def _between(text: str, least: float, most: float) -> float:
     if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"{text}: allowed are numbers from {least} to {most}")
     return number
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as 3 min 05 s."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

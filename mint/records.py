@@ -312,8 +312,11 @@ def sort_records(records: pd.DataFrame) -> pd.DataFrame:
 def merge_records(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     """Return all records, those of `newer` in place of kept ones of the same key.
 
-    A trial that has a result keeps it, whatever became of it when it was run again.
+    A trial that has a result keeps it, whatever became of it when it was run again. Of several
+    newer ones, as two machines may leave them in one store, one is taken.
     """
+    finished_last = newer.sort_values("status", key=lambda status: status == "finished")
+    newer = finished_last.drop_duplicates("key", keep="last")
     done = kept.loc[kept["status"] == "finished", "key"]
     newer = newer[(newer["status"] == "finished") | ~newer["key"].isin(done)]
     frames = [frame for frame in (kept[~kept["key"].isin(newer["key"])], newer) if len(frame)]

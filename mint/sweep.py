@@ -283,7 +283,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     # Only workers need these: the driver starts seconds earlier without.
     import torch
 
-    from mint.trial import Stages, kept_weights, run_trial
+    from mint.trial import Stages, initial_file, run_trial
 
     start = time.monotonic()
     config = config_of(parameters, base)
@@ -299,7 +299,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
             cache=cache,
             device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
             provenance=settings.provenance,
-            init=kept_weights(cache, config),
+            init=initial_file(cache, config),
             listener=_reporting(config, settings),
         )
         result = TrialResult.load(run_trial(stages))
@@ -322,10 +322,10 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
 
 def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
     """Return who passes on to Ray Tune what a trial tells of its progress."""
-    from mint.trial import Listener
+    from mint.trial import Listener, TimeLeft
 
     reported = 0.0
-    spent: dict[str, float] = {}
+    left = TimeLeft()
 
     def progress(told: Progress) -> None:
         nonlocal reported
@@ -337,9 +337,8 @@ def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
         progress(Progress("scores"))
 
     def epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
-        spent[stage] = epoch.seconds + (spent.get(stage, 0.0) if epoch.epoch > 1 else 0.0)
-        left = spent[stage] / epoch.epoch * (epochs - epoch.epoch)
-        progress(Progress(stage, epoch.epoch, epochs, epoch.validation_accuracy, left))
+        seconds = left.after(stage, epoch, epochs)
+        progress(Progress(stage, epoch.epoch, epochs, epoch.validation_accuracy, seconds))
         # The last one is told at the end, with the result.
         if settings.every_epoch and stage == "retraining" and epoch.epoch < epochs:
             tune.report({EPOCH: epoch.epoch, VALIDATION_ACCURACY: epoch.validation_accuracy})
@@ -410,17 +409,17 @@ class _Watcher(Callback):
         last, config = trial.last_result, self._config(trial)
         seconds = float(last.get(_SECONDS, self._elapsed(trial)))
         if last.get(_FINISHED):
-            ending = Ending("finished", "", "", False, seconds)
+            ending = Ending("finished", "", "", seconds)
         elif _FAILED in last:
             memory = bool(last[_MEMORY])
             if memory and self._retry_memory:
                 self.to_retry.append(config)
                 return
             reason = f"out of GPU memory: {last[_FAILED]}" if memory else str(last[_FAILED])
-            ending = Ending("failed", reason, str(last[_DETAILS]), memory, seconds)
+            ending = Ending("failed", reason, str(last[_DETAILS]), seconds)
         else:
             reason = f"stopped by asha in epoch {last.get(EPOCH)} of retraining"
-            ending = Ending("stopped", reason, "", False, seconds)
+            ending = Ending("stopped", reason, "", seconds)
         with self._telling():
             self._observer.ended(config, ending)
 
@@ -431,10 +430,11 @@ class _Watcher(Callback):
             return  # it is taken up again
         # Only here, not yet in the storage where Ray's own functions look for it.
         file = trial.error_file
-        details = Path(file).read_text() if file and Path(file).exists() else ""
+        error = Path(file).read_text() if file and Path(file).exists() else ""
+        details = without_secrets(error)
         lines = details.strip().splitlines() or [""]
         reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
-        ending = Ending("failed", reason, details, False, self._elapsed(trial))
+        ending = Ending("failed", reason, details, self._elapsed(trial))
         with self._telling():
             self._observer.ended(self._config(trial), ending)
 

@@ -23,7 +23,6 @@ from mint.options import (
     cache_folder,
     check_gpus,
     check_how_much,
-    check_results,
     chosen_experiment,
     criterion,
     data_folder,
@@ -36,6 +35,7 @@ from mint.options import (
     show_runs,
     tracking_uri,
 )
+from mint.output import check_results
 from mint.reach import reach_ray
 from mint.sweeps import SweepDefinition
 

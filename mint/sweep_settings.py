@@ -64,12 +64,10 @@ class Ending:
         status: finished, failed or stopped (by a scheduler).
         reason: in a line; empty for a finished one.
         details: such as a traceback.
-        out_of_memory: whether a card's memory was too small.
         seconds: that it ran.
     """
 
     status: str
     reason: str
     details: str
-    out_of_memory: bool
     seconds: float

@@ -236,7 +236,12 @@ class Tracker:
         run_id: str = run.info.run_id
         client.log_batch(
             run_id,
-            params=[Param(name, str(value)) for name, value in _params(config).items()],
+            # A param cannot change, and a setting may be told in other words by now.
+            params=[
+                Param(name, str(value))
+                for name, value in _params(config).items()
+                if name != "setting" or name not in run.data.params
+            ],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         if run.info.status != "RUNNING":

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numba
@@ -19,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from mint.activations import ROWS_AT_ONCE, collect, nodes_of
-from mint.cache import Cache
+from mint.cache import MANIFEST, Cache
 from mint.checks import counted_weights, load_initial
 from mint.config import TrainingConfig, TrialConfig
 from mint.costs import costs
@@ -63,6 +64,26 @@ def _unheard(*_: object) -> None:
     """Stands in where nobody listens."""
 
 
+class TimeLeft:
+    """How long the rest of a training takes, by the epochs that were heard of.
+
+    One that was stopped carries on after epochs that nobody tells of again.
+    """
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._last = 0
+        self._seconds: list[float] = []
+
+    def after(self, stage: str, epoch: Epoch, epochs: int) -> float:
+        """Return the seconds that are left after an epoch of so many."""
+        if stage != self._stage or epoch.epoch <= self._last:
+            self._seconds = []
+        self._stage, self._last = stage, epoch.epoch
+        self._seconds.append(epoch.seconds)
+        return fmean(self._seconds) * (epochs - epoch.epoch)
+
+
 @dataclass(frozen=True)
 class Listener:
     """Who is told of a trial's progress.
@@ -98,10 +119,16 @@ def run_trial(stages: "Stages") -> Path:
     return stages.cache.produce("trials", stages.config.key, make)
 
 
-def kept_weights(cache: Cache, config: TrialConfig) -> Path | None:
-    """Return the file that was kept for a trial; None where it starts from random weights."""
+def initial_file(cache: Cache, config: TrialConfig) -> Path | None:
+    """Return the file that was kept for a trial; None where it starts from random weights.
+
+    It has the name that it had when it was first kept, which may not be that of config.init.
+    """
     folder = config.init and cache.find("initial", config.init.digest)
-    return folder / config.init.file if folder and config.init else None
+    if not folder:
+        return None
+    (file,) = (path for path in folder.iterdir() if path.name != MANIFEST)
+    return file
 
 
 def finished_network(folder: Path) -> nn.Module:
