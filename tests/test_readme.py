@@ -12,7 +12,9 @@ from documents import ROOT, blocks, commands, mint_words, run
 from services import environment
 
 from mint.cli import command_line
+from mint.config import TrialConfig, load_experiment, trial_defaults
 from mint.options import Parser
+from mint.sources import Source
 
 DOCUMENTS = ("README.md", "docs/sweeps.md", "examples/README.md")
 COMMANDS = {command: document for document in DOCUMENTS for command in commands(document)}
@@ -26,10 +28,12 @@ PARSED = "is parsed: it needs a GPU or a cluster"
 HELP = "shows its help: it takes long"
 SLOW = "runs in the tour alone"
 EXAMPLE = "runs in test_examples.py"
-ELSEWHERE = "is what runs this, or test_cluster.py's and test_stages.py's"
+ELSEWHERE = "is what runs this, or runs in test_stages.py"
+RAY = "is parsed by Ray"
 # The first pattern that fits a whole command says what is done with it.
 RULES = {
-    r"pytest|ray start .*|mint run --experiment resnet56_cifar10 --smoke": ELSEWHERE,
+    r"pytest|mint run --experiment resnet56_cifar10 --smoke": ELSEWHERE,
+    r"ray start .*": RAY,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
     r"python benchmarks/\w+\.py": HELP,
     r"mint ui|python -c .*": SLOW,
@@ -50,11 +54,30 @@ def _all_that(way: str) -> list[str]:
 
 
 def test_every_command_has_a_rule_and_every_rule_a_command() -> None:
+    for document in DOCUMENTS:
+        languages = re.findall(r"^```(\w+)", (ROOT / document).read_text("utf-8"), re.M)
+        assert set(languages) <= {"sh", "python"}, f"{document}: what else is told goes untried"
     for command, document in COMMANDS.items():
         assert _rule(command), f"{document}: no rule of tests/test_readme.py covers: {command}"
     assert {_rule(command) for command in COMMANDS} == set(RULES)
     assert set(_all_that(SLOW)) <= set(TOUR)
     assert set(_all_that(EXAMPLE)) == set(commands("examples/README.md"))
+
+
+def test_trial_of_the_tour_has_the_key_it_is_named_by(digits: Source) -> None:
+    assert f"mint export --trial .mint/trials/{KEY} --output smaller" in TOUR
+    axes = trial_defaults("digits_mlp")
+    assert axes
+    assert axes.upper_limit == "none"
+    trial = TrialConfig(
+        experiment=load_experiment("digits_mlp"),
+        groups=axes.groups,
+        samples_per_class=axes.samples_per_class,
+        upper_limit=None,
+        seed=0,
+        data_digest=digits.digest,
+    )
+    assert trial.key == KEY
 
 
 @pytest.mark.usefixtures("empty_folder")
@@ -89,6 +112,13 @@ def test_long_commands_are_planned(command: str, capsys: pytest.CaptureFixture[s
 def test_benchmarks_show_their_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert "--data-dir" in capsys.readouterr().out
+
+
+def test_ray_knows_its_options() -> None:
+    from ray.scripts.scripts import start
+
+    for command in _all_that(RAY):
+        start.make_context("ray start", shlex.split(command)[2:])
 
 
 def test_all_options_are_there() -> None:
