@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mint.config import CRITERIA
+from mint.config import CRITERIA, DEFAULT_CRITERION
 from mint.records import AXES, UNKNOWN_LAYERS
 
 Row = Mapping[str, Any]
@@ -37,6 +37,11 @@ class Cell:
     criterion: str
     bootstraps: int
     rows: Sequence[Row]
+
+    @property
+    def searched(self) -> bool:
+        """Whether a search by MINT found how much is pruned, as in the record."""
+        return (self.fraction, self.criterion) == ("none", DEFAULT_CRITERION)
 
     @cached_property
     def finished(self) -> list[Row]:

@@ -535,7 +535,7 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     from mint.records import as_records, result_record
     from mint.results import TrialResult
     from mint.tracking import Tracker
-    from mint.trial_page import page_name, trial_page
+    from mint.trial_page import TRIAL_PAGES, page_name, trial_page
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
     experiment_id = tracker.prepare(stages.experiment.name)
@@ -547,7 +547,7 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     ):
         result = TrialResult.load(_ran(stages, delivery))
         behind = delivery.close()
-    page = options.output / "trials" / page_name(stages.config)
+    page = options.output / TRIAL_PAGES / page_name(stages.config)
     write_whole(page, trial_page(result).encode())
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from scipy.special import stdtrit
 
-from mint.cells import Cell, criterion_order
+from mint.cells import NOT_RUN, Cell, criterion_order
 
 REFERENCE = "random"
 CONFIDENCE = 0.95
@@ -93,7 +93,7 @@ class SpreadRatio:
 
 def told(difference: Difference | None) -> str:
     """Return a difference in words, or that it was not run."""
-    return "not run" if difference is None else difference.told
+    return NOT_RUN if difference is None else difference.told
 
 
 @dataclass(frozen=True)

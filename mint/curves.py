@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mint.cells import Cell
-from mint.config import DEFAULT_CRITERION
 
 _POINTS = 3  # that make a curve
 AXES = {"groups": "groups", "samples_per_class": "samples per class"}
@@ -44,11 +43,7 @@ def variation_curves(
             curves by themselves, wherever an axis has three values or more.
         samples: likewise.
     """
-    own = [
-        cell
-        for cell in cells
-        if cell.finished and (cell.fraction, cell.criterion) == ("none", DEFAULT_CRITERION)
-    ]
+    own = [cell for cell in cells if cell.finished and cell.searched]
     bootstraps = Counter(cell.bootstraps for cell in own for _ in cell.finished).most_common(1)
     own = [cell for cell in own if cell.bootstraps == bootstraps[0][0]]
     return [

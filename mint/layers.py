@@ -74,19 +74,23 @@ def count_layers(
     return tuple(rows)
 
 
-def breakdown(layers: Sequence[LayerCount]) -> list[str]:
+def breakdown(layers: Sequence[LayerCount], star: str = "*") -> list[str]:
     """Return the lines of a markdown table; pairs that may be pruned are starred.
 
     As in the record the third column tells what is left: of untouched layers always, of others
     once they are pruned.
+
+    Args:
+        layers: of a network.
+        star: as the table's reader has it; a page of markdown needs it escaped.
     """
     rows = []
     for layer in layers:
-        star = "" if layer.untouched else "*"
+        mark = "" if layer.untouched else star
         kept = layer.weights if layer.untouched else layer.kept
         rows.append(
             [
-                f"{star}{layer.before} - {layer.name}{star}",
+                f"{mark}{layer.before} - {layer.name}{mark}",
                 str(layer.weights),
                 "" if kept is None else str(kept),
                 "" if kept is None else f"{100 * kept / layer.weights:.1f}",

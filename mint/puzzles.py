@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mint.cells import Cell, count, spread, used
+from mint.cells import NOT_RUN, Cell, count, spread, used
 from mint.comparison import (
     CONFIDENCE,
     REFERENCE,
@@ -151,7 +151,7 @@ def _more_groups(studies: Sequence[Study], record: Mapping[Any, float]) -> list[
             rows.append(
                 [
                     *(str(cell.groups), str(cell.groups**2), cell.spread(_PRUNED), cell.seeds),
-                    *(other.spread(_PRUNED) if other else "not run" for other in rest),
+                    *(other.spread(_PRUNED) if other else NOT_RUN for other in rest),
                     told(differences[-1]),
                     _published(record, "groups", study, cell),
                 ]
@@ -539,7 +539,7 @@ def _published(record: Mapping[Any, float], axis: str, study: Study, cell: Cell)
 def _verdict(difference: Difference | None, than: str = "") -> str:
     """Put a difference of percentage points in words."""
     if difference is None:
-        return "not run"
+        return NOT_RUN
     mean = round(difference.mean, 2)
     words = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'}"
     words = f"{words} {than}".strip()

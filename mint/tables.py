@@ -125,7 +125,7 @@ def _points(quoted: Quoted) -> list[str]:
 def _is_searched(cell: Cell, quoted: Quoted) -> bool:
     return (
         "searched" in quoted
-        and (cell.fraction, cell.criterion) == ("none", DEFAULT_CRITERION)
+        and cell.searched
         and all(getattr(cell, axis) == value for axis, value in quoted["searched"].items())
     )
 
@@ -140,7 +140,7 @@ def in_variations(rows: Sequence[Mapping[str, Any]], cells: Iterable[Cell]) -> l
     """Return, for every published row of a variation, the cells that were measured for it."""
     measured: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        if (cell.fraction, cell.criterion) == ("none", DEFAULT_CRITERION):
+        if cell.searched:
             measured.setdefault(_variation(vars(cell)), []).append(cell)
     return [measured.get(_variation(row), []) for row in rows]
 

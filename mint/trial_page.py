@@ -1,10 +1,14 @@
 """The page of one trial: its protocol and every figure of it."""
 
+from mint.cells import used
 from mint.config import TrialConfig, format_limit
 from mint.layers import breakdown
 from mint.markdown import table
 from mint.records import setting
 from mint.results import TrialResult
+
+TRIAL_PAGES = "trials"
+"""The folder of these pages, in that of the results."""
 
 
 def page_name(config: TrialConfig) -> str:
@@ -28,10 +32,10 @@ def trial_page(result: TrialResult) -> str:
         ["of the baseline", f"{result.baseline_validation_accuracy:.2f}%"],
         ["Multiply-adds an image", f"{kept} of {dense}, {_percent(kept, dense)}"],
         ["Bytes of weights, sparse", f"{sparse_bytes} of {dense_bytes}"],
-        ["Groups", _used(config.groups)],
-        ["Samples per class", _used(config.samples_per_class)],
+        ["Groups", used(config.groups)],
+        ["Samples per class", used(config.samples_per_class)],
         ["Upper limit", format_limit(config.upper_limit)],
-        ["Bootstraps", _used(result.bootstraps)],
+        ["Bootstraps", used(result.bootstraps)],
         ["Lowest reliability", _number(result.reliability)],
         ["Seconds of scores", f"{result.score_seconds:.0f}"],
         ["Seed", str(config.seed)],
@@ -44,7 +48,7 @@ def trial_page(result: TrialResult) -> str:
         [
             f"{layer.parent} -> {layer.child}",
             str(layer.blocks),
-            _used(layer.bootstraps),
+            used(layer.bootstraps),
             f"{layer.seconds:.1f}",
             _number(layer.reliability),
         ]
@@ -59,7 +63,7 @@ def trial_page(result: TrialResult) -> str:
         "",
         "## Layer breakdown",
         "",
-        *breakdown(result.layers),
+        *breakdown(result.layers, star=r"\*"),
         "",
         "## Cost of the scores",
         "",
@@ -79,10 +83,6 @@ def trial_page(result: TrialResult) -> str:
             *table(["Epoch", "Loss", "Validation accuracy", "Seconds"], epochs),
         ]
     return "\n".join(lines) + "\n"
-
-
-def _used(value: int) -> str:
-    return str(value) if value else "N/A"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -18,6 +18,7 @@ from mint.measured import Measured
 from mint.records import COLUMNS, ORIGIN, parse_records, result_record, written_records
 from mint.report import RECORDS, SUMS, make_report
 from mint.results import MASKS_FILE, TrialResult
+from mint.trial_page import TRIAL_PAGES, page_name, trial_page
 
 Place = tuple[str, ...]
 """Where something stands in a page: its headings, and in a table the row and the column."""
@@ -79,7 +80,7 @@ def verify(output: Path, cache: Cache, of_store: pd.DataFrame | None) -> Verifie
         folder = cache.find("trials", row["key"])
         if folder and row["status"] == "finished":
             found.trials += 1
-            found.differences += _of_trial(row, folder)
+            found.differences += _of_trial(row, folder, output / TRIAL_PAGES)
     if of_store is not None:
         stored: list[Row] = of_store.to_dict("records")  # type: ignore[assignment]
         runs = {row["key"]: row for row in stored}
@@ -154,13 +155,16 @@ def _places(page: str) -> dict[Place, str]:
     return found
 
 
-def _of_trial(row: Row, folder: Path) -> Iterator[str]:
-    """Yield how a record differs from the result of its trial, and that from its masks."""
+def _of_trial(row: Row, folder: Path, pages: Path) -> Iterator[str]:
+    """Yield how a record, and a trial's page, differ from its result, and that from its masks."""
     try:
         result = TrialResult.load(folder)
     except ValueError:  # of a version that told other things
         return
     yield from _differences(row, result_record(result, ""), "its result")
+    page = pages / page_name(result.config)
+    if page.exists() and _text(page) != trial_page(result):
+        yield f"{page.name}: is not what the trial's result says"
     masks = Masks.load(folder / MASKS_FILE)
     counted = {name.removesuffix(".weight"): int(masks[name].sum()) for name in masks}
     for layer in parse_layers(str(row["layers"])):
