@@ -488,7 +488,7 @@ class Stages:
             return self.masks, probes
         assert search.probes is not None
         blocks = largest_passing(
-            self.order.pruned.tolist(),
+            self.order.pruned,
             self.order.prunable,
             lambda step: probe(self.order.masks(step)),
             probes=search.probes,
