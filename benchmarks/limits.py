@@ -9,17 +9,16 @@ them, for every seed's baseline; writes what both rules prune of 400 blocks of o
 limits.csv, which PUZZLES.md is made from.
 """
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mnist_stages import CPU, mnist_stages
+from mnist_stages import CPU, command_line, mnist_stages
 
 from mint.atomic import write_whole
 from mint.config import EstimateConfig, load_experiment
+from mint.measured import LIMITS
 from mint.sources import load_source
 from mint.trial import reproducible
 
@@ -28,10 +27,7 @@ ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 
 def main() -> int:
     """Draw, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
-    parser.add_argument("--data-dir", type=Path, default=data_dir)
-    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
@@ -59,9 +55,7 @@ def main() -> int:
             )
     table = pd.DataFrame(rows)
     print(table.groupby("asked").mean().round(2).to_string())
-    write_whole(
-        options.output / "limits.csv", table.to_csv(index=False, lineterminator="\n").encode()
-    )
+    write_whole(options.output / LIMITS, table.to_csv(index=False, lineterminator="\n").encode())
     return 0
 
 

@@ -10,8 +10,6 @@ epochs: 99% at once, or 90, 97 and 99% with an epoch and new scores between. Acc
 validation images, for a way is chosen by it. Writes masking.csv, which PUZZLES.md is made from.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -20,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from mnist_stages import CPU, mnist_stages
+from mnist_stages import CPU, command_line, mnist_stages
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -30,6 +28,7 @@ from mint.atomic import write_whole
 from mint.config import load_experiment
 from mint.information import Scores, contiguous_groups, gmi_scores
 from mint.masks import BlockScores, Masks, PruningOrder
+from mint.measured import MASKING
 from mint.seeds import stream
 from mint.sources import load_source
 from mint.train import train
@@ -46,10 +45,7 @@ STEPS = (0.9, 0.97, 0.99)
 
 def main() -> int:
     """Mask, retrain, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
-    parser.add_argument("--data-dir", type=Path, default=data_dir)
-    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
@@ -66,7 +62,7 @@ def main() -> int:
     shown = table.groupby(["ways", "grouping", "floor", "share", "score"])["accuracy"]
     print(shown.agg(["mean", "std"]).round(2).to_string())
     content = table.to_csv(index=False, lineterminator="\n").encode()
-    write_whole(options.output / "masking.csv", content)
+    write_whole(options.output / MASKING, content)
     return 0
 
 

@@ -1,5 +1,7 @@
 """The stages of one mnist_mlp trial on the CPU, which several benchmarks begin with."""
 
+import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,15 @@ from mint.sources import Source
 from mint.trial import Stages
 
 CPU = torch.device("cpu")
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of where MNIST is, and where stages are kept."""
+    parser = argparse.ArgumentParser(description=description)
+    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
+    parser.add_argument("--data-dir", type=Path, default=data_dir)
+    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    return parser
 
 
 def mnist_stages(

@@ -7,9 +7,7 @@ conditional and unconditional. Prints the noise of one, and writes the reliabili
 reach, beside what the Spearman-Brown formula expects: reliability-mnist_mlp-g20-s250.csv and .png.
 """
 
-import argparse
 import math
-import os
 import sys
 import time
 from itertools import islice
@@ -18,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from mnist_stages import CPU, mnist_stages
+from mnist_stages import CPU, command_line, mnist_stages
 from numpy.typing import NDArray
 
 from mint.atomic import write_whole
@@ -34,10 +32,7 @@ NAME = "reliability-mnist_mlp-g20-s250"
 
 def main() -> int:
     """Draw, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
-    parser.add_argument("--data-dir", type=Path, default=data_dir)
-    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser = command_line(__doc__)
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()

@@ -9,15 +9,12 @@ published schedule, paired by seed, and the seconds of an epoch; and what an epo
 without the filters of fc1 that no kept weight reads.
 """
 
-import argparse
-import os
 import statistics
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
-from mnist_stages import CPU, mnist_stages
+from mnist_stages import CPU, command_line, mnist_stages
 from torch import nn
 
 from mint.comparison import Difference
@@ -49,11 +46,7 @@ def schedules(published: TrainingConfig) -> Mapping[str, TrainingConfig]:
 
 def main() -> int:
     """Retrain, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path(os.environ.get("MINT_DATA_DIR", "data"))
-    )
-    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")

@@ -24,6 +24,7 @@ from mint.options import (
     EXIT_FAILED,
     STORE_HELP,
     Parser,
+    add_data_dir,
     add_experiment,
     add_folders,
     add_results,
@@ -186,7 +187,7 @@ def command_line() -> Parser:
     which = layers.add_mutually_exclusive_group(required=True)
     which.add_argument("--trial", type=Path, metavar="DIR", help="folder of a finished trial")
     add_experiment(layers, alternatives=which)
-    add_folders(layers.add_argument_group("data"))
+    add_data_dir(layers)
     layers.set_defaults(handler=_layers)
 
     export = commands.add_parser(

@@ -176,9 +176,8 @@ class SearchConfig(_Frozen):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        searched = self.max_drop is not None and self.probes is not None
-        given = (self.fraction, self.max_drop, self.probes).count(None)
-        if given != (1 if searched else 2) or (self.fraction is None) != searched:
+        given = tuple(value is not None for value in (self.fraction, self.max_drop, self.probes))
+        if given not in ((True, False, False), (False, True, True)):
             raise ValueError("search: give either fraction, or max_drop and probes")
         return self
 

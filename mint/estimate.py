@@ -16,10 +16,8 @@ from mint.networks import LayerPair
 from mint.results import SCORES_FILE, LayerScoring
 
 
-def estimate_layer(
-    folder: Path, pair: LayerPair, criterion: str, evidence: Evidence
-) -> LayerScoring:
-    """Score the blocks of one pair, write them into the folder and return what they took.
+def estimate_layer(folder: Path, pair: LayerPair, criterion: str, evidence: Evidence) -> None:
+    """Score the blocks of one pair, and write them and what they took into the folder.
 
     Args:
         folder: of the stage; scores.npz in it holds mint.criteria.Scored.arrays.
@@ -30,16 +28,14 @@ def estimate_layer(
     start = time.perf_counter()
     scored = FUNCTIONS[criterion](pair, evidence)
     np.savez(folder / SCORES_FILE, allow_pickle=False, **scored.arrays)
-    scoring = LayerScoring(
+    LayerScoring(
         parent=pair.parent,
         child=pair.child,
         blocks=scored.value.size,
         bootstraps=scored.bootstraps,
         reliability=None if math.isnan(scored.reliability) else scored.reliability,
         seconds=time.perf_counter() - start,
-    )
-    scoring.save(folder)
-    return scoring
+    ).save(folder)
 
 
 def load_scores(folder: Path, pair: LayerPair, network: nn.Module) -> BlockScores:

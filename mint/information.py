@@ -72,7 +72,8 @@ class Scores:
         standard_error: (C, P) of those means; nan for one bootstrap.
         z_score: (C, P) as in Estimate.
         reliability: rank correlation to expect between these values and those of as many other
-            bootstraps of the same rows; nan for one bootstrap or one block.
+            bootstraps of the same rows; nan for one bootstrap, for fewer than three blocks, and
+            where all means are the same.
         bootstraps: how many were averaged.
     """
 

@@ -195,14 +195,19 @@ def add_experiment(
     )
 
 
-def add_folders(parser: argparse._ArgumentGroup) -> None:
-    """Add where data are read, and stages kept."""
+def add_data_dir(parser: argparse._ActionsContainer) -> None:
+    """Add where data are read."""
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
         help="folder of the data sets (default: MINT_DATA_DIR, else ./data)",
     )
+
+
+def add_folders(parser: argparse._ArgumentGroup) -> None:
+    """Add where data are read, and stages kept."""
+    add_data_dir(parser)
     parser.add_argument(
         "--cache-dir",
         type=Path,

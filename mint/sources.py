@@ -37,7 +37,7 @@ class Source:
         train_labels: (n,) int64, from 0.
         test: m images.
         test_labels: (m,) int64.
-        digest: sixteen hex digits of the content: different images differ in it.
+        digest: sixteen hex digits of the content; of more than 2 GiB, of names and sizes of files.
         classes: number of them.
     """
 

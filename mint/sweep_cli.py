@@ -381,7 +381,7 @@ def _show_plan(
     if options.search != "optuna":
         keys = {trial.key for trial in waiting if trial}
         for trial in request.trials:
-            print(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
+            request.display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
     if waiting and source:
         from mint.forecast import forecast
 
@@ -394,7 +394,8 @@ def _show_plan(
             len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
         )
         on_gpu = options.gpus_per_trial > 0
-        print("\n".join(forecast(expected, source, request.cache, at_once, on_gpu=on_gpu)))
+        for line in forecast(expected, source, request.cache, at_once, on_gpu=on_gpu):
+            request.display.say(line)
 
 
 def _display(options: argparse.Namespace) -> Lines:
