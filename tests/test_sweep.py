@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -26,6 +25,7 @@ NAMES = {
     for groups in (5, 20)
     for limit in ("none", "0.8")
 }
+PNG = b"\x89PNG\r\n\x1a\n"
 AXES = "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 --epochs 3"
 
 
@@ -118,30 +118,24 @@ def test_view_shows_what_runs_have(swept: Path) -> None:
         assert {scatter[axis]["key"] for axis in ("xaxis", "yaxis")} <= set(metrics)
 
 
-@pytest.fixture(scope="module")
-def pages(swept: Path) -> Iterator[str]:
-    """The address of MLflow's pages of the sweep."""
+def test_description_of_a_run_shows_its_heat_map(swept: Path, tmp_path: Path) -> None:
+    client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
+    for run in _runs(swept):
+        picture = Path(client.download_artifacts(*_picture(run), str(tmp_path)))
+        assert picture.read_bytes().startswith(PNG)
+
+
+def test_pages_in_a_browser(swept: Path, browser: str, tmp_path: Path) -> None:
     with Server(f"sqlite:///{swept / 'mlflow.db'}", free_port()) as server:
         server.wait_until_it_answers()
-        yield server.address
-
-
-def test_description_of_a_run_shows_its_heat_map(swept: Path, pages: str) -> None:
-    for run in _runs(swept):
-        picture = re.search(r"!\[.*\]\((.*)\)", run.data.tags["mlflow.note.content"])
-        assert picture
-        with urlopen(f"{pages}/{picture[1]}", timeout=60) as answer:
-            assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
-
-
-def test_pages_in_a_browser(swept: Path, pages: str, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("there is no browser: install chromium")
-    shown = {
-        page: _open(browser, f"{pages}{path}", tmp_path / page)
-        for page, path in paths(_experiment(swept).experiment_id).items()
-    }
+        run_id, file = _picture(_runs(swept)[0])
+        address = f"{server.address}/get-artifact?path={file}&run_uuid={run_id}"
+        with urlopen(address, timeout=60) as answer:
+            assert answer.read().startswith(PNG)
+        shown = {
+            page: _open(browser, f"{server.address}{path}", tmp_path / page)
+            for page, path in paths(_experiment(swept).experiment_id).items()
+        }
     for name in NAMES:
         assert all(name in text for text in shown.values())
     heads = re.findall(r'col-id="(?:params|metrics)\.`(\w+)`"', shown["runs"])
@@ -149,6 +143,22 @@ def test_pages_in_a_browser(swept: Path, pages: str, tmp_path: Path) -> None:
     assert "Parallel Coordinates" in shown["charts"]
     for axis in ("groups", "upper_limit_or_1", "params_pruned", "accuracy"):
         assert re.search(rf"<text[^>]*>{axis}</text>", shown["charts"]), axis
+
+
+@pytest.fixture
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no browser: install chromium")
+    return found
+
+
+def _picture(run: Run) -> tuple[str, str]:
+    """Return of the picture in a run's description the run and the path among its artifacts."""
+    note = run.data.tags["mlflow.note.content"]
+    shown = re.search(r"!\[.*\]\(get-artifact\?path=(.*)&run_uuid=(.*)\)", note)
+    assert shown, note
+    return shown[2], shown[1]
 
 
 def _open(browser: str, address: str, profile: Path) -> str:
