@@ -91,12 +91,6 @@ def test_augmentation_is_for_who_asks_and_repeats_itself(digits: Source) -> None
     assert not torch.equal(first, batch(None))
 
 
-def test_crop_larger_than_the_images(digits: Source) -> None:
-    data = DIGITS.model_copy(update={"crop": 9})
-    with pytest.raises(InputError, match=r"data\.crop 9: allowed is 1 to 8"):
-        split_source(digits, data, seed=0, device=CPU)
-
-
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "resized_crop_flip"])
 @pytest.mark.parametrize("size", [None, 20])
 def test_streamed_or_in_memory_the_batches_are_the_same_bits(
