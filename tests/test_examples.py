@@ -45,6 +45,7 @@ def _ended(folder: Path, heading: str) -> TrialResult:
     return result
 
 
+@pytest.mark.slow
 def test_torchvision_network_on_a_folder_of_images(folder: Path) -> None:
     result = _ended(folder, "A network of torchvision's, on a folder of images")
     assert 49 < result.params_pruned <= 50

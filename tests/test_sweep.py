@@ -218,6 +218,7 @@ def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: P
     assert again == written
 
 
+@pytest.mark.slow
 def test_ray_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
     long = "a" * 120  # longer than the path of a socket may be
     done = _sweep(tmp_path, f"{AXES} --quiet", RAY_TMPDIR=str(tmp_path / long))
