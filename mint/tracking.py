@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config import DEFAULT_CRITERION, TrialConfig
-from mint.errors import InputError
+from mint.errors import InputError, first_line
 from mint.gaps import Gap
 from mint.layers import layers_text
 from mint.provenance import Provenance, without_secrets
@@ -375,7 +375,7 @@ class Tracker:
         try:
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
-            reason = without_secrets(str(error)).splitlines()[0]
+            reason = without_secrets(first_line(error))
             raise InputError(
                 f"--tracking-uri {self.shown}: cannot be used as a tracking store: {reason}"
             ) from error

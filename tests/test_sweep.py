@@ -1,7 +1,6 @@
 """A real sweep: Ray, SQLite and MLflow on digits, as a user types it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import safetensors.numpy
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
-from services import free_port
+from services import environment, free_port
 
 from mint.records import read_records
 from mint.ui import Server
@@ -30,15 +29,12 @@ AXES = "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 -
 
 
 def _sweep(folder: Path, options: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    # Without the settings of whoever runs the tests, and with its own folder to work in.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MINT_", "MLFLOW_"))}
-    environment |= settings
     return subprocess.run(
         [sys.executable, str(ROOT / "sweeps" / "groups_vs_samples.py"), *options.split()],
         cwd=folder,
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(settings),
         check=False,
     )
 
