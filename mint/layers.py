@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # they bring torch along, which the tables of a report can do
     from mint.masks import Masks
     from mint.networks import LayerPair, Traced
 
-_READS_INPUT = "reads the input"
+# A layer whose weights are pruned reads the filters of the layer before, or the input.
+_OF_INPUT = (None, "reads the input")
 _ENTRY = re.compile(
     r"(?P<parent>\S+) > (?P<name>\S*): ((?P<kept>\d+)/)?(?P<weights>\d+)( \((?P<untouched>.+)\))?"
 )
@@ -41,7 +42,7 @@ class LayerCount(BaseModel):
     @property
     def before(self) -> str:
         """The layer before in words: Input where it reads that, ? where it has none."""
-        return self.parent or ("Input" if self.untouched == _READS_INPUT else "?")
+        return self.parent or ("Input" if self.untouched in _OF_INPUT else "?")
 
 
 def count_layers(

@@ -65,8 +65,8 @@ def score_network(
             block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
         groups: of filters in each layer; one with fewer filters has a group each.
         bootstraps: estimates that the scores of MINT are the mean of.
-        layers: names of the modules whose weights are scored; None for every convolution and
-            linear layer whose inputs are the filters of another.
+        layers: names of the modules whose weights are scored, those that read the input among
+            them; None for every convolution and linear layer that reads the filters of another.
         seed: of everything that is drawn.
 
     Returns:
@@ -169,7 +169,7 @@ def prune(
 
 
 def _chosen_pairs(traced: Traced, layers: Collection[str] | None) -> list[LayerPair]:
-    known = {pair.child: pair for pair in traced.pairs}
+    known = {pair.child: pair for pair in (traced.pairs if layers is None else traced.all_pairs)}
     reasons = {layer.name: layer.reason for layer in traced.layers}
     if not known:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())

@@ -123,6 +123,36 @@ def test_residual_networks_pair_consecutive_layers_of_the_main_path(
     assert len(traced.pairs) == pairs
 
 
+@pytest.mark.parametrize(
+    ("build", "shape", "filters"),
+    [
+        (lambda: mlp((784, 500, 300, 10)), (1, 1, 28, 28), 784),
+        (lambda: resnet56(10), (1, 3, 32, 32), 3),
+        (lambda: chain(flat=nn.Flatten(), fc=nn.Linear(12, 4)), (1, 3, 2, 2), 12),
+        (lambda: chain(norm=nn.BatchNorm2d(4), conv=nn.Conv2d(4, 8, 3, groups=2)), (1, 4, 8, 8), 4),
+    ],
+    ids=["flattened image", "image", "flattened colours", "grouped"],
+)
+def test_the_input_has_channels_or_the_values_of_a_flattened_image(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], filters: int
+) -> None:
+    traced = traced_shapes(build, *shape)
+    (pair,) = traced.input_pairs
+    first = traced.layers[0]
+    assert (pair.parent, pair.child) == ("input", first.name)
+    assert (pair.parent_filters, pair.span, first.parent) == (filters, 1, None)
+    weight = traced.graph.get_parameter(f"{first.name}.weight")
+    assert pair.columns().shape[1] * pair.groups == filters
+    assert pair.columns().shape[0] in (1, len(weight))
+    assert [pair.child for pair in traced.all_pairs] == [layer.name for layer in traced.layers]
+
+
+def test_a_depthwise_layer_has_no_pair_with_the_input() -> None:
+    traced = traced_shapes(lambda: chain(conv=nn.Conv2d(4, 4, 3, groups=4)), 1, 4, 8, 8)
+    assert traced.all_pairs == []
+    assert reasons(traced)["conv"].startswith("depthwise")
+
+
 def test_a_linear_layer_behind_a_flattened_convolution_has_columns_in_spans() -> None:
     traced = traced_shapes(models.vgg16_bn, 1, 3, 32, 32)
     spans = {pair.child: pair.span for pair in traced.pairs}
@@ -411,6 +441,7 @@ def traced_mlp() -> Traced:
         ({"prune": "all"}, ["fc2", "fc3", "fc4"]),
         ({"prune": [("fc3", "fc4"), ("fc1", "fc2")]}, ["fc2", "fc4"]),
         ({"prune": "all", "leave_out": [("fc2", "fc3")]}, ["fc2", "fc4"]),
+        ({"prune": [("fc3", "fc4"), ("input", "fc1")]}, ["fc1", "fc4"]),
     ],
 )
 def test_chosen_pairs_are_in_the_order_of_the_network(
@@ -426,6 +457,11 @@ def test_chosen_pairs_are_in_the_order_of_the_network(
         ({"prune": [("fc1", "fc")]}, r"fc is none of its layers; near are fc4, fc3, fc2"),
         ({"prune": [("x", "fc2")]}, r"x is none of its layers; they are fc1, fc2 and 2 others"),
         ({"prune": [("fc2", "fc1")]}, r"fc1 reads the input"),
+        (
+            {"prune": [("input", "fc2")]},
+            r"prune \[input, fc2\]: .*; fc2 reads fc1",
+        ),
+        ({"prune": [("fc1", "input")]}, r"input is none of its layers"),
         ({"prune": "all", "leave_out": [("fc3", "fc2")]}, r"leave_out \[fc3, fc2\]: .* reads fc1"),
         (
             {"prune": "all", "leave_out": [("fc1", "fc2"), ("fc2", "fc3"), ("fc3", "fc4")]},

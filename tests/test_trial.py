@@ -7,10 +7,12 @@ import pytest
 import safetensors.numpy
 import torch
 
+from mint.api import FinishedTrial
 from mint.cache import Cache
 from mint.checks import check_trials
 from mint.config import EstimateConfig, NetworkConfig, TrialConfig, load_experiment
 from mint.errors import InputError, TrainingDivergedError
+from mint.layers import layers_text, parse_layers
 from mint.masks import Masks
 from mint.provenance import Provenance
 from mint.results import MASKS_FILE, SCORES_FILE, Probe, TrialResult
@@ -72,6 +74,25 @@ def test_result_is_what_the_masks_say(
     assert (dense, kept) == (64 * 500 + 150000 + 3000, 64 * 500 + 150000 - zeros + 3000)
     if not zeros:
         assert result.accuracy == result.baseline_accuracy
+
+
+def test_the_weights_that_read_the_input_are_pruned_where_they_are_named(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    update = {"prune": (("input", "fc1"),), "groups": {"input": 64}}
+    experiment = quick_trial.experiment.model_copy(update=update)
+    folder = _run(quick_trial.model_copy(update={"experiment": experiment}), shared_cache)
+    result = TrialResult.load(folder)
+    masks = safetensors.numpy.load_file(folder / MASKS_FILE)
+    assert list(masks) == ["fc1.weight"]
+    assert result.counted_weights == 64 * 500
+    fc1 = next(layer for layer in result.layers if layer.name == "fc1")
+    assert (fc1.before, fc1.untouched) == ("Input", None)
+    assert parse_layers(layers_text(result.layers)) == result.layers
+    # A pixel that is the same in all images says nothing of any filter: what it is read by goes.
+    dead = FinishedTrial(folder).scores["fc1.weight"].value.max(0) <= 0
+    assert dead[0]
+    assert not dead.all()
 
 
 def test_stages_are_shared_and_a_finished_trial_is_not_run_again(

@@ -5,6 +5,9 @@ Every value that the network computes is traced back to the layer whose filters 
 the channels stay those of the layer. Where two branches are added, the main path is the branch
 with the longer chain of layers behind it, and the sum counts as its last layer's. Whatever else
 mixes or moves channels loses them, and the layer that reads such a value has no parent.
+
+A layer that reads the input has a pair too, whose parent is called input and whose filters are the
+channels that it reads, or the values of a flattened image. It is pruned only where it is named.
 """
 
 import difflib
@@ -26,6 +29,9 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from mint.config import Experiment
 from mint.errors import InputError
+
+INPUT = "input"
+READS_INPUT = "reads the input"
 
 _WeightLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
@@ -68,14 +74,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A child layer whose weight reads the filters of its parent layer.
+    """A child layer whose weight reads the filters of its parent layer, or the input.
 
     The child's activation is taken behind the batch norm and activations that alone read it, ahead
     of pooling and adds. The parent's is what the child reads: in a residual network the sum behind
     its activation, which may be that of the child before or not.
 
     Attributes:
-        parent: name of the parent's module.
+        parent: name of the parent's module; input where the child reads that.
         child: name of the child's module; its weights are what the pair's mask prunes.
         parent_node: name of the graph's node whose value the child reads, ahead of a flatten.
         child_node: name of the graph's node whose value is the child's activation.
@@ -113,12 +119,20 @@ class Traced:
     Attributes:
         graph: shares its modules with the network; recorded in evaluation mode, and only for it.
         layers: convolutions and linear layers, in the order of the forward pass.
-        pairs: in the order of their children.
+        pairs: of two layers, in the order of their children.
+        input_pairs: of the input and a layer that reads it; pruned only where they are named.
     """
 
     graph: torch.fx.GraphModule
     layers: tuple[Layer, ...]
     pairs: tuple[LayerPair, ...]
+    input_pairs: tuple[LayerPair, ...]
+
+    @property
+    def all_pairs(self) -> list[LayerPair]:
+        """Pairs of both kinds, in the order of the forward pass."""
+        by_child = {pair.child: pair for pair in (*self.input_pairs, *self.pairs)}
+        return [by_child[layer.name] for layer in self.layers if layer.name in by_child]
 
     def batch_norm_behind(self, layer: str) -> str | None:
         """Return the name of the batch norm that alone reads a layer and scales its filters."""
@@ -161,7 +175,7 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
             reason = _described(error.__cause__ or error)
             raise InputError(f"{name} cannot be traced: {reason}") from error
     flow = _Flow(graph, batch=len(example))
-    return Traced(graph, flow.layers(), flow.pairs())
+    return Traced(graph, flow.layers(), flow.pairs(), flow.input_pairs())
 
 
 def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
@@ -171,14 +185,15 @@ def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
         InputError: it names a pair that the network does not have, or leaves none.
     """
     network = experiment.network.name
-    known = {(pair.parent, pair.child): pair for pair in traced.pairs}
+    known = {(pair.parent, pair.child): pair for pair in traced.all_pairs}
+    found = {(pair.parent, pair.child) for pair in traced.pairs}
     named = () if experiment.prune == "all" else experiment.prune
     for key, names in (("prune", named), ("leave_out", experiment.leave_out)):
         for parent, child in names:
             if (parent, child) not in known:
                 why = _why_no_pair(traced.layers, parent, child)
                 raise InputError(f"{key} [{parent}, {child}]: {network} has no such pair; {why}")
-    wanted = set(named or known) - set(experiment.leave_out)
+    wanted = set(named or found) - set(experiment.leave_out)
     if not wanted:
         raise InputError(f"prune and leave_out: no pair of {network} is left to prune")
     return [pair for names, pair in known.items() if names in wanted]
@@ -187,7 +202,7 @@ def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
 def _why_no_pair(layers: Iterable[Layer], parent: str, child: str) -> str:
     by_name = {layer.name: layer for layer in layers}
     for name in (child, parent):
-        if name not in by_name:
+        if name not in by_name and (name, name) != (parent, INPUT):
             near = difflib.get_close_matches(name, by_name, 3)
             return f"{name} is none of its layers; " + (
                 f"near are {', '.join(near)}" if near else f"they are {_listed(list(by_name))}"
@@ -261,6 +276,7 @@ class _Flow:
         )
         self._layers: dict[str, Layer] = {}
         self._pairs: dict[str, LayerPair] = {}
+        self._input_pairs: list[LayerPair] = []
         self._shortcuts: set[str] = set()
         values: dict[torch.fx.Node, _Value] = {}
         for node in graph.graph.nodes:
@@ -269,7 +285,7 @@ class _Flow:
                 operand: values[operand] for operand in node.all_input_nodes if operand in values
             }
             if node.op == "placeholder":
-                values[node] = _Value((), "reads the input", 1, node, frozenset(), 0)
+                values[node] = _Value((), READS_INPUT, 1, node, frozenset(), 0)
             elif node in self._modules:
                 constant = _Value((), "reads a constant", 1, node, frozenset(), 0)
                 first = next(iter(read.values()), constant)
@@ -288,6 +304,9 @@ class _Flow:
     def pairs(self) -> tuple[LayerPair, ...]:
         return tuple(self._pairs[layer.name] for layer in self.layers() if layer.parent)
 
+    def input_pairs(self) -> tuple[LayerPair, ...]:
+        return tuple(self._input_pairs)
+
     def _through_layer(self, node: torch.fx.Node, module: nn.Module, read: _Value) -> _Value:
         assert isinstance(module, _WeightLayer)
         name = str(node.target)
@@ -305,17 +324,22 @@ class _Flow:
             reason = "depthwise: each of its filters reads one channel"
         parent = None if reason else read.layers[0]
         self._layers[name] = Layer(name, module.weight.numel(), parent, reason)
-        if parent:
-            self._pairs[name] = LayerPair(
-                parent=parent,
+        if parent or reason == READS_INPUT:
+            pair = LayerPair(
+                parent=parent or INPUT,
                 child=name,
-                parent_node=read.node.name,
+                # Of the input, what the layer reads itself: a flatten makes filters of its values.
+                parent_node=(read.node if parent else node.all_input_nodes[0]).name,
                 child_node=self._activation(node).name,
                 parent_filters=module.weight.shape[1] * groups // read.span,
                 child_filters=module.weight.shape[0],
                 groups=groups,
                 span=read.span,
             )
+            if parent:
+                self._pairs[name] = pair
+            else:
+                self._input_pairs.append(pair)
         return _Value(
             layers=(name,),
             reason=unclear and f"reads {name}, which {unclear}",
@@ -349,7 +373,7 @@ class _Flow:
             return replace(followed, behind=behind, depth=max(depths))
         layers = tuple(dict.fromkeys(name for value in read.values() for name in value.layers))
         if not layers:
-            reason = "reads the input"
+            reason = READS_INPUT
         elif self._operation(node) in _CONCATENATIONS:
             reason = "reads a concatenation"
         elif self._operation(node) in _ADDS and len(read) > len(depths):

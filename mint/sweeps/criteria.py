@@ -20,6 +20,20 @@ SWEEP = SweepDefinition(
         # Its rarest class has fewer training images.
         "digits_mlp": [_AXES.model_copy(update={"samples_per_class": (100,)})],
         "mnist_mlp": [_AXES],
+        "mnist_mlp_fine": [_AXES.model_copy(update={"groups": (250,), "samples_per_class": (50,)})],
+        "mnist_mlp_input": [
+            _AXES.model_copy(update={"groups": (196,), "samples_per_class": (100,)})
+        ],
+        "resnet56_cifar10_short": [
+            # One filter a group. Of all its weights 92.5% may go, for some layers stay untouched.
+            Grid(
+                groups=(64,),
+                samples_per_class=(500,),
+                upper_limits=("none",),
+                fractions=(0.3, 0.5, 0.7, 0.8, 0.9),
+                criteria=tuple(CRITERIA),
+            )
+        ],
     },
     seeds=(0, 1, 2),
 )
