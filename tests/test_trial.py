@@ -77,11 +77,11 @@ def test_result_is_what_the_masks_say(
 
 
 def test_the_weights_that_read_the_input_are_pruned_where_they_are_named(
-    quick_trial: TrialConfig, shared_cache: Path
+    quick_trial: TrialConfig, tmp_path: Path
 ) -> None:
     update = {"prune": (("input", "fc1"),), "groups": {"input": 64}}
     experiment = quick_trial.experiment.model_copy(update=update)
-    folder = _run(quick_trial.model_copy(update={"experiment": experiment}), shared_cache)
+    folder = _run(quick_trial.model_copy(update={"experiment": experiment}), tmp_path)
     result = TrialResult.load(folder)
     masks = safetensors.numpy.load_file(folder / MASKS_FILE)
     assert list(masks) == ["fc1.weight"]
