@@ -5,7 +5,6 @@ that does not is none that these seeds can show, and what was not run is not ans
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -384,7 +383,8 @@ def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
         "Test accuracy at the same share, groups and seeds, less that of random blocks and of "
         "block magnitude; intervals that leave out 0 are starred. RESULTS.md has the curves.",
     )
-    wins: Counter[str] = Counter()
+    held, lost = 0, 0
+    won: dict[tuple[str, str], list[str]] = {}
     for comparison in comparisons:
         by_budget: dict[Any, dict[str, Compared]] = {}
         for row in comparison.rows:
@@ -401,9 +401,10 @@ def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
                     for reference in (REFERENCE, _MAGNITUDE)
                 }
                 outcome = {_outcome(difference) for difference in against.values()}
-                wins["held"] += 1
-                wins["won"] += outcome == {"better"}
-                wins["lost"] += "worse" in outcome
+                held += 1
+                lost += "worse" in outcome
+                if outcome == {"better"}:
+                    won.setdefault((comparison.protocol, criterion), []).append(fraction)
                 lines.append(
                     [
                         *(used(setting.groups), fraction, criterion),
@@ -417,14 +418,19 @@ def _where_mint_wins(comparisons: Sequence[Comparison]) -> list[str]:
             header += ["Against random", "Against block magnitude", "Seeds"]
             text += ["", f"### {comparison.protocol}", "", comparison.setting, ""]
             text += table(header, lines, left=(2,))
-    if not wins["held"]:
+    if not held:
         return [*text, "", _NOTHING]
+    where = "; ".join(
+        f"{criterion} at {', '.join(fractions)} of {protocol}"
+        for (protocol, criterion), fractions in won.items()
+    )
     return [
         *text,
         "",
-        f"Of {count(wins['held'], 'comparison')} MINT is better than both random blocks and block "
-        f"magnitude, with intervals that leave out 0, in {wins['won']}, and worse than one of them "
-        f"in {wins['lost']}. Where nothing differed, one of forty would be won by chance, at most.",
+        f"Of {count(held, 'comparison')} MINT is better than both random blocks and block "
+        "magnitude, with intervals that leave out 0, in "
+        f"{sum(map(len, won.values()))}{where and f' ({where})'}, and worse than one of them "
+        f"in {lost}. Where nothing differed, one of forty would be won by chance, at most.",
     ]
 
 

@@ -146,7 +146,7 @@ def test_wins_and_losses_are_counted() -> None:
         puzzles_page([], RECORD, Measured(), VGG, [Comparison("mnist_mlp 01", "MLP.", rows)])
     )
     assert "Of 3 comparisons MINT is better than both" in text
-    assert "in 1, and worse than one of them in 1." in text
+    assert "in 1 (mint at 0.9 of mnist_mlp 01), and worse than one of them in 1." in text
 
 
 def test_changes_of_the_masking_are_paired_by_seed_and_share() -> None:
