@@ -167,9 +167,11 @@ def draw_criteria(file: BinaryIO, compared: Sequence[Compared]) -> None:
         axes.minorticks_off()
         _label(axes, "params_pruned", "accuracy")
         axes.set_title(_titled(setting), fontsize="medium")
-    of_data = [axes.dataLim for axes in panels[: len(settings)]]
-    least = 100 - 1.15 * (100 - min(box.y0 for box in of_data))
-    most = 100 - (100 - min(_MOST, *(box.y1 for box in of_data))) / 1.15
+    # Of the lines alone: the band of a criterion that collapses in one seed would leave no room.
+    of_lines = [line.get_ydata() for axes in panels[: len(settings)] for line in axes.lines]
+    accuracies = np.concatenate([np.asarray(values, np.float64) for values in of_lines])
+    least = 100 - 1.15 * (100 - accuracies.min())
+    most = 100 - (100 - min(_MOST, accuracies.max())) / 1.15
     for axes in panels[: len(settings)]:
         axes.set_yscale("function", functions=(_by_remainder, _by_remainder_inverted))
         axes.set_ylim(least, most)
