@@ -13,8 +13,7 @@ if TYPE_CHECKING:  # they bring torch along, which the tables of a report can do
     from mint.masks import Masks
     from mint.networks import LayerPair, Traced
 
-# A layer whose weights are pruned reads the filters of the layer before, or the input.
-_OF_INPUT = (None, "reads the input")
+READS_INPUT = "reads the input"  # why a layer's weights are left alone, where nobody named them
 _ENTRY = re.compile(
     r"(?P<parent>\S+) > (?P<name>\S*): ((?P<kept>\d+)/)?(?P<weights>\d+)( \((?P<untouched>.+)\))?"
 )
@@ -42,7 +41,8 @@ class LayerCount(BaseModel):
     @property
     def before(self) -> str:
         """The layer before in words: Input where it reads that, ? where it has none."""
-        return self.parent or ("Input" if self.untouched in _OF_INPUT else "?")
+        # Of the layers without one, only those that read the input may be pruned.
+        return self.parent or ("Input" if self.untouched in (None, READS_INPUT) else "?")
 
 
 def count_layers(

@@ -457,10 +457,7 @@ def test_chosen_pairs_are_in_the_order_of_the_network(
         ({"prune": [("fc1", "fc")]}, r"fc is none of its layers; near are fc4, fc3, fc2"),
         ({"prune": [("x", "fc2")]}, r"x is none of its layers; they are fc1, fc2 and 2 others"),
         ({"prune": [("fc2", "fc1")]}, r"fc1 reads the input"),
-        (
-            {"prune": [("input", "fc2")]},
-            r"prune \[input, fc2\]: .*; fc2 reads fc1",
-        ),
+        ({"prune": [("input", "fc2")]}, r"prune \[input, fc2\]: .*; fc2 reads fc1"),
         ({"prune": [("fc1", "input")]}, r"input is none of its layers"),
         ({"prune": "all", "leave_out": [("fc3", "fc2")]}, r"leave_out \[fc3, fc2\]: .* reads fc1"),
         (

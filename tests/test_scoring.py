@@ -132,6 +132,13 @@ def test_shares_and_limits_hold_to_the_block() -> None:
         ({"criterion": "taylor", "labels": torch.arange(8)}, "labels: taylor needs 9 whole"),
         ({"criterion": "bn-scale"}, "bn-scale: 9 has no batch norm of its own right behind it"),
         ({"layers": ["head"]}, "layers head: known are 0, 3, 9"),
+        (
+            {
+                "network": nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4)),
+                "layers": ["1"],
+            },
+            "layers 1: 1 depthwise: each of its filters reads one channel; known are 0",
+        ),
         ({"network": nn.Linear(8, 4)}, "network: none of its weights can be pruned: "),
         ({"network": nn.Flatten()}, "network: none of its weights can be pruned: it has no layers"),
     ],

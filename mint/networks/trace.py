@@ -29,9 +29,9 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from mint.config import Experiment
 from mint.errors import InputError
+from mint.layers import READS_INPUT
 
-INPUT = "input"
-READS_INPUT = "reads the input"
+_INPUT = "input"
 
 _WeightLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
@@ -201,8 +201,8 @@ def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
 
 def _why_no_pair(layers: Iterable[Layer], parent: str, child: str) -> str:
     by_name = {layer.name: layer for layer in layers}
-    for name in (child, parent):
-        if name not in by_name and (name, name) != (parent, INPUT):
+    for name in (child,) if parent == _INPUT else (child, parent):
+        if name not in by_name:
             near = difflib.get_close_matches(name, by_name, 3)
             return f"{name} is none of its layers; " + (
                 f"near are {', '.join(near)}" if near else f"they are {_listed(list(by_name))}"
@@ -276,7 +276,6 @@ class _Flow:
         )
         self._layers: dict[str, Layer] = {}
         self._pairs: dict[str, LayerPair] = {}
-        self._input_pairs: list[LayerPair] = []
         self._shortcuts: set[str] = set()
         values: dict[torch.fx.Node, _Value] = {}
         for node in graph.graph.nodes:
@@ -305,7 +304,8 @@ class _Flow:
         return tuple(self._pairs[layer.name] for layer in self.layers() if layer.parent)
 
     def input_pairs(self) -> tuple[LayerPair, ...]:
-        return tuple(self._input_pairs)
+        reading = (name for name, layer in self._layers.items() if layer.reason == READS_INPUT)
+        return tuple(self._pairs[name] for name in reading)
 
     def _through_layer(self, node: torch.fx.Node, module: nn.Module, read: _Value) -> _Value:
         assert isinstance(module, _WeightLayer)
@@ -325,8 +325,8 @@ class _Flow:
         parent = None if reason else read.layers[0]
         self._layers[name] = Layer(name, module.weight.numel(), parent, reason)
         if parent or reason == READS_INPUT:
-            pair = LayerPair(
-                parent=parent or INPUT,
+            self._pairs[name] = LayerPair(
+                parent=parent or _INPUT,
                 child=name,
                 # Of the input, what the layer reads itself: a flatten makes filters of its values.
                 parent_node=(read.node if parent else node.all_input_nodes[0]).name,
@@ -336,10 +336,6 @@ class _Flow:
                 groups=groups,
                 span=read.span,
             )
-            if parent:
-                self._pairs[name] = pair
-            else:
-                self._input_pairs.append(pair)
         return _Value(
             layers=(name,),
             reason=unclear and f"reads {name}, which {unclear}",

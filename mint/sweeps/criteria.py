@@ -26,12 +26,13 @@ SWEEP = SweepDefinition(
         ],
         "resnet56_cifar10_short": [
             # One filter a group. Of all its weights 92.5% may go, for some layers stay untouched.
-            Grid(
-                groups=(64,),
-                samples_per_class=(500,),
-                upper_limits=("none",),
-                fractions=(0.3, 0.5, 0.7, 0.8, 0.9),
-                criteria=tuple(CRITERIA),
+            _AXES.model_copy(
+                update={
+                    "groups": (64,),
+                    "samples_per_class": (500,),
+                    "fractions": (0.3, 0.5, 0.7, 0.8, 0.9),
+                    "criteria": tuple(CRITERIA),
+                }
             )
         ],
     },
