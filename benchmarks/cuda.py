@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from mint.cuda import count_blocks_on
+from mint.gmi.gpu.engine import count_blocks_on
 
 
 class Options(TypedDict, total=False):

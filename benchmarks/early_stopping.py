@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mint.cache import Cache
-from mint.markdown import table
-from mint.results import TrialResult
+from mint.reporting.markdown import table
+from mint.store.stage_cache import Cache
+from mint.trial.result import TrialResult
 
 MARGINS = (1.0, 1.25, 1.5, 2.0, 3.0)
 

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from mint.activations import collect
-from mint.blocks import Split, count_blocks
-from mint.config import load_experiment
-from mint.data import balanced_rows, split_source
-from mint.matching import match
-from mint.networks import build_network, chosen_pairs, trace
-from mint.seeds import torch_seeded
-from mint.sources import load_source
-from mint.train import train
+from mint.config.schema import load_experiment
+from mint.data.datasets import load_source
+from mint.data.loading import balanced_rows, split_source
+from mint.gmi.cpu.assignment import match
+from mint.gmi.cpu.engine import Split, count_blocks
+from mint.models import build_network, chosen_pairs, trace
+from mint.models.activations import collect
+from mint.rng import torch_seeded
+from mint.training.loop import train
 
 try:
     from hdbscan._hdbscan_linkage import mst_linkage_core

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from mnist_stages import CPU, command_line, mnist_stages
 
-from mint.atomic import write_whole
-from mint.config import EstimateConfig, load_experiment
-from mint.measured import LIMITS
-from mint.sources import load_source
-from mint.trial import reproducible
+from mint.config.schema import EstimateConfig, load_experiment
+from mint.data.datasets import load_source
+from mint.reporting.measured import LIMITS
+from mint.store.atomic import write_whole
+from mint.trial.pipeline import reproducible
 
 ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 

@@ -24,15 +24,15 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import nn
 
-from mint.atomic import write_whole
-from mint.config import load_experiment
-from mint.information import Scores, contiguous_groups, gmi_scores
-from mint.masks import BlockScores, Masks, PruningOrder
-from mint.measured import MASKING
-from mint.seeds import stream
-from mint.sources import load_source
-from mint.train import train
-from mint.trial import Stages, reproducible
+from mint.config.schema import load_experiment
+from mint.data.datasets import load_source
+from mint.gmi.estimator import Scores, contiguous_groups, gmi_scores
+from mint.pruning.masks import BlockScores, Masks, PruningOrder
+from mint.reporting.measured import MASKING
+from mint.rng import stream
+from mint.store.atomic import write_whole
+from mint.training.loop import train
+from mint.trial.pipeline import Stages, reproducible
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

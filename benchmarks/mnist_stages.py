@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from mint.cache import Cache
-from mint.config import Experiment, TrialConfig
-from mint.provenance import Provenance
-from mint.sources import Source
-from mint.trial import Stages
+from mint.config.schema import Experiment, TrialConfig
+from mint.data.datasets import Source
+from mint.store.stage_cache import Cache
+from mint.trial.pipeline import Stages
+from mint.trial.provenance import Provenance
 
 CPU = torch.device("cpu")
 

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from mnist_stages import CPU, command_line, mnist_stages
 from numpy.typing import NDArray
 
-from mint.atomic import write_whole
-from mint.config import load_experiment
-from mint.figures import COLOURS, MARKERS, save
-from mint.information import gmi_bootstraps, reliability
-from mint.sources import load_source
-from mint.trial import reproducible
+from mint.config.schema import load_experiment
+from mint.data.datasets import load_source
+from mint.gmi.estimator import gmi_bootstraps, reliability
+from mint.reporting.figure_style import COLOURS, MARKERS, save
+from mint.store.atomic import write_whole
+from mint.trial.pipeline import reproducible
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 NAME = "reliability-mnist_mlp-g20-s250"

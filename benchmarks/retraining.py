@@ -17,12 +17,12 @@ import pandas as pd
 from mnist_stages import CPU, command_line, mnist_stages
 from torch import nn
 
-from mint.comparison import Difference
-from mint.config import TrainingConfig, load_experiment
-from mint.networks import mlp
-from mint.sources import load_source
-from mint.train import train
-from mint.trial import Stages, reproducible
+from mint.config.schema import TrainingConfig, load_experiment
+from mint.data.datasets import load_source
+from mint.models import mlp
+from mint.reporting.comparison import Difference
+from mint.training.loop import train
+from mint.trial.pipeline import Stages, reproducible
 
 FRACTION = 0.96
 

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
-from mint.augment import DRAWS, crop_flip, resized_crop_flip
-from mint.config import DataConfig, TrainingConfig
-from mint.data import Dataset, split_source
-from mint.networks import mlp
-from mint.sources import load_source
-from mint.train import train
+from mint.config.schema import DataConfig, TrainingConfig
+from mint.data.augmentation import DRAWS, crop_flip, resized_crop_flip
+from mint.data.datasets import load_source
+from mint.data.loading import Dataset, split_source
+from mint.models import mlp
+from mint.training.loop import train
 
 SETTINGS = TrainingConfig(
     epochs=1, batch_size=256, lr=0.01, momentum=0.9, nesterov=False, weight_decay=1e-4

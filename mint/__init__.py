@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mint.api import FinishedTrial, run_experiment
-    from mint.config import Experiment, load_experiment
+    from mint.config.schema import Experiment, load_experiment
     from mint.errors import InputError, TrainingDivergedError
-    from mint.information import conditional_gmi, gmi_scores
-    from mint.masks import BlockScores, Masks, held_at_zero
-    from mint.records import read_records
-    from mint.scoring import prune, score_network
+    from mint.gmi.estimator import conditional_gmi, gmi_scores
+    from mint.pruning.masks import BlockScores, Masks, held_at_zero
+    from mint.trial.api import FinishedTrial, run_experiment
+    from mint.trial.in_memory import prune, score_network
+    from mint.trial.table_row import read_records
 
 __all__ = [
     "BlockScores",

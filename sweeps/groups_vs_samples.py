@@ -1,7 +1,36 @@
-"""The record's group and sample variations; the same as mint sweep groups_vs_samples."""
+"""The record's group and sample variations."""
 
-from mint.sweep_cli import sweep_main
-from mint.sweeps import GROUPS_VS_SAMPLES
+from mint.cli.sweep import sweep_main
+from mint.config.grid import SweepDefinition
+from mint.config.schema import Grid
+
+SWEEP = SweepDefinition(
+    name="groups_vs_samples",
+    question="How do the groups of filters, the samples per class and an upper limit change how "
+    "much can be pruned at no loss of accuracy?",
+    grids={
+        "digits_mlp": [
+            Grid(
+                groups=(5, 10, 20, 50),
+                samples_per_class=(50, 100),
+                upper_limits=("none", "0.8"),
+            ),
+        ],
+        # The record's own variations.
+        "mnist_mlp": [
+            Grid(
+                groups=(5, 10, 20, 50),
+                samples_per_class=(250,),
+                upper_limits=("none", "0.8", "g/50", "(g/50)^2"),
+            ),
+            Grid(
+                groups=(20,),
+                samples_per_class=(150, 250, 350, 450, 550, 650),
+                upper_limits=("none",),
+            ),
+        ],
+    },
+)
 
 if __name__ == "__main__":
-    raise SystemExit(sweep_main(GROUPS_VS_SAMPLES))
+    raise SystemExit(sweep_main(SWEEP))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Before Ray is imported, as mint.sweep has it: Ray would pack the folder that the tests run in.
+# Before Ray is imported, as mint.orchestration.tune has it: Ray would pack the folder that the tests run in.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # Likewise as the command of the sweeps has it: Ray's servers keep to loopback.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -12,9 +12,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from mint.config import DataConfig, Experiment, TrialConfig, load_experiment
-from mint.data import Dataset, split_source
-from mint.sources import Source, load_source
+from mint.config.schema import DataConfig, Experiment, TrialConfig, load_experiment
+from mint.data.datasets import Source, load_source
+from mint.data.loading import Dataset, split_source
 
 DIGITS = DataConfig(name="digits", validation_size=280)
 

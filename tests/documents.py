@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mint.cli import main
+from mint.cli.app import main
 
 ROOT = Path(__file__).resolve().parent.parent
 # What only brings mint onto the machine: here it is.

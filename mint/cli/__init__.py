@@ -1,0 +1,1 @@
+"""The command `mint`: arguments in, exit codes out."""

@@ -1,0 +1,520 @@
+"""The command line of a sweep: mint sweep NAME, or a script of its own."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mint.cli.options import (
+    EXIT_INTERRUPTED,
+    Parser,
+    add_experiment,
+    add_folders,
+    add_results,
+    cache_folder,
+    check_gpus,
+    check_how_much,
+    chosen_experiment,
+    criterion,
+    data_folder,
+    fraction,
+    gpu_share,
+    guarded,
+    initial_weights,
+    natural,
+    positive,
+    show_runs,
+    tracking_uri,
+)
+from mint.config.grid import SweepDefinition
+from mint.config.schema import CRITERIA, Experiment, Grid, TrialConfig
+from mint.errors import InputError
+from mint.orchestration.display import JsonLines, Lines, Quiet, Watch
+from mint.reporting.folder import check_results
+from mint.tracking.preflight import reach_ray
+
+# Ray, MLflow and torch take seconds to import: each is left until it is needed.
+if TYPE_CHECKING:
+    from mint.data.datasets import Source
+    from mint.orchestration.search_spaces import Plan
+    from mint.orchestration.settings import SweepSettings
+    from mint.store.stage_cache import Cache
+
+EPILOG = (
+    "The same command again runs only what is missing. Exit codes: 0 all trials are finished, 1 "
+    "some failed, 2 bad input, 130 stopped by Ctrl-C."
+)
+_SEARCHED_TRIALS = 30
+
+
+def sweep_main(sweep: SweepDefinition, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of a script for a sweep and return its exit code.
+
+    Args:
+        sweep: that it is for.
+        arguments: of the command line.
+    """
+    parser = Parser(prog=f"{sweep.name}.py", description=sweep.question, epilog=EPILOG)
+    add_sweep(parser, sweep)
+    options = parser.parse_args(arguments)
+    words = ["python", *sys.argv] if arguments is None else [parser.prog, *arguments]
+    return guarded(parser.prog, lambda: run_sweep_command(options, sweep, words))
+
+
+def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
+    """Add the options of a sweep."""
+    add_experiment(parser, default=next(iter(sweep.grids)))
+    axes = parser.add_argument_group(
+        "axes", "Each replaces that axis of the sweep's own grid, which --dry-run shows."
+    )
+    axes.add_argument(
+        "--criterion",
+        type=criterion,
+        nargs="+",
+        dest="criteria",
+        metavar="NAME",
+        help=f"what scores the blocks: {', '.join(CRITERIA)}; a criterion has one trial for all "
+        "values of an axis that its scores do not depend on (default: the sweep's own)",
+    )
+    axes.add_argument(
+        "--groups",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="groups of filters in each layer (default: the sweep's own)",
+    )
+    axes.add_argument(
+        "--samples-per-class",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="training images of every class that the scores are estimated from "
+        "(default: the sweep's own)",
+    )
+    axes.add_argument(
+        "--upper-limits",
+        nargs="+",
+        metavar="LIMIT",
+        help="largest share of a layer's weights that may be pruned: none, 0 to 1, or g/N and "
+        "(g/N)^2 with g the groups (default: the sweep's own)",
+    )
+    axes.add_argument(
+        "--fractions",
+        type=fraction,
+        nargs="+",
+        metavar="SHARE",
+        help="shares of the counted weights to prune, 0 to 1, instead of searching for the most "
+        "that keeps the accuracy; with --search optuna the least and the most (default: the "
+        "sweep's own, else the experiment's)",
+    )
+    axes.add_argument(
+        "--bootstraps",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="estimates that the scores are the mean of; with --reliability, the most of them "
+        "(default: the experiment's)",
+    )
+    axes.add_argument(
+        "--seeds",
+        type=natural,
+        nargs="+",
+        metavar="N",
+        default=list(sweep.seeds),
+        help="of everything that is drawn; a trial each "
+        f"(default: {' '.join(map(str, sweep.seeds))})",
+    )
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--search",
+        choices=("grid", "asha", "optuna"),
+        default="grid",
+        help="grid: every trial of the axes. asha: likewise, but a trial whose retraining falls "
+        "behind the best third is stopped (needs one of --fractions). optuna: look among the axes "
+        "for high validation accuracy and many params pruned (default: grid)",
+    )
+    search.add_argument(
+        "--trials",
+        type=positive,
+        metavar="N",
+        help=f"how many --search optuna runs (default: {_SEARCHED_TRIALS})",
+    )
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--max-concurrent",
+        type=positive,
+        metavar="N",
+        help="trials side by side (default: as many as there are cores for)",
+    )
+    running.add_argument(
+        "--gpus-per-trial",
+        type=gpu_share,
+        default=0.0,
+        metavar="SHARE",
+        help="GPUs of one trial; 0.5 lets two share a card (default: 0, the CPU)",
+    )
+    running.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="run on a Ray cluster that is there: HOST:PORT of its head, or auto for that of this "
+        "machine (default: RAY_ADDRESS, else this machine alone)",
+    )
+    running.add_argument(
+        "--storage",
+        metavar="URI",
+        help="folder where the nodes of a cluster share finished stages: one that all see, or "
+        "s3://BUCKET/FOLDER and what else fsspec knows (default: none, for one machine)",
+    )
+    showing = running.add_mutually_exclusive_group()
+    showing.add_argument(
+        "--watch",
+        action="store_true",
+        help="show a table of the running trials: stage, epoch, accuracy, params pruned, time left",
+    )
+    showing.add_argument(
+        "--quiet", action="store_true", help="print nothing but errors and a last line"
+    )
+    showing.add_argument(
+        "--log",
+        choices=("lines", "json"),
+        default="lines",
+        help="json: an object a line, for scripts: its event (plan, begun, probe, ended, note, "
+        "end) and the facts of it (default: lines)",
+    )
+    add_folders(running)
+    running.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the trials, how long they take and how much memory, and run nothing",
+    )
+    add_results(parser)
+
+
+def run_sweep_command(
+    options: argparse.Namespace, sweep: SweepDefinition, words: Sequence[str]
+) -> int:
+    """Run what the options of a sweep ask for, and return the exit code.
+
+    Args:
+        options: that add_sweep has added.
+        sweep: that they are of.
+        words: of the command line, the program first.
+
+    Raises:
+        InputError: it cannot be done.
+    """
+    experiment = chosen_experiment(options)
+    _check_search(options, experiment)
+    store = tracking_uri(options.tracking_uri)
+    if address := _ray_address(options):
+        reach_ray(address)
+    blocks = _blocks(options, experiment, sweep.grids)
+    check_results(options.output)
+
+    from mint.store.remote import Storage
+    from mint.store.stage_cache import Cache
+
+    storage = Storage(options.storage) if options.storage else None
+    cache = Cache(cache_folder(options.cache_dir), storage)
+    trials, source = _checked_trials(options, experiment, blocks, cache)
+    request = _Request(
+        options, sweep.name, words, store, experiment, blocks, trials, cache, _display(options)
+    )
+    if options.dry_run:
+        from mint.tracking.mlflow_store import Tracker
+
+        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), source)
+        return 0
+    if not request.missing(()):
+        return request.carry_out(lambda _: 0)
+
+    if address is None:  # before Ray is imported: its servers then keep to loopback
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+    from mint.orchestration.tune import connecting
+
+    # Ray takes seconds to start, and so does what is imported and asked in the meantime.
+    with connecting(address, experiment.network.name) as room:
+        return request.carry_out(room)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a command line asks for, checked.
+
+    Attributes:
+        options: of the command line.
+        name: of the sweep.
+        words: of the command line.
+        store: URI of the tracking store.
+        experiment: of all trials.
+        blocks: the axes; one block for a search with Optuna.
+        trials: of a grid; for a search with Optuna, the corners of what it draws from.
+        cache: of finished stages.
+        display: of what happens.
+    """
+
+    options: argparse.Namespace
+    name: str
+    words: Sequence[str]
+    store: str
+    experiment: Experiment
+    blocks: Sequence[Grid]
+    trials: Sequence[TrialConfig]
+    cache: "Cache"
+    display: Lines
+
+    def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
+        """Return the trials to run: None for each of those that a search is yet to draw."""
+        from mint.trial.failed_trials import missing
+
+        if self.options.search == "optuna":
+            return [None] * (self.options.trials or _SEARCHED_TRIALS)
+        stopped = self.options.search == "asha"
+        return missing(self.trials, self.cache, delivered, stopped=stopped)
+
+    def announce(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
+        """Say how many trials there are, and return those to run."""
+        waiting = self.missing(delivered)
+        total = len(waiting) if None in waiting else len(self.trials)
+        self.display.tell(
+            "plan",
+            f"{self.name} of {self.experiment.name}: {total} trials, {total - len(waiting)} "
+            f"already finished, {len(waiting)} to run",
+            sweep=self.name,
+            experiment=self.experiment.name,
+            trials=total,
+            to_run=len(waiting),
+        )
+        return waiting
+
+    def carry_out(self, room: "Callable[[SweepSettings], int]") -> int:
+        """Run what is missing, rebuild the tables and return the exit code."""
+        from mint.tracking.mlflow_store import Tracker
+
+        options, cache = self.options, self.cache
+        tracker = Tracker(self.store)
+        experiment_id = tracker.prepare(self.experiment.name)
+
+        from mint.orchestration.driver import Sweep, drive
+        from mint.orchestration.settings import SweepSettings
+        from mint.store.locks import holding
+        from mint.trial.provenance import Provenance
+
+        held = f"{self.name}-{self.experiment.name}"
+        device = "cuda" if options.gpus_per_trial else "cpu"
+        provenance = Provenance.of_this_process(self.name, self.words, device)
+        init = self.trials[0].init
+        with holding(cache, held, provenance.command):
+            delivered = tracker.runs(self.experiment.name)
+            waiting = self.announce(delivered)
+            orphans = tracker.close_orphans(
+                self.experiment.name, cache.identity, "the driver that ran it died", self.name
+            )
+            if orphans:
+                self.display.say(f"closed {orphans} runs whose driver had died")
+            if init:
+                cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
+            sweep = Sweep(
+                delivered=delivered,
+                trials=() if options.search == "optuna" else self.trials,
+                to_run=len(waiting),
+                plan=lambda at_once: self._plan(waiting, at_once),
+                settings=SweepSettings(
+                    name=held,
+                    data_dir=data_folder(options.data_dir).absolute(),
+                    cache_root=cache.root,
+                    storage=cache.storage.uri if cache.storage else None,
+                    gpus_per_trial=options.gpus_per_trial,
+                    threads=self.experiment.threads,
+                    provenance=provenance,
+                    owner=cache.identity,
+                    every_epoch=options.search == "asha",
+                    live=options.watch,
+                    on_cluster=_ray_address(options) is not None,
+                ),
+                max_concurrent=options.max_concurrent,
+                output=options.output,
+            )
+            with self.display:
+                code = drive(sweep, cache, tracker, room, self.display)
+        if code == EXIT_INTERRUPTED:
+            self.display.say(f"this carries on:\n  {provenance.command}")
+        else:
+            show_runs(tracker, experiment_id, self.display.say)
+        return code
+
+    def _plan(self, waiting: Sequence[TrialConfig | None], at_once: int) -> "Plan":
+        from mint.orchestration.search_spaces import asha_plan, grid_plan, histories, optuna_plan
+
+        options = self.options
+        trials = [trial for trial in waiting if trial]
+        if options.search == "grid":
+            return grid_plan(trials)
+        if options.search == "asha":
+            epochs = self.experiment.retraining_settings.epochs
+            return asha_plan(trials, epochs, histories(self.trials, self.cache))
+        (grid,) = self.blocks
+        axes: dict[str, Sequence[object]] = {
+            "groups": grid.groups,
+            "samples_per_class": grid.samples_per_class,
+            "upper_limit": grid.upper_limits,
+            "bootstraps": grid.bootstraps,
+        }
+        if len(grid.criteria) > 1:  # one alone is no choice, and would change what is drawn
+            axes["criterion"] = grid.criteria
+        ends = (min(options.fractions), max(options.fractions))
+        return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
+
+
+def _show_plan(
+    request: _Request, waiting: Sequence[TrialConfig | None], source: "Source | None"
+) -> None:
+    """Print the trials of a grid, and what those to run will take."""
+    options = request.options
+    if options.search != "optuna":
+        keys = {trial.key for trial in waiting if trial}
+        for trial in request.trials:
+            request.display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
+    if waiting and source:
+        from mint.trial.forecast import forecast
+
+        # For trials that are yet to be drawn stand the corners of what they are drawn from.
+        expected = [trial for trial in waiting if trial] or list(
+            islice(cycle(request.trials), len(waiting))
+        )
+        cores = os.cpu_count() or 1
+        at_once = min(
+            len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
+        )
+        on_gpu = options.gpus_per_trial > 0
+        for line in forecast(expected, source, request.cache, at_once, on_gpu=on_gpu):
+            request.display.say(line)
+
+
+def _display(options: argparse.Namespace) -> Lines:
+    if options.watch:
+        return Watch()
+    if options.quiet:
+        return Quiet()
+    return JsonLines() if options.log == "json" else Lines()
+
+
+def _ray_address(options: argparse.Namespace) -> str | None:
+    return options.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _check_search(options: argparse.Namespace, experiment: Experiment) -> None:
+    """Refuse options that make no sense together."""
+    given = options.fractions or ()
+    check_how_much(options, options.fractions, "--fractions")
+    if options.trials and options.search != "optuna":
+        raise InputError(
+            f"--trials {options.trials}: is for --search optuna; the axes say how many trials "
+            f"--search {options.search} has"
+        )
+    if options.search == "asha" and (
+        len(set(given)) > 1 or (not given and experiment.search.fraction is None)
+    ):
+        raise InputError(
+            "--search asha: compares accuracies, so all trials must prune the same; allowed is "
+            "exactly one of --fractions"
+        )
+    if options.search == "optuna" and (len(set(given)) != 2 or len(set(options.seeds)) > 1):
+        raise InputError(
+            "--search optuna: draws shares to prune between two --fractions, the least and the "
+            "most, for one of --seeds"
+        )
+
+
+def _blocks(
+    options: argparse.Namespace, experiment: Experiment, grids: Mapping[str, Sequence[Grid]]
+) -> list[Grid]:
+    """Return the axes: those of the sweep's own grid, with the options' in their place."""
+    axes = {
+        "groups": options.groups,
+        "samples_per_class": options.samples_per_class,
+        "upper_limits": options.upper_limits,
+    }
+    given = {axis: tuple(values) for axis, values in axes.items() if values}
+    for axis in ("fractions", "bootstraps", "criteria"):
+        if getattr(options, axis):
+            given[axis] = tuple(getattr(options, axis))
+    if options.max_drop is not None:  # a search, whatever shares the sweep's own grid has
+        given["fractions"] = (None,)
+    blocks = [grid.model_copy(update=given) for grid in grids.get(experiment.name, ())]
+    if not blocks:
+        absent = [f"--{axis.replace('_', '-')}" for axis in axes if axis not in given]
+        if absent:
+            raise InputError(
+                f"--experiment {options.experiment}: this sweep has no grid of its own for it, so "
+                f"{', '.join(absent)} must be given"
+            )
+        criteria = next(iter(grids.values()))[0].criteria  # that the sweep compares
+        blocks = [Grid.model_validate({"criteria": criteria} | given)]
+    if options.search != "optuna":
+        return blocks
+    everything = {
+        axis: tuple(dict.fromkeys(value for block in blocks for value in getattr(block, axis)))
+        for axis in Grid.model_fields
+    }
+    return [Grid.model_validate(everything)]
+
+
+def _checked_trials(
+    options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
+) -> "tuple[list[TrialConfig], Source | None]":
+    """Return all trials of the axes, and the data where they are at hand.
+
+    What the unfinished ones ask for was then seen to be there.
+    """
+    from mint.data.datasets import is_absent, load_source
+    from mint.models import source_digest
+
+    data_dir = data_folder(options.data_dir)
+    network_digest = source_digest(experiment.network)
+    init = initial_weights(options.init, experiment)
+    asked = [
+        TrialConfig(
+            experiment=experiment,
+            **point,
+            seed=seed,
+            data_digest="unknown",
+            network_digest=network_digest,
+            init=init,
+        )
+        for seed in options.seeds
+        for block in blocks
+        for point in block.points()
+    ]
+    trials = list({trial.key: trial for trial in asked}.values())
+    if options.gpus_per_trial and not _ray_address(options):
+        import torch
+
+        check_gpus(options.gpus_per_trial, torch.cuda.device_count(), "this machine")
+    if is_absent(experiment.data, data_dir):
+        from mint.trial.preflight import check_trials
+
+        check_trials(trials, None, options.init)  # before a download
+        if options.dry_run:
+            print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
+            return trials, None
+    source = load_source(experiment.data, data_dir)
+    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
+    if unfinished := [trial for trial in trials if not cache.find("trials", trial.key)]:
+        from mint.trial.preflight import (
+            check_trials,  # takes seconds, which a finished sweep is spared
+        )
+
+        check_trials(unfinished, source, options.init)
+    return trials, source
+
+
+def _copy(file: Path, name: str, folder: Path) -> None:
+    shutil.copyfile(file, folder / name)

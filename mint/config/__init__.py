@@ -1,0 +1,1 @@
+"""What is run: experiments, trials and sweeps as validated values with keys."""

@@ -1,0 +1,1 @@
+"""Data sets, their images, and batches on a device."""

@@ -1,0 +1,1 @@
+"""The estimator of geometric mutual information: pure functions on arrays."""

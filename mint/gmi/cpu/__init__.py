@@ -1,0 +1,1 @@
+"""One bootstrap of all blocks on the CPU, in compiled kernels."""

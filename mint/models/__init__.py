@@ -1,0 +1,25 @@
+"""Networks by name, their pairs of layers, and weights from files."""
+
+from mint.models.checkpoints import load_weights
+from mint.models.mlp import mlp
+from mint.models.registry import PUBLISHED_NAMES, build_network, own_module, source_digest
+from mint.models.resnet import resnet50, resnet56
+from mint.models.tracing import Layer, LayerPair, Traced, chosen_pairs, trace
+from mint.models.vgg import vgg16
+
+__all__ = [
+    "PUBLISHED_NAMES",
+    "Layer",
+    "LayerPair",
+    "Traced",
+    "build_network",
+    "chosen_pairs",
+    "load_weights",
+    "mlp",
+    "own_module",
+    "resnet50",
+    "resnet56",
+    "source_digest",
+    "trace",
+    "vgg16",
+]

@@ -1,0 +1,1 @@
+"""Trial results in, pages, tables and figures out."""

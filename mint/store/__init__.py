@@ -1,0 +1,1 @@
+"""Finished stages on disk, whole or not at all, shared by processes and nodes."""

@@ -1,0 +1,35 @@
+"""A real bash completes what the printed script says."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from mint.cli.app import main
+
+pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("mint re", {"retrain", "report"}),
+        ("mint cache ", {"ls", "prune"}),
+        ("mint sweep gr", {"groups_vs_samples"}),
+        ("mint run --bootst", {"--bootstraps"}),
+        ("mint train --experiment mn", {"mnist_mlp", "mnist_mlp_fine", "mnist_mlp_input"}),
+        ("mint sweep criteria --criterion tay", {"taylor"}),
+        ("mint cache prune sc", {"scores"}),
+        ("mint run --device cu", {"cuda"}),
+    ],
+)
+def test_bash(typed: str, offered: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    words = " ".join(f"'{word}'" for word in typed.split(" "))
+    program = (
+        f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n"
+        '_shtab_mint mint "${COMP_WORDS[COMP_CWORD]}"; printf \'%s\\n\' "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered

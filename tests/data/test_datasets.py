@@ -1,0 +1,426 @@
+"""Data sets are read as published, whatever they are stored in; what is wrong is named."""
+
+import gzip
+import hashlib
+import pickle
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torchvision.datasets
+from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import parquet
+
+from mint.config.schema import DataConfig
+from mint.data.datasets import Source, is_absent, load_source
+from mint.data.images import StoredImages
+from mint.errors import InputError
+
+MNIST = DataConfig(name="mnist", validation_size=10)
+CIFAR10 = DataConfig(name="cifar10", validation_size=10)
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def _all(source: Source, part: str = "train") -> NDArray[np.uint8]:
+    images = getattr(source, part)
+    pixels: NDArray[np.uint8] = images.take(np.arange(images.shape[0])).numpy()
+    return pixels
+
+
+def _folder_of(kind: str, folder: Path, **settings: Any) -> DataConfig:
+    return DataConfig(name=f"{kind}:{folder}", validation_size=10, **settings)
+
+
+# Digits and MNIST
+
+
+def test_digits_are_all_there(digits: Source) -> None:
+    assert digits.train.shape == (1437, 1, 8, 8)
+    assert digits.test.shape == (360, 1, 8, 8)
+    assert digits.classes == 10
+    # The keys of finished trials hang on it.
+    assert digits.digest == "4f5be3a9f8102146"
+
+
+def test_mnist_as_published(mnist_dir: Path) -> None:
+    source = load_source(MNIST, mnist_dir)
+    assert source.train.shape == (60000, 1, 28, 28)
+    assert source.test.shape == (10000, 1, 28, 28)
+    assert np.bincount(source.test_labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+
+
+def test_arrays_are_resized_and_streamed_too(digits: Source) -> None:
+    data = DataConfig(name="digits", validation_size=280, size=12)
+    stored, streamed = (load_source(data, Path(), memory_limit=limit) for limit in (None, 1000))
+    assert isinstance(stored.train, StoredImages)
+    assert not isinstance(streamed.train, StoredImages)
+    assert streamed.train.shape == (1437, 1, 12, 12)
+    assert np.array_equal(_all(stored), _all(streamed))
+    assert stored.digest == digits.digest
+
+
+@pytest.mark.parametrize("data", [MNIST, CIFAR10], ids=lambda data: data.name)
+def test_failed_download_names_the_ways_out_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: DataConfig
+) -> None:
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar")
+    assert is_absent(data, tmp_path / "data")
+    with pytest.raises(InputError) as raised:
+        load_source(data, tmp_path / "data")
+    for way_out in ("try again", "--data-dir", "MINT_DATA_DIR", "--experiment digits_mlp"):
+        assert way_out in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Source) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    resources = []
+    for part, images, labels in (
+        ("train", _all(digits)[:, 0], digits.train_labels),
+        ("t10k", _all(digits, "test")[:, 0], digits.test_labels),
+    ):
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, values.ndim])
+            header += b"".join(size.to_bytes(4, "big") for size in values.shape)
+            name = f"{part}-{kind}-ubyte.gz"
+            (mirror / name).write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes()))
+            resources.append((name, None))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    folder = tmp_path / "new" / "data"
+    (folder / "MNIST").mkdir(parents=True)  # as is left where mint told to remove what is in it
+    with _served(mirror) as address:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
+        downloaded = load_source(MNIST, folder)
+    assert downloaded.digest == digits.digest
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
+    assert not is_absent(MNIST, folder)
+    assert load_source(MNIST, folder).digest == digits.digest
+
+
+def test_download_of_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32)).astype(np.uint8)
+    labels = [0, 1, 2, 0, 1, 2]
+    made = tmp_path / "mirror" / "cifar-10-batches-py"
+    made.mkdir(parents=True)
+    sums = {}
+    for name, content in (
+        ("data_batch_1", {"data": pixels[:4].reshape(4, -1), "labels": labels[:4]}),
+        ("test_batch", {"data": pixels[4:].reshape(2, -1), "labels": labels[4:]}),
+        ("batches.meta", {"label_names": ["cat", "dog", "frog"]}),
+    ):
+        (made / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((made / name).read_bytes()).hexdigest()
+    archive = tmp_path / "mirror" / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(made, made.name)
+    dataset = torchvision.datasets.CIFAR10
+    with _served(tmp_path / "mirror") as address:
+        monkeypatch.setattr(dataset, "url", address + archive.name)
+        monkeypatch.setattr(dataset, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+        monkeypatch.setattr(dataset, "train_list", [["data_batch_1", sums["data_batch_1"]]])
+        monkeypatch.setattr(dataset, "test_list", [["test_batch", sums["test_batch"]]])
+        meta = {**dataset.meta, "md5": sums["batches.meta"]}
+        monkeypatch.setattr(dataset, "meta", meta)
+        source = load_source(CIFAR10, tmp_path / "data")
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == [made.name]
+    assert not is_absent(CIFAR10, tmp_path / "data")
+    assert np.array_equal(_all(source), pixels[:4])
+    assert np.array_equal(_all(source, "test"), pixels[4:])
+    assert source.test_labels.tolist() == labels[4:]
+    assert load_source(CIFAR10, tmp_path / "data").digest == source.digest
+    # Pickles that are not the published ones are never opened.
+    (tmp_path / "data" / made.name / "test_batch").write_bytes(pickle.dumps({}))
+    with pytest.raises(InputError, match="CIFAR-10"):
+        load_source(CIFAR10, tmp_path / "data")
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "empty"])
+def test_damaged_mnist_is_named(tmp_path: Path, damage: str) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    names = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
+    for name in names[1:] if damage == "missing" else names:
+        content = b"" if damage == "empty" else b"\0\0\x08\x01\0\0\0\x09\x01\x02"
+        (raw / f"{name}-ubyte").write_bytes(content)
+    with pytest.raises(InputError, match="MNIST"):
+        load_source(MNIST, tmp_path)
+
+
+# Parquet
+
+
+@pytest.mark.slow
+def test_cifar10_of_jpegs(cifar_dir: Path) -> None:
+    source = load_source(_folder_of("parquet", Path("cifar10-jpeg")), cifar_dir)
+    assert source.train.shape == (50000, 3, 32, 32)
+    assert np.bincount(source.train_labels).tolist() == [5000] * 10
+    assert np.bincount(source.test_labels).tolist() == [1000] * 10
+
+
+def test_rows_of_parquet_are_those_of_the_files(cifar_dir: Path, small_cifar: Path) -> None:
+    whole = parquet.read_table(cifar_dir / "cifar10-jpeg" / "train-00000-of-00001.parquet")
+    source = load_source(_folder_of("parquet", small_cifar), cifar_dir, memory_limit=0)
+    rows = np.random.default_rng(0).permutation(450)
+    pixels = source.train.take(rows)
+    for row, ours in zip(rows, pixels, strict=True):
+        content = whole.column("img")[int(row)]["bytes"].as_buffer()
+        with Image.open(pa.BufferReader(content)) as image:
+            assert np.array_equal(ours.permute(1, 2, 0), np.asarray(image))
+    assert source.train_labels.tolist() == whole.column("label")[:450].to_pylist()
+
+
+def _png(pixels: NDArray[np.uint8], path: Path) -> bytes:
+    Image.fromarray(pixels).save(path / "image.png")
+    return (path / "image.png").read_bytes()
+
+
+def _write_parquet(path: Path, images: list[bytes | None], labels: list[int], **more: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    structs = pa.array([{"bytes": image, "path": "x"} for image in images], kind)
+    columns = {"picture": structs, "class": pa.array(labels, pa.int32()), **more}
+    parquet.write_table(pa.table(columns), path, row_group_size=2)
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> Path:
+    """Five grey images of 6 x 4, two classes, below data/; the test part keeps its labels back."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (5, 4, 6)).astype(np.uint8)
+    images = [_png(image, tmp_path) for image in pixels]
+    folder = tmp_path / "grey"
+    _write_parquet(folder / "data" / "train-0.parquet", [*images[:3]], [0, 1, 1])
+    _write_parquet(folder / "data" / "validation-0.parquet", [*images[3:]], [1, 0])
+    _write_parquet(folder / "data" / "test-0.parquet", [*images[3:]], [-1, -1])
+    return folder
+
+
+def test_grey_parquet(grey: Path) -> None:
+    source = load_source(_folder_of("parquet", grey), Path("elsewhere"))
+    assert source.train.shape == (3, 1, 4, 6)
+    assert source.test_labels.tolist() == [1, 0]
+    assert source.classes == 2
+    square = load_source(_folder_of("parquet", grey, size=4), Path("elsewhere"))
+    # The shorter side is 4 already: the middle of the longer one is cut out.
+    assert np.array_equal(_all(square), _all(source)[..., 1:5])
+
+
+def test_digest_of_files(grey: Path, tmp_path: Path) -> None:
+    data = _folder_of("parquet", grey)
+    before = load_source(data, tmp_path).digest
+    assert load_source(data, tmp_path, memory_limit=0).digest == before
+    file = grey / "data" / "train-0.parquet"
+    table = parquet.read_table(file)
+    parquet.write_table(table.slice(0, 2), file)
+    assert load_source(data, tmp_path).digest != before
+
+
+def _garbage(folder: Path) -> None:
+    (folder / "data" / "train-0.parquet").write_bytes(b"PAR1 no PAR1")
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "data" / "train-0.parquet"
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+def _no_train(folder: Path) -> None:
+    (folder / "data" / "train-0.parquet").unlink()
+
+
+def _no_labels(folder: Path) -> None:
+    (folder / "data" / "validation-0.parquet").unlink()
+
+
+def _corrupt_image(folder: Path) -> None:
+    good = _png(np.zeros((4, 6), np.uint8), folder)
+    _write_parquet(folder / "data" / "train-0.parquet", [good, good, good[:-20]], [0, 1, 1])
+
+
+def _no_image(folder: Path) -> None:
+    good = _png(np.zeros((4, 6), np.uint8), folder)
+    _write_parquet(folder / "data" / "train-0.parquet", [good, good, None], [0, 1, 1])
+
+
+def _other_size(folder: Path) -> None:
+    images: list[bytes | None] = [
+        _png(np.zeros((4, width), np.uint8), folder) for width in (6, 6, 7)
+    ]
+    _write_parquet(folder / "data" / "train-0.parquet", images, [0, 1, 1])
+
+
+def _two_labels(folder: Path) -> None:
+    good = _png(np.zeros((4, 6), np.uint8), folder)
+    coarse = pa.array([0, 0], pa.int64())
+    _write_parquet(folder / "data" / "train-0.parquet", [good, good], [0, 1], coarse=coarse)
+
+
+def _no_rows(folder: Path) -> None:
+    for path in sorted((folder / "data").glob("train-*.parquet")):
+        parquet.write_table(parquet.read_table(path).slice(0, 0), path)
+
+
+def _strange_label(folder: Path) -> None:
+    good = _png(np.zeros((4, 6), np.uint8), folder)
+    _write_parquet(folder / "data" / "validation-0.parquet", [good, good, good], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_garbage, r"train-0\.parquet: cannot be read as Parquet"),
+        (_cut, r"train-0\.parquet: cannot be read as Parquet"),
+        (_no_train, r"grey: holds no files train-\*\.parquet"),
+        (_no_labels, r"grey: holds no labelled files test-\*\.parquet"),
+        (_corrupt_image, r"train-0\.parquet, row 2: cannot be decoded"),
+        (_no_image, r"train-0\.parquet, row 2: holds no image"),
+        (_other_size, r"train-0\.parquet, row 2: is of 7 x 4 .* give data\.size"),
+        (_two_labels, r"one column of integer labels; .*class \(int32\), coarse \(int64\)"),
+        (_no_rows, r"train-0\.parquet: holds no rows"),
+        (_strange_label, r"validation-0\.parquet, row 2: label 2 must be from 0 to 1"),
+    ],
+)
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_what_is_wrong_with_parquet_is_named(
+    grey: Path, spoil: Callable[[Path], None], told: str, memory_limit: int | None
+) -> None:
+    spoil(grey)
+    with pytest.raises(InputError, match=told) as raised:
+        _all(load_source(_folder_of("parquet", grey), Path(), memory_limit=memory_limit))
+    assert "\n" not in str(raised.value)
+
+
+# Folders of images
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Images of several sizes, modes and formats, in two classes."""
+    folder = tmp_path / "tree"
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 2)):
+        for label in ("cat", "dog"):
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                shape = (20 + number, 30, 3 + number % 2) if number % 3 else (25, 20)
+                image = Image.fromarray(generator.integers(0, 256, shape).astype(np.uint8))
+                image.save(folder / part / label / f"{number}.png")
+    Image.new("RGB", (22, 40), "red").save(folder / "train" / "cat" / "red.JPEG")
+    return folder
+
+
+def test_folder_of_images(tree: Path) -> None:
+    data = _folder_of("imagefolder", Path(tree.name), size=16)
+    stored = load_source(data, tree.parent)
+    streamed = load_source(data, tree.parent, memory_limit=0)
+    assert stored.train.shape == (13, 3, 16, 16)
+    assert np.array_equal(_all(stored), _all(streamed))
+    assert stored.digest == streamed.digest
+    assert stored.train_labels.tolist() == [0] * 7 + [1] * 6
+    assert stored.test_labels.tolist() == [0, 0, 1, 1]
+    red = _all(stored)[6]
+    assert red[0].min() > 250
+    assert red[1:].max() < 5
+    grey = _all(stored)[0]
+    assert np.array_equal(grey[0], grey[2])
+
+
+def test_resizing_is_that_of_torchvision(tree: Path) -> None:
+    from torchvision.transforms import functional
+
+    data = _folder_of("imagefolder", tree, size=16)
+    ours = torch.from_numpy(_all(load_source(data, Path())))
+    with Image.open(tree / "train" / "cat" / "5.png") as picture:
+        resized = functional.resize(picture.convert("RGB"), 16)
+    theirs = functional.pil_to_tensor(functional.center_crop(resized, 16))
+    assert torch.equal(ours[5], theirs)
+
+
+def test_digest_of_a_folder(tree: Path) -> None:
+    data = _folder_of("imagefolder", tree, size=16)
+    before = load_source(data, Path()).digest
+    assert load_source(data, Path()).digest == before
+    (tree / "train" / "cat" / "0.png").rename(tree / "train" / "dog" / "00.png")
+    assert load_source(data, Path()).digest != before
+
+
+def _no_class(folder: Path) -> None:
+    for file in (folder / "val" / "dog").iterdir():
+        file.unlink()
+    (folder / "val" / "dog").rmdir()
+
+
+def _empty_class(folder: Path) -> None:
+    (folder / "train" / "empty").mkdir()
+
+
+def _no_test(folder: Path) -> None:
+    (folder / "val").rename(folder / "other")
+
+
+def _no_training(folder: Path) -> None:
+    (folder / "train").rename(folder / "other")
+
+
+def _no_picture(folder: Path) -> None:
+    (folder / "train" / "dog" / "2.png").write_text("not an image\n")
+
+
+def _half_a_picture(folder: Path) -> None:
+    file = folder / "train" / "dog" / "2.png"
+    file.write_bytes(file.read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_no_class, "train and val must have the same class folders, .* has dog"),
+        (_empty_class, "train: is no folder of classes .*empty"),
+        (_no_test, "holds no folder test or val"),
+        (_no_training, "train: is no folder of classes"),
+        (_no_picture, r"dog/2\.png: cannot be decoded as an image"),
+        (_half_a_picture, r"dog/2\.png: cannot be decoded as an image"),
+    ],
+)
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_what_is_wrong_with_a_folder_is_named(
+    tree: Path, spoil: Callable[[Path], None], told: str, memory_limit: int | None
+) -> None:
+    spoil(tree)
+    data = _folder_of("imagefolder", tree, size=16)
+    with pytest.raises(InputError, match=told) as raised:
+        _all(load_source(data, Path(), memory_limit=memory_limit))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "imagefolder"])
+def test_a_folder_that_is_not_there(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        load_source(_folder_of(kind, Path("nowhere")), tmp_path)

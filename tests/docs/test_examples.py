@@ -1,0 +1,68 @@
+"""The examples, run as their README says: each ends with a record, a page and a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from documents import ROOT, commands, run
+
+from mint.pruning.masks import Masks
+from mint.trial.result import MASKS_FILE, TrialResult
+from mint.trial.table_row import read_records
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the examples and their data, where all of them run one after another."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        assert run("python examples/digits_as_files.py") == 0
+        yield folder
+
+
+def _ended(folder: Path, heading: str) -> TrialResult:
+    """Run the commands of a section, and return the trial that they end with."""
+    before = set((folder / ".mint" / "trials").glob("*/result.json"))
+    for command in commands("examples/README.md", heading):
+        assert run(command) == 0, command
+    (made,) = set((folder / ".mint" / "trials").glob("*/result.json")) - before
+    result = TrialResult.load(made.parent)
+    masks = Masks.load(made.parent / MASKS_FILE)
+    assert masks.pruned == result.pruned_weights
+    assert result.accuracy > 60  # chance is 10%
+    (record,) = (
+        row
+        for row in read_records(folder / "results" / "records.csv").to_dict("records")
+        if row["key"] == made.parent.name
+    )
+    assert record["accuracy"] == result.accuracy
+    tables = (folder / "results" / "RESULTS.md").read_text("utf-8")
+    assert result.config.experiment.title in tables
+    return result
+
+
+@pytest.mark.slow
+def test_torchvision_network_on_a_folder_of_images(folder: Path) -> None:
+    result = _ended(folder, "A network of torchvision's, on a folder of images")
+    assert 49 < result.params_pruned <= 50
+    kept = {layer.name: (layer.kept or 0) / layer.weights for layer in result.layers}
+    assert sum(share < 1 for share in kept.values()) == len(result.config.experiment.prune)
+    assert min(kept.values()) >= 0.2  # the limit of a layer
+    assert kept["conv1"] == 1  # it reads the input
+
+
+def test_network_of_ones_own(folder: Path) -> None:
+    result = _ended(folder, "A network of your own")
+    assert 79 < result.params_pruned <= 80
+    assert [layer.name for layer in result.layers] == ["conv1", "conv2", "hidden", "head"]
+
+
+def test_network_of_ones_own_on_parquet(folder: Path) -> None:
+    result = _ended(folder, "A network of your own, on Parquet files")
+    assert result.params_pruned > 20
+    assert result.baseline_validation_accuracy - result.validation_accuracy <= 1
+    assert {probe.passed for probe in result.probes} <= {True, False}

@@ -1,0 +1,473 @@
+"""An exported network computes what the masked one does, with the filters that it needs alone."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mint.errors import InputError
+from mint.pruning.export import Exported, export, masked_copy, shrink
+from mint.pruning.masks import Masks
+
+IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+class OptionA(nn.Module):
+    """A residual block whose shortcut takes every other pixel and pads channels with zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.added = (outputs - inputs) // 2
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.added:
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = nn.functional.pad(x, (0, 0, 0, 0, self.added, self.added))
+        return torch.relu(out + x)
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(20, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5)
+    )
+
+
+def _vgg() -> nn.Module:
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(8, 10, 3, padding=1, bias=False), nn.BatchNorm2d(10), nn.ReLU()),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Linear(160, 16),
+        nn.ReLU(),
+        nn.Linear(16, 10),
+    )
+
+
+def _option_a() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        OptionA(8, 8, 1),
+        OptionA(8, 16, 2),
+        OptionA(16, 16, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+def _grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(12, 6, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 10),
+    )
+
+
+class Concatenated(nn.Module):
+    """Two branches side by side, one of which is an output too, and a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 6, 1)
+        self.right = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(10)
+        self.join = nn.Conv2d(10, 7, 3, padding=1)
+        self.hidden = nn.Linear(7, 8)
+        self.norm = nn.LayerNorm(8)
+        self.last = nn.Linear(8, 4)
+        self.scale = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = self.join(torch.relu(self.bn(torch.cat([self.left(x), self.right(x)], 1))))
+        last = self.last(self.norm(self.hidden(joined.mean((2, 3)))))
+        out: Tensor = last * self.scale + self.right(x).mean((2, 3))
+        return out
+
+
+def _ready(network: nn.Module, example: Tensor) -> nn.Module:
+    """Give batch norms something to do: affine parameters at random and running statistics."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, *example.shape[1:]))
+    return network.eval()
+
+
+def _blocks(network: nn.Module, *, share: float, seed: int) -> Masks:
+    """Prune blocks of weights at random, and all of some filters' rows and columns."""
+    generator = np.random.default_rng(seed)
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            kept = np.ones(tuple(module.weight.shape), bool)
+            kept[generator.random(kept.shape[0]) < share] = False
+            if kept.shape[1] > 3:
+                kept[:, generator.random(kept.shape[1]) < share] = False
+            kept[generator.random(kept.shape[:2]) < share] = False
+            masks[f"{name}.weight"] = kept
+    return Masks(masks)
+
+
+def _check_same(small: nn.Module, network: nn.Module, masks: Masks, example: Tensor) -> None:
+    inputs = torch.randn(4, *example.shape[1:], generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        expected, found = masked_copy(network, masks)(inputs), small(inputs)
+    assert expected.std() > 0
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def _weights(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(module.weight.shape)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+NETWORKS = {
+    "mlp": (_mlp, torch.randn(1, 20)),
+    "vgg": (_vgg, IMAGE),
+    "option_a": (_option_a, IMAGE),
+    "grouped": (_grouped, IMAGE),
+    "concatenated": (Concatenated, IMAGE),
+    "resnet18": (torchvision.models.resnet18, IMAGE),
+    "mobilenet_v2": (torchvision.models.mobilenet_v2, IMAGE),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_left_computes_the_same(name: str) -> None:
+    make, example = NETWORKS[name]
+    torch.manual_seed(0)
+    network = _ready(make(), example)
+    before = copy.deepcopy(network.state_dict())
+    masks = _blocks(network, share=0.3, seed=5)
+    small = shrink(network, masks, example)
+    _check_same(small, network, masks, example)
+    widths = _weights(small)
+    assert sum(map(np.prod, widths.values())) < sum(map(np.prod, _weights(network).values()))
+    assert all(min(shape) > 0 for shape in widths.values())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_goes_where_everything_is_kept(name: str) -> None:
+    make, example = NETWORKS[name]
+    network = _ready(make(), example)
+    masks = Masks({key: np.ones(s, bool) for key, s in _mask_shapes(network).items()})
+    for given in (masks, Masks({})):
+        small = shrink(network, given, example)
+        assert _weights(small) == _weights(network)
+        _check_same(small, network, given, example)
+
+
+def test_filters_of_an_mlp_go_that_are_not_read_or_not_fed_and_those_that_follow() -> None:
+    network = _mlp()
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["5.weight"][:, :2] = False  # not read: 3's filters 0 and 1
+    kept["3.weight"][2] = False  # not fed: 3's filter 2, a constant
+    kept["3.weight"][2:, 4] = False  # read by filters that go alone: 0's filter 4
+    kept["0.weight"][5:7] = False  # not fed
+    masks = Masks(kept)
+    small = shrink(network, masks, torch.randn(1, 20))
+    assert _weights(small) == {"0": (9, 20), "3": (6, 9), "5": (5, 6)}
+    _check_same(small, network, masks, torch.randn(1, 20))
+
+
+def test_filters_of_a_vgg_go_where_their_constant_can_be_taken_over() -> None:
+    network = _ready(_vgg(), IMAGE)
+    batch_norm = network.get_submodule("0.1")
+    assert isinstance(batch_norm, nn.BatchNorm2d)
+    first = network.get_submodule("0.0")
+    assert isinstance(first, nn.Conv2d)
+    with torch.no_grad():
+        # With a row of zeros filter 2 puts out 1 after the ReLU, which padding makes uneven, and
+        # filter 3 puts out 0.
+        assert first.bias is not None
+        assert batch_norm.running_mean is not None
+        first.bias[2:4] = batch_norm.running_mean[2:4]
+        batch_norm.bias[2], batch_norm.bias[3] = 1, -1
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["0.0.weight"][2:4] = False
+    kept["2.0.weight"][:, 5] = False  # not read: the first layer's filter 5
+    kept["2.0.weight"][7] = False  # not fed: a constant that the linear layer's bias takes
+    kept["5.weight"][:, 16 : 3 * 16] = False  # blocks of columns: filters 1 and 2 are not read
+    kept["5.weight"][:, 3 * 16 : 4 * 16 - 1] = False  # all but one pixel of filter 3
+    masks = Masks(kept)
+    small = shrink(network, masks, IMAGE)
+    assert _weights(small) == {
+        "0.0": (6, 3, 3, 3),
+        "2.0": (7, 6, 3, 3),
+        "5": (16, 112),
+        "7": (10, 16),
+    }
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_a_constant_goes_into_the_bias_of_a_convolution_that_does_not_pad() -> None:
+    network = _ready(
+        nn.Sequential(
+            nn.Conv2d(3, 5, 3),
+            nn.BatchNorm2d(5),
+            nn.Conv2d(5, 4, 3, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 2, 3, padding=1),
+        ),
+        IMAGE,
+    )
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    for name in ("0.weight", "2.weight", "4.weight"):
+        kept[name][0] = False
+    masks = Masks(kept)
+    with torch.no_grad():
+        network.get_parameter("4.bias")[0] = 1.0
+    small = shrink(network, masks, IMAGE)
+    assert _weights(small) == {
+        "0": (4, 3, 3, 3),
+        "2": (3, 4, 3, 3),
+        "4": (6, 3, 1, 1),
+        "6": (2, 6, 3, 3),
+    }
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_channels_that_an_addition_joins_go_together_or_not_at_all() -> None:
+    network = _ready(torchvision.models.resnet18(), IMAGE)
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["layer1.0.conv2.weight"][:, :10] = False
+    for name in kept:
+        # All that read what layer2 adds up.
+        if name in (
+            "layer2.1.conv1.weight",
+            "layer3.0.conv1.weight",
+            "layer3.0.downsample.0.weight",
+        ):
+            kept[name][:, 20:50] = False
+    kept["layer4.0.conv1.weight"][:, :9] = False  # but the shortcut reads them
+    masks = Masks(kept)
+    small = shrink(network, masks, IMAGE)
+    widths = _weights(small)
+    assert widths["layer1.0.conv1"][0] == 54
+    for name in ("layer2.0.conv2", "layer2.0.downsample.0", "layer2.1.conv2"):
+        assert widths[name][0] == 98
+    assert widths["layer2.1.conv1"] == (128, 98, 3, 3)
+    assert widths["layer3.1.conv2"][0] == 256
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_padded_channels_stay_and_those_inside_a_block_go() -> None:
+    network = _ready(_option_a(), IMAGE)
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    for name in ("3.conv1.weight", "4.conv1.weight", "8.weight"):
+        kept[name][:, :4] = False
+    kept["4.conv2.weight"][:, :3] = False
+    masks = Masks(kept)
+    small = shrink(network, masks, IMAGE)
+    widths = _weights(small)
+    assert widths["0"][0] == 8
+    assert widths["4.conv1"] == (13, 8, 3, 3)
+    assert widths["4.conv2"] == (16, 13, 3, 3)
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_filters_of_a_grouped_convolution_stay_and_those_behind_it_go() -> None:
+    network = _ready(_grouped(), IMAGE)
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["3.weight"][:3] = False
+    kept["5.weight"][:, :5] = False
+    kept["5.weight"][0] = False
+    masks = Masks(kept)
+    small = shrink(network, masks, IMAGE)
+    assert _weights(small) == _weights(network) | {"5": (5, 12, 1, 1), "9": (10, 20)}
+    _check_same(small, network, masks, IMAGE)
+
+
+class Viewed(nn.Module):
+    """A network whose code knows how many filters there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3)
+        self.conv2 = nn.Conv2d(6, 4, 3)
+        self.linear = nn.Linear(4 * 28 * 28, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(torch.relu(self.conv2(torch.relu(self.conv1(x)))).view(-1, 3136))
+        return out
+
+
+def test_filters_stay_where_the_code_counts_on_them_and_others_go() -> None:
+    network = Viewed()
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["linear.weight"][:, : 28 * 28] = False
+    kept["conv2.weight"][:, 1:3] = False
+    masks = Masks(kept)
+    small = shrink(network, masks, IMAGE)
+    assert _weights(small) == {
+        "conv1": (4, 3, 3, 3),
+        "conv2": (4, 4, 3, 3),
+        "linear": (5, 3136),
+    }
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_a_network_that_the_dependency_graph_does_not_get_through_stays_whole() -> None:
+    network = _ready(torchvision.models.shufflenet_v2_x0_5(), IMAGE)
+    masks = _blocks(network, share=0.3, seed=6)
+    small = shrink(network, masks, IMAGE)
+    assert _weights(small) == _weights(network)
+    _check_same(small, network, masks, IMAGE)
+
+
+def test_the_last_filter_of_a_layer_stays() -> None:
+    network = _mlp()
+    masks = Masks({"3.weight": np.zeros((9, 12), bool)})
+    small = shrink(network, masks, torch.randn(1, 20))
+    assert _weights(small) == {"0": (1, 20), "3": (1, 1), "5": (5, 1)}
+    inputs = torch.randn(4, 20)
+    assert torch.allclose(small(inputs), masked_copy(network, masks)(inputs), atol=1e-6)
+
+
+def test_masks_of_another_network_are_refused() -> None:
+    with pytest.raises(InputError, match=r"no weight 4\.weight"):
+        shrink(_mlp(), Masks({"4.weight": np.ones((9, 12), bool)}), torch.randn(1, 20))
+
+
+class Forked(nn.Module):
+    """A forward pass that depends on its input's values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_network_that_cannot_be_traced_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^Forked: cannot be traced by torch.fx"):
+        shrink(Forked(), Masks({}), torch.randn(1, 20))
+
+
+@pytest.mark.parametrize("name", ["option_a", "concatenated"])
+def test_the_files_do_without_mint(name: str, tmp_path: Path) -> None:
+    make, example = NETWORKS[name]
+    network = _ready(make(), example)
+    masks = _blocks(network, share=0.3, seed=3)
+    folder = tmp_path / "below" / "small"
+    exported = export(network, masks, example, folder, onnx=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "export.json",
+        "network.py",
+        "weights.safetensors",
+    ]
+    inputs = torch.randn(3, *example.shape[1:])
+    safetensors.torch.save_file({"inputs": inputs}, tmp_path / "inputs.safetensors")
+    script = (
+        "import sys; sys.modules['mint'] = None\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "from network import build\n"
+        "outputs = build()(load_file(sys.argv[1])['inputs']).detach()\n"
+        "save_file({'outputs': outputs}, sys.argv[2])"
+    )
+    paths = [str(tmp_path / f"{part}.safetensors") for part in ("inputs", "outputs")]
+    subprocess.run([sys.executable, "-B", "-c", script, *paths], cwd=folder, check=True)
+    found = safetensors.torch.load_file(paths[1])["outputs"]
+    with torch.no_grad():
+        expected = masked_copy(network, masks)(inputs)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+    written = json.loads((folder / "export.json").read_text())
+    assert Exported(**written | {"input_shape": tuple(written["input_shape"])}) == exported
+    assert exported.dense_weights == sum(map(np.prod, _weights(network).values()))
+    assert exported.kept_weights == exported.dense_weights - masks.pruned
+    assert exported.exported_weights < exported.dense_weights
+    assert exported.exported_multiply_adds < exported.dense_multiply_adds
+    assert 0 <= exported.max_difference <= 1e-5 * float(expected.abs().max()) * 2
+    assert exported.dense_ms > 0
+    assert exported.exported_ms > 0
+
+
+def test_weights_that_were_masked_and_are_still_there_are_zero(tmp_path: Path) -> None:
+    network = _ready(_option_a(), IMAGE)
+    kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
+    kept["5.conv1.weight"][3:, :5] = False
+    export(network, Masks(kept), IMAGE, tmp_path / "small", onnx=False)
+    weights = safetensors.torch.load_file(tmp_path / "small" / "weights.safetensors")
+    assert not weights["5.conv1.weight"][3:, :5].any()
+    assert torch.equal(weights["5.conv1.weight"][:3], network.get_parameter("5.conv1.weight")[:3])
+
+
+def test_onnx_takes_any_batch(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = _ready(_option_a(), IMAGE)
+    masks = _blocks(network, share=0.3, seed=4)
+    export(network, masks, IMAGE, tmp_path / "small", onnx=True)
+    session = onnxruntime.InferenceSession(tmp_path / "small" / "network.onnx")
+    for batch in (1, 3):
+        inputs = torch.randn(batch, 3, 32, 32)
+        (found,) = session.run(None, {"input": inputs.numpy()})
+        with torch.no_grad():
+            expected = masked_copy(network, masks)(inputs).numpy()
+        assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+
+
+def test_onnx_without_its_packages_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "mint-pruning\[onnx\]"'):
+        export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path / "small", onnx=True)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path, onnx=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"small: cannot be written"):
+        export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path / "file" / "small", onnx=False)
+
+
+def test_a_module_whose_settings_its_repr_does_not_tell_is_refused_by_name(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2, count_include_pad=False))
+    with pytest.raises(InputError, match=r"^1: AvgPool2d\(.*cannot be written as code"):
+        export(network, Masks({}), IMAGE, tmp_path / "small", onnx=False)
+    assert not any(tmp_path.iterdir())
+
+
+def _mask_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape for name, shape in _weights(network).items()}

@@ -1,0 +1,78 @@
+"""What a plan says of time and memory, held against stages that were really made."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mint.config.schema import TrialConfig
+from mint.data.datasets import Source
+from mint.store.stage_cache import Cache
+from mint.trial.forecast import forecast, memory_of, time_of
+from mint.trial.pipeline import Stages, run_trial
+from mint.trial.provenance import Provenance
+from mint.trial.result import TrialResult
+
+
+@pytest.fixture(scope="module")
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, quick_trial: TrialConfig, digits: Source
+) -> Cache:
+    """A folder of stages with one finished trial."""
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    cpu, provenance = torch.device("cpu"), Provenance.of_this_process(None, [])
+    run_trial(Stages(quick_trial, digits, cache=cache, device=cpu, provenance=provenance))
+    return cache
+
+
+def test_time_is_that_of_the_stages_still_to_be_made(
+    cache: Cache, quick_trial: TrialConfig
+) -> None:
+    folder = cache.find("trials", quick_trial.key)
+    assert folder
+    result = TrialResult.load(folder)
+    retraining = sum(probe.retraining.seconds for probe in result.probes)
+    coarser = quick_trial.model_copy(update={"groups": 3})
+    again = time_of([coarser], cache, on_gpu=False)
+    assert again
+    assert again.baselines == 0
+    assert again.scores == pytest.approx(result.score_seconds / 4)
+    assert again.retraining == pytest.approx(retraining)
+    seeds = [coarser.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    others = time_of(seeds, cache, on_gpu=False)
+    assert others
+    assert others.baselines > 0
+    assert others.scores == pytest.approx(2 * again.scores)
+    assert others.total == others.baselines + others.scores + others.retraining
+
+
+def test_nothing_is_said_of_what_was_not_measured(
+    cache: Cache, quick_trial: TrialConfig, digits: Source
+) -> None:
+    random = quick_trial.model_copy(update={"criterion": "random"})
+    assert time_of([random], cache, on_gpu=False) is None
+    assert time_of([quick_trial], cache, on_gpu=True) is None
+    longer = quick_trial.experiment.training.with_epochs(9)
+    experiment = quick_trial.experiment.model_copy(update={"training": longer})
+    other = quick_trial.model_copy(update={"experiment": experiment})
+    lines = forecast([other], digits, cache, 2, on_gpu=False)
+    assert lines[0] == "time:   unknown, for no such trial was measured here yet"
+    assert lines[1].startswith("memory: about 1.0 GB a trial, ")
+
+
+def test_memory_grows_with_what_it_is_for(quick_trial: TrialConfig, digits: Source) -> None:
+    memory = memory_of([quick_trial], digits)
+    assert memory.data == (1437 + 360) * 64
+    more = memory_of([quick_trial.model_copy(update={"samples_per_class": 60})], digits)
+    assert 3 < more.scores / memory.scores < 5  # of matrices of distances
+    assert more.training == memory.training
+    magnitude = TrialConfig.model_validate(
+        quick_trial.model_dump() | {"criterion": "activation-magnitude"}
+    )
+    assert memory_of([magnitude], digits).scores == 4 * 10 * 30 * (500 + 300)
+
+
+def test_finished_cache_is_not_touched(cache: Cache, quick_trial: TrialConfig) -> None:
+    before = sorted(path for path in Path(cache.root).rglob("*"))
+    time_of([quick_trial], cache, on_gpu=False)
+    assert sorted(path for path in Path(cache.root).rglob("*")) == before

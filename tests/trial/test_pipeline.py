@@ -1,0 +1,237 @@
+"""One trial end to end on real digits: exact, repeatable, and never run twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from mint.config.schema import EstimateConfig, NetworkConfig, TrialConfig, load_experiment
+from mint.data.datasets import Source, load_source
+from mint.errors import InputError, TrainingDivergedError
+from mint.pruning.layer_table import layers_text, parse_layers
+from mint.pruning.masks import Masks
+from mint.store.stage_cache import Cache
+from mint.trial.api import FinishedTrial
+from mint.trial.pipeline import Listener, Stages, run_trial
+from mint.trial.preflight import check_trials
+from mint.trial.provenance import Provenance
+from mint.trial.result import MASKS_FILE, SCORES_FILE, Probe, TrialResult
+
+PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
+CPU = torch.device("cpu")
+
+
+def _stages(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Stages:
+    listener = None if probes is None else Listener(probe=probes.append)
+    source = load_source(config.experiment.data, root)
+    return Stages(
+        config, source, cache=Cache(root), device=CPU, provenance=PROVENANCE, listener=listener
+    )
+
+
+def _run(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Path:
+    return run_trial(_stages(config, root, probes))
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("limit", [None, 0.8, 0.35, 0.0])
+def test_result_is_what_the_masks_say(
+    quick_trial: TrialConfig, shared_cache: Path, limit: float | None
+) -> None:
+    config = quick_trial.model_copy(update={"upper_limit": limit})
+    probes: list[Probe] = []
+    folder = _run(config, shared_cache, probes)
+    result = TrialResult.load(folder)
+    masks = safetensors.numpy.load_file(folder / MASKS_FILE)
+    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
+    assert list(masks) == ["fc2.weight"]
+    assert result.counted_weights == masks["fc2.weight"].size == 150000
+    assert result.pruned_weights == zeros
+    assert result.params_pruned == 100 * zeros / 150000
+    assert zeros <= (1 if limit is None else limit) * 150000
+    assert result.accuracy_drop == result.baseline_accuracy - result.accuracy
+    assert tuple(probes) == result.probes
+    search = config.experiment.search
+    assert search.probes is not None
+    assert search.max_drop is not None
+    assert len(probes) <= search.probes
+    passed = [probe.params_pruned for probe in probes if probe.passed]
+    assert result.params_pruned == max([0, *passed])
+    for probe in probes:
+        drop = result.baseline_validation_accuracy - probe.retraining.validation_accuracy
+        assert probe.passed == (drop <= search.max_drop + 1e-9)
+        assert len(probe.retraining.training) == 3
+    assert result.prunable_weights == 150000
+    fc2 = next(layer for layer in result.layers if layer.name == "fc2")
+    assert (fc2.parent, fc2.weights, fc2.kept) == ("fc1", 150000, 150000 - zeros)
+    dense, kept = result.multiply_adds
+    assert (dense, kept) == (64 * 500 + 150000 + 3000, 64 * 500 + 150000 - zeros + 3000)
+    if not zeros:
+        assert result.accuracy == result.baseline_accuracy
+
+
+def test_the_weights_that_read_the_input_are_pruned_where_they_are_named(
+    quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    update = {"prune": (("input", "fc1"),), "groups": {"input": 64}}
+    experiment = quick_trial.experiment.model_copy(update=update)
+    folder = _run(quick_trial.model_copy(update={"experiment": experiment}), tmp_path)
+    result = TrialResult.load(folder)
+    masks = safetensors.numpy.load_file(folder / MASKS_FILE)
+    assert list(masks) == ["fc1.weight"]
+    assert result.counted_weights == 64 * 500
+    fc1 = next(layer for layer in result.layers if layer.name == "fc1")
+    assert (fc1.before, fc1.untouched) == ("Input", None)
+    assert parse_layers(layers_text(result.layers)) == result.layers
+    # A pixel that is the same in all images says nothing of any filter: what it is read by goes.
+    dead = FinishedTrial(folder).scores["fc1.weight"].value.max(0) <= 0
+    assert dead[0]
+    assert not dead.all()
+
+
+def test_stages_are_shared_and_a_finished_trial_is_not_run_again(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    folder = _run(quick_trial, shared_cache)
+    _run(quick_trial.model_copy(update={"upper_limit": 0.8}), shared_cache)
+    for stage in ("baselines", "scores"):
+        made = [path for path in (shared_cache / stage).iterdir() if path.is_dir()]
+        assert len(made) == 1
+    before = (folder / MASKS_FILE).stat().st_mtime_ns
+    assert _run(quick_trial, shared_cache) == folder
+    assert (folder / MASKS_FILE).stat().st_mtime_ns == before
+
+
+def test_same_trial_in_another_place_gives_the_same(
+    quick_trial: TrialConfig, shared_cache: Path, tmp_path: Path
+) -> None:
+    first = _run(quick_trial, shared_cache)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the trial must not care
+    torch.rand(3)
+    second = _run(quick_trial, tmp_path)
+    assert (first / MASKS_FILE).read_bytes() == (second / MASKS_FILE).read_bytes()
+    ours, theirs = TrialResult.load(first), TrialResult.load(second)
+    assert ours.accuracy == theirs.accuracy
+    assert ours.baseline_accuracy == theirs.baseline_accuracy
+    losses = [[e.loss for p in r.probes for e in p.retraining.training] for r in (ours, theirs)]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_gives_another_trial(quick_trial: TrialConfig, shared_cache: Path) -> None:
+    other = _run(quick_trial.model_copy(update={"seed": 1}), shared_cache)
+    ours = np.load(_run(quick_trial, shared_cache) / SCORES_FILE)
+    theirs = np.load(other / SCORES_FILE)
+    assert not np.array_equal(ours["rows"], theirs["rows"])
+    assert not np.array_equal(ours["fc2.weight/value"], theirs["fc2.weight/value"])
+
+
+@pytest.mark.parametrize("groups", [30, 40])
+def test_groups_that_do_not_divide(
+    quick_trial: TrialConfig, shared_cache: Path, groups: int
+) -> None:
+    config = quick_trial.model_copy(update={"groups": groups, "upper_limit": 0.5})
+    folder = _run(config, shared_cache)
+    scores = np.load(folder / SCORES_FILE)
+    assert scores["fc2.weight/value"].shape == (groups, groups)
+    assert np.bincount(scores["fc2.weight/parent_labels"]).sum() == 500
+    assert np.unique(scores["fc2.weight/child_labels"]).size == groups
+    assert Masks.load(folder / MASKS_FILE).pruned <= 75000
+
+
+def test_bootstraps_are_drawn_until_the_scores_are_reliable(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    def drawn(reliability: float | None, most: int) -> tuple[int, float]:
+        estimate = EstimateConfig(bootstraps=1, reliability=reliability)
+        experiment = quick_trial.experiment.model_copy(update={"estimate": estimate})
+        config = quick_trial.model_copy(
+            update={"experiment": experiment, "bootstraps": most, "upper_limit": 0.0}
+        )
+        result = TrialResult.load(_run(config, shared_cache))
+        scores = np.load(shared_cache / "trials" / config.key / SCORES_FILE)
+        assert len(scores["fc2.weight/bootstraps"]) == result.bootstraps
+        assert result.reliability == float(scores["fc2.weight/reliability"])
+        assert result.reliability is not None
+        return result.bootstraps, result.reliability
+
+    assert drawn(None, 7)[0] == 7
+    assert drawn(0.999, 7)[0] == 7
+    count, reached = drawn(0.3, 400)
+    assert reached >= 0.3
+    assert count < 400
+
+
+def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path) -> None:
+    training = quick_trial.experiment.training.model_copy(update={"lr": 1e9})
+    wild = quick_trial.model_copy(
+        update={"experiment": quick_trial.experiment.model_copy(update={"training": training})}
+    )
+    with pytest.raises(TrainingDivergedError):
+        _run(wild, tmp_path)
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert left == []
+
+
+def test_other_data_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not what this trial began with"):
+        _run(quick_trial.model_copy(update={"data_digest": "0" * 16}), tmp_path)
+
+
+def test_trials_the_network_or_data_cannot_serve(quick_trial: TrialConfig, digits: Source) -> None:
+    def changed(**update: object) -> TrialConfig:
+        experiment = quick_trial.experiment.model_copy(update=update)
+        return quick_trial.model_copy(update={"experiment": experiment})
+
+    check_trials([quick_trial.model_copy(update={"groups": 300})], digits)
+    for source in (None, digits):
+        with pytest.raises(InputError, match=r"--groups 301: fc1 -> fc2 .* allows 1 to 300"):
+            check_trials([quick_trial, quick_trial.model_copy(update={"groups": 301})], source)
+        with pytest.raises(InputError, match=r"threads 9999 of digits_mlp: .* allows 1 to"):
+            check_trials([changed(threads=9999)], source)
+        with pytest.raises(InputError, match=r"limits: fc3 is no layer that .* prunes; .* fc2"):
+            check_trials([changed(limits={"fc3": 0.5})], source)
+        with pytest.raises(InputError, match=r"groups: fc3 is no layer .* those are fc1, fc2"):
+            check_trials([changed(groups={"fc3": 5})], source)
+        with pytest.raises(InputError, match=r"groups 301 of fc2 in .*: allowed are 1 to 300"):
+            check_trials([changed(groups={"fc2": 301})], source)
+        with pytest.raises(InputError, match=r"prune \[fc1, fc9\]: mlp has no such pair"):
+            check_trials([changed(prune=(("fc1", "fc9"),))], source)
+    with pytest.raises(InputError, match=r"--samples-per-class 200: digits allows 1 to \d+"):
+        check_trials([quick_trial.model_copy(update={"samples_per_class": 200})], digits)
+    for size in (9, 1437, 5000):
+        data = quick_trial.experiment.data.model_copy(update={"validation_size": size})
+        with pytest.raises(InputError, match=f"validation_size {size} .* must be from 10 to 1427"):
+            check_trials([changed(data=data)], digits)
+
+    def mlp(*widths: int) -> NetworkConfig:
+        return NetworkConfig(name="mlp", arguments={"widths": list(widths)})
+
+    with pytest.raises(InputError, match=r"does not run on an input of shape \(1, 1, 8, 8\)"):
+        check_trials([changed(network=mlp(63, 500, 300, 10))], digits)
+    with pytest.raises(InputError, match=r"puts out \(5,\) for an image, .* need \(10,\)"):
+        check_trials([changed(network=mlp(64, 500, 300, 5))], digits)
+
+
+@pytest.mark.slow
+def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
+    experiment = load_experiment("mnist_mlp")
+    source = load_source(experiment.data, mnist_dir)
+    config = TrialConfig(
+        experiment=experiment,
+        groups=20,
+        samples_per_class=250,
+        upper_limit=0.0,  # the baseline is all that is wanted
+        seed=0,
+        data_digest=source.digest,
+    )
+    folder = run_trial(
+        Stages(config, source, cache=Cache(tmp_path), device=CPU, provenance=PROVENANCE)
+    )
+    assert TrialResult.load(folder).baseline_accuracy >= 98.4
