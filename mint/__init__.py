@@ -31,13 +31,13 @@ __all__ = [
 
 # Torch and pandas take seconds to import: each name is loaded when it is first asked for.
 _HOMES = {
-    "api": ("FinishedTrial", "run_experiment"),
-    "config": ("Experiment", "load_experiment"),
+    "trial.api": ("FinishedTrial", "run_experiment"),
+    "config.schema": ("Experiment", "load_experiment"),
     "errors": ("InputError", "TrainingDivergedError"),
-    "information": ("conditional_gmi", "gmi_scores"),
-    "masks": ("BlockScores", "Masks", "held_at_zero"),
-    "records": ("read_records",),
-    "scoring": ("prune", "score_network"),
+    "gmi.estimator": ("conditional_gmi", "gmi_scores"),
+    "pruning.masks": ("BlockScores", "Masks", "held_at_zero"),
+    "trial.table_row": ("read_records",),
+    "trial.in_memory": ("prune", "score_network"),
 }
 
 
