@@ -46,7 +46,7 @@ def tried(cache: Cache, experiment: str) -> list[Tried]:
         if config.experiment.name != experiment or search.max_drop is None:
             continue
         needed = result.baseline_validation_accuracy - search.max_drop
-        for probe in result.probes:
+        for probe in result.search_steps:
             history = probe.retraining.training
             short = tuple(needed - epoch.validation_accuracy for epoch in history)
             found[config.seed, short] = Tried(config.seed, short, bool(probe.passed))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from mint.config.schema import load_experiment
+from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.data.loading import balanced_rows, split_source
 from mint.gmi.cpu.assignment import match
@@ -79,7 +79,9 @@ def mnist_workloads(data_dir: Path, *, quick: bool, samples: list[int]) -> Itera
     if quick:
         kind = "random weights"
     else:
-        history = train(network, dataset, experiment.training.with_epochs(3), seed=0)
+        history = train(
+            network, dataset, experiment.training.model_copy(update={"epochs": 3}), seed=0
+        )
         kind = f"{history[-1].validation_accuracy:.1f}%"
     traced = trace(network, torch.zeros(1, *dataset.image_shape))
     (pair,) = chosen_pairs(traced, experiment)

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from mnist_stages import CPU, command_line, mnist_stages
 
-from mint.config.schema import EstimateConfig, load_experiment
+from mint.config.loading import load_experiment
+from mint.config.schema import EstimateConfig
 from mint.data.datasets import load_source
 from mint.reporting.measured import LIMITS
 from mint.store.atomic import write_whole

@@ -24,7 +24,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import nn
 
-from mint.config.schema import load_experiment
+from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.gmi.estimator import Scores, contiguous_groups, gmi_scores
 from mint.pruning.masks import BlockScores, Masks, PruningOrder
@@ -32,7 +32,7 @@ from mint.reporting.measured import MASKING
 from mint.rng import stream
 from mint.store.atomic import write_whole
 from mint.training.loop import train
-from mint.trial.pipeline import Stages, reproducible
+from mint.trial.pipeline import TrialPipeline, reproducible
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -66,7 +66,7 @@ def main() -> int:
     return 0
 
 
-def _compared(stages: Stages) -> list[dict[str, object]]:
+def _compared(stages: TrialPipeline) -> list[dict[str, object]]:
     baseline = stages.network(stages.baseline)
     child, parent = _activations(stages, baseline)
     contiguous = contiguous_groups(child.shape[1], GROUPS), contiguous_groups(500, GROUPS)
@@ -110,7 +110,7 @@ def _row(
     }
 
 
-def _activations(stages: Stages, network: nn.Module) -> tuple[Floats, Floats]:
+def _activations(stages: TrialPipeline, network: nn.Module) -> tuple[Floats, Floats]:
     """Return (n, 300) of fc2 and (n, 500) of fc1, behind their ReLUs, for the estimation rows."""
     network.eval()
     children, parents = [], []
@@ -133,7 +133,7 @@ def _correlated(activations: Floats) -> Labels:
     return labels
 
 
-def _scores(stages: Stages, children: Labels, parents: Labels) -> dict[str, Score]:
+def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[str, Score]:
     """Return every score of the blocks of these groups, as a function of the network."""
     seed = stages.config.seed
 
@@ -179,7 +179,7 @@ def _scores(stages: Stages, children: Labels, parents: Labels) -> dict[str, Scor
 
 
 def _masks(
-    stages: Stages, value: Floats, labels: tuple[Labels, Labels], share: float, floor: bool
+    stages: TrialPipeline, value: Floats, labels: tuple[Labels, Labels], share: float, floor: bool
 ) -> Masks:
     children, parents = labels
     order = PruningOrder(
@@ -192,12 +192,12 @@ def _masks(
 
 
 def _retrained(
-    stages: Stages, start: nn.Module, masks: Masks, epochs: int
+    stages: TrialPipeline, start: nn.Module, masks: Masks, epochs: int
 ) -> tuple[nn.Module, float]:
     """Return a copy of the network retrained under the masks, and its validation accuracy."""
     network = stages.network(stages.baseline)
     network.load_state_dict(start.state_dict())
-    settings = stages.experiment.retraining_settings.with_epochs(epochs)
+    settings = stages.experiment.retraining_settings.model_copy(update={"epochs": epochs})
     history = train(
         network, stages.dataset, settings, seed=stages.config.seed, masks=masks.tensors()
     )

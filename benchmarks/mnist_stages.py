@@ -11,7 +11,7 @@ import torch
 from mint.config.schema import Experiment, TrialConfig
 from mint.data.datasets import Source
 from mint.store.stage_cache import Cache
-from mint.trial.pipeline import Stages
+from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 def mnist_stages(
     experiment: Experiment, source: Source, cache_dir: Path, *, seed: int, **axes: Any
-) -> Stages:
+) -> TrialPipeline:
     """Return the stages of a trial with 20 groups and 250 samples a class, without a limit.
 
     Args:
@@ -47,7 +47,7 @@ def mnist_stages(
         data_digest=source.digest,
         **axes,
     )
-    return Stages(
+    return TrialPipeline(
         config,
         source,
         cache=Cache(cache_dir),

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mnist_stages import CPU, command_line, mnist_stages
 from numpy.typing import NDArray
 
-from mint.config.schema import load_experiment
+from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.gmi.estimator import gmi_bootstraps, reliability
 from mint.reporting.figure_style import COLOURS, MARKERS, save

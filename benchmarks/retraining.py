@@ -17,12 +17,13 @@ import pandas as pd
 from mnist_stages import CPU, command_line, mnist_stages
 from torch import nn
 
-from mint.config.schema import TrainingConfig, load_experiment
+from mint.config.loading import load_experiment
+from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
 from mint.models import mlp
 from mint.reporting.comparison import Difference
 from mint.training.loop import train
-from mint.trial.pipeline import Stages, reproducible
+from mint.trial.pipeline import TrialPipeline, reproducible
 
 FRACTION = 0.96
 
@@ -83,10 +84,10 @@ def main() -> int:
     return 0
 
 
-def _narrow(stages: Stages, alive: int, seed: int) -> list[dict[str, object]]:
+def _narrow(stages: TrialPipeline, alive: int, seed: int) -> list[dict[str, object]]:
     """Time an epoch of the network as it is, and without the filters of fc1 that nothing reads."""
     timed = []
-    once = stages.experiment.training.with_epochs(1)
+    once = stages.experiment.training.model_copy(update={"epochs": 1})
     for name, width in (("all filters of fc1", 500), ("those that are read", alive)):
         network: nn.Module = mlp((784, width, 300, 10), 0.2)
         seconds = [train(network, stages.dataset, once, seed=seed)[0].seconds for _ in range(2)]

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mint.config.schema import Experiment, load_experiment
+    from mint.config.loading import load_experiment
+    from mint.config.schema import Experiment
     from mint.errors import InputError, TrainingDivergedError
     from mint.gmi.estimator import conditional_gmi, gmi_scores
     from mint.pruning.masks import BlockScores, Masks, held_at_zero

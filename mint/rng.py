@@ -1,4 +1,4 @@
-"""Independent random streams from one seed: nothing in mint draws from a global generator."""
+"""Independent random streams from one seed: mint never draws from a global generator."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,20 +9,19 @@ import torch
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:
-    """Return the generator of one purpose.
+    """Return the random generator of one purpose.
 
-    Streams of different purposes are independent, so a stage that draws more numbers than
-    before leaves every other stage as it was.
+    Streams of different purposes are independent: a stage that draws more numbers leaves all
+    other stages unchanged.
     """
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
 @contextmanager
 def torch_seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
-    """Seed torch's own generators inside the block, and give them back as they were.
+    """Seed torch's global generators inside the block and restore them afterwards.
 
-    Dropout and weight initialisation take no generator, so they have to draw from torch's
-    global ones; the scope keeps that from reaching anything else.
+    Dropout and weight initialisation accept no generator; they draw from torch's global ones.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(stream(seed, purpose).integers(2**62)))

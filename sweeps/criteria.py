@@ -1,8 +1,8 @@
 """MINT beside the controls that any claim of it has to be held against."""
 
 from mint.cli.sweep import sweep_main
-from mint.config.grid import SweepDefinition
-from mint.config.schema import CRITERIA, Grid
+from mint.config.grid import Grid, SweepDefinition
+from mint.config.schema import CRITERIA
 
 _AXES = Grid(
     groups=(20,),

@@ -1,8 +1,7 @@
 """The record's group and sample variations."""
 
 from mint.cli.sweep import sweep_main
-from mint.config.grid import SweepDefinition
-from mint.config.schema import Grid
+from mint.config.grid import Grid, SweepDefinition
 
 SWEEP = SweepDefinition(
     name="groups_vs_samples",

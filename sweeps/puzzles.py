@@ -1,8 +1,7 @@
 """The questions that the record leaves open; mint report puts the answers into PUZZLES.md."""
 
 from mint.cli.sweep import sweep_main
-from mint.config.grid import SweepDefinition
-from mint.config.schema import Grid
+from mint.config.grid import Grid, SweepDefinition
 
 _LIMITS = ("none",)
 _GROUPS = (5, 10, 20, 30, 40, 50)  # 30 and 40 do not divide the filters evenly

@@ -12,7 +12,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from mint.config.schema import DataConfig, Experiment, TrialConfig, load_experiment
+from mint.config.loading import load_experiment
+from mint.config.schema import DataConfig, Experiment, TrialConfig
 from mint.data.datasets import Source, load_source
 from mint.data.loading import Dataset, split_source
 
@@ -67,7 +68,7 @@ def small_cifar(cifar_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def quick() -> Experiment:
     """The digits experiment, trained for three epochs."""
     experiment = load_experiment("digits_mlp")
-    training = experiment.training.with_epochs(3)
+    training = experiment.training.model_copy(update={"epochs": 3})
     return experiment.model_copy(update={"training": training})
 
 

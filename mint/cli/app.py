@@ -19,12 +19,9 @@ from mint.cli.options import (
     add_experiment,
     add_folders,
     add_results,
-    cache_folder,
-    check_folder,
     check_how_much,
     chosen_experiment,
     criterion,
-    data_folder,
     days,
     fraction,
     guarded,
@@ -36,17 +33,13 @@ from mint.cli.options import (
 )
 from mint.cli.sweep import EPILOG, add_sweep, run_sweep_command
 from mint.config.grid import bundled_sweeps
-from mint.config.schema import (
-    CRITERIA,
-    DEFAULT_CRITERION,
-    Experiment,
-    trial_defaults,
-)
+from mint.config.locations import cache_folder, check_writable, data_folder
+from mint.config.schema import CRITERIA, DEFAULT_CRITERION, Experiment
 from mint.errors import InputError, allowed
 from mint.orchestration.display import duration
 from mint.orchestration.interruption import STOP_SECONDS, STOPPED
 from mint.reporting.folder import check_results, rebuild_report, store_records
-from mint.trial.provenance import PACKAGE, installed
+from mint.trial.provenance import PACKAGE, installed_version
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
@@ -55,8 +48,9 @@ if TYPE_CHECKING:
     from mint.tracking.writer import Delivery
     from mint.training.loop import Epoch
     from mint.trial.api import FinishedTrial
-    from mint.trial.pipeline import Stages
-    from mint.trial.result import LayerScoring, Probe
+    from mint.trial.pipeline import TrialPipeline
+    from mint.trial.result import LayerScoring, SearchStep
+    from mint.trial.setup import PlannedTrial
 
 _MOST_DIFFERENCES = 20  # that are printed
 # Of a trial, as its options and the fields of TrialConfig are called.
@@ -140,7 +134,7 @@ def command_line() -> Parser:
         "--version",
         action="version",
         help="show the version and exit",
-        version=f"mint {installed(PACKAGE)}",
+        version=f"mint {installed_version(PACKAGE)}",
     )
     commands = program.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
@@ -383,28 +377,36 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tracking-uri", metavar="URI", help=STORE_HELP)
 
 
-def _planned(options: argparse.Namespace) -> "Stages":
+def _planned(options: argparse.Namespace) -> "TrialPipeline":
     """Return the stages of the trial that the options describe, checked before any is made."""
+    return _planned_trial(options).pipeline
+
+
+def _planned_trial(options: argparse.Namespace) -> "PlannedTrial":
     check_how_much(options, options.fraction, "--fraction")
-    experiment = chosen_experiment(options)
+    file = chosen_experiment(options)
 
     import torch
 
-    from mint.trial.pipeline import Listener
+    from mint.trial.pipeline import TrialCallbacks
     from mint.trial.setup import plan_trial
 
     progress = _Progress()
-    stages = plan_trial(
-        experiment,
-        trial_defaults(options.experiment, smoke=options.smoke),
+    planned = plan_trial(
+        file,
         {axis: getattr(options, axis) for axis in _AXES},
         init=options.init,
         device=options.device,
         cache_dir=options.cache_dir,
         data_dir=options.data_dir,
         command=["mint", *options.words],
-        listener=Listener(epoch=progress.epoch, layer=progress.layer, probe=progress.probe),
+        callbacks=TrialCallbacks(
+            on_epoch=progress.epoch,
+            on_layer_scores=progress.layer,
+            on_search_step=progress.search_step,
+        ),
     )
+    stages, experiment = planned.pipeline, file.experiment
     on_gpu = stages.device.type == "cuda"
     print(
         f"{experiment.name} {stages.config.name} on {'a GPU' if on_gpu else 'the CPU'}", flush=True
@@ -415,14 +417,14 @@ def _planned(options: argparse.Namespace) -> "Stages":
         experiment.retraining_settings.precision,
     ):
         print("note: this CPU only emulates bfloat16, slowly; precision: float32 is faster here")
-    return stages
+    return planned
 
 
 class _Progress:
     """Prints a line for everything that takes long."""
 
     def __init__(self) -> None:
-        from mint.trial.pipeline import TimeLeft
+        from mint.orchestration.display import TimeLeft
 
         self._left = TimeLeft()
 
@@ -444,7 +446,7 @@ class _Progress:
             flush=True,
         )
 
-    def probe(self, probe: "Probe") -> None:
+    def search_step(self, probe: "SearchStep") -> None:
         verdict = {True: "passed", False: "too much", None: "as asked"}[probe.passed]
         print(
             f"pruned {probe.params_pruned:.2f}%: validation "
@@ -514,22 +516,30 @@ def _retrain(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_results(options.output)
     tracking_uri(options.tracking_uri)
-    stages = _planned(options)
-    return _forecast(stages) if options.dry_run else _finish(stages, options)
+    planned = _planned_trial(options)
+    return _forecast(planned) if options.dry_run else _finish(planned.pipeline, options)
 
 
-def _forecast(stages: "Stages") -> int:
+def _forecast(planned: "PlannedTrial") -> int:
     from mint.trial.forecast import forecast
 
-    if stages.cache.find("trials", stages.config.key):
+    pipeline = planned.pipeline
+    if planned.traced is None:
         print("finished already")
         return 0
-    on_gpu = stages.device.type == "cuda"
-    print("\n".join(forecast([stages.config], stages.source, stages.cache, 1, on_gpu=on_gpu)))
+    lines = forecast(
+        [pipeline.config],
+        pipeline.source,
+        planned.traced,
+        pipeline.cache,
+        1,
+        on_gpu=pipeline.device.type == "cuda",
+    )
+    print("\n".join(lines))
     return 0
 
 
-def _finish(stages: "Stages", options: argparse.Namespace) -> int:
+def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
     from mint.store.atomic import write_whole
     from mint.store.locks import holding_trial
@@ -573,21 +583,22 @@ def _finish(stages: "Stages", options: argparse.Namespace) -> int:
     return 0
 
 
-def _ran(stages: "Stages", delivery: "Delivery") -> Path:
+def _ran(stages: "TrialPipeline", delivery: "Delivery") -> Path:
     """Run a trial with its run kept up to date, and return its folder."""
-    from mint.trial.failed_trials import Gap, Gaps
+    from mint.errors import error_line, without_secrets
+    from mint.trial.failed_trials import FailedTrial, FailedTrials
     from mint.trial.pipeline import run_trial
-    from mint.trial.provenance import error_line, without_secrets
+    from mint.trial.result import TrialKeys
 
-    config, listener = stages.config, stages.listener
-    probes: list[Probe] = []
+    config, callbacks = stages.config, stages.callbacks
+    probes: list[SearchStep] = []
 
-    def on_probe(probe: "Probe") -> None:
+    def on_search_step(probe: "SearchStep") -> None:
         probes.append(probe)
         delivery.running(config, probes)
-        listener.probe(probe)
+        callbacks.on_search_step(probe)
 
-    stages.listener = replace(listener, probe=on_probe)
+    stages.callbacks = replace(callbacks, on_search_step=on_search_step)
     delivery.running(config)
     try:
         folder = run_trial(stages)
@@ -596,17 +607,18 @@ def _ran(stages: "Stages", delivery: "Delivery") -> Path:
         delivery.close(STOP_SECONDS)
         raise
     except Exception as error:
-        gap = Gap(
+        gap = FailedTrial(
+            keys=TrialKeys.of(config),
             config=config,
             status="failed",
             reason=error_line(error),
             details=without_secrets(traceback.format_exc()),
             provenance=stages.provenance,
         )
-        Gaps(stages.cache).write(gap)
+        FailedTrials(stages.cache).write(gap)
         delivery.gap(gap)
         raise
-    Gaps(stages.cache).forget(config.key)
+    FailedTrials(stages.cache).forget(config.key)
     delivery.finished(config)
     return folder
 
@@ -628,19 +640,21 @@ def _layers(options: argparse.Namespace) -> int:
     if options.trial:
         print("\n".join(breakdown(_finished(options.trial).result.layers)))
         return 0
-    experiment = chosen_experiment(options)
+    experiment = chosen_experiment(options).experiment
 
-    from mint.models import chosen_pairs
-    from mint.trial.preflight import untrained
+    import torch
 
-    traced = untrained(experiment, _shape(experiment, options))
+    from mint.models import build_network, chosen_pairs, trace
+
+    shape = _shape(experiment, options)
+    traced = trace(build_network(experiment.network), torch.zeros(1, *shape))
     print("\n".join(breakdown(count_layers(traced, chosen_pairs(traced, experiment)))))
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
     trial = _finished(options.trial)
-    check_folder("--output", options.output)
+    check_writable("--output", options.output)
 
     import torch
 
@@ -683,7 +697,7 @@ def _finished(folder: Path) -> "FinishedTrial":
 
 
 def _report(options: argparse.Namespace) -> int:
-    check_folder("--output", options.output)
+    check_writable("--output", options.output)
     if options.records:
         from mint.reporting.pages import write_report
         from mint.trial.table_row import read_records
@@ -768,13 +782,13 @@ def _sync(options: argparse.Namespace) -> int:
 
 def _synced(tracker: "Tracker", cache: "Cache", options: argparse.Namespace) -> int:
     from mint.tracking.writer import Delivery, deliver_missing
-    from mint.trial.failed_trials import Gaps
+    from mint.trial.failed_trials import FailedTrials
     from mint.trial.provenance import Provenance
     from mint.trial.result import TrialResult
 
     found = (cache.find("trials", key) for key in cache.keys("trials"))
     configs = [TrialResult.load(folder).config for folder in found if folder]
-    configs += [gap.config for gap in Gaps(cache).all()]
+    configs += [gap.config for gap in FailedTrials(cache).all()]
     delivered: dict[str, str] = {}
     for experiment in sorted({config.experiment.name for config in configs}):
         tracker.prepare(experiment)

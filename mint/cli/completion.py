@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mint.cli.cache import LEFTOVERS, STAGES
-from mint.config.schema import CRITERIA, experiment_names
+from mint.config.loading import experiment_names
+from mint.config.schema import CRITERIA
 
 
 def completion(program: argparse.ArgumentParser, shell: str) -> str:

@@ -2,24 +2,15 @@
 
 import argparse
 import errno
-import hashlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mint.config.loading import ExperimentFile, experiment_names, read_experiment
 from mint.config.schema import (
-    DataConfig,
-    EstimateConfig,
-    Experiment,
-    InitialWeights,
-    NetworkConfig,
     check_criterion,
-    experiment_names,
-    load_experiment,
-    validated,
 )
 from mint.errors import InputError, WorkFailedError, allowed, nearest
 from mint.orchestration.interruption import interruptible
@@ -37,6 +28,7 @@ STORE_HELP = "MLflow's store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflo
 # What a full, read-only or broken disk says: no fault of the program's.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _LARGEST = 2**31 - 1
+_NO_OPTIONS = ("MINT_DATA_DIR",)
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +73,12 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_UNREAD
     except InputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        option = error.parameter and (
+            error.parameter
+            if error.parameter in _NO_OPTIONS or "." in error.parameter
+            else "--" + error.parameter.replace("_", "-")
+        )
+        print(f"{prog}: error: {error.describe(option)}", file=sys.stderr)
         return EXIT_INPUT
     except WorkFailedError as error:
         print(f"{prog}: failed: {error}", file=sys.stderr)
@@ -246,76 +243,32 @@ def check_how_much(options: argparse.Namespace, given: object, option: str) -> N
         )
 
 
-def chosen_experiment(options: argparse.Namespace) -> Experiment:
-    """Return the experiment with what the options change in it.
+def chosen_experiment(options: argparse.Namespace) -> ExperimentFile:
+    """Return the experiment with the changes that the options ask for.
 
     Raises:
-        InputError: there is none, or a value is not allowed.
+        InputError: there is no such experiment, or a value is not allowed.
     """
-    experiment = load_experiment(options.experiment, smoke=options.smoke)
-    update: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if options.epochs:
-        if not (experiment.training.epochs or experiment.retraining):
-            raise InputError(f"--epochs: {experiment.name} trains for 0 epochs, as its file says")
-        if experiment.training.epochs:
-            update["training"] = experiment.training.with_epochs(options.epochs)
-        if experiment.retraining:
-            update["retraining"] = experiment.retraining.with_epochs(options.epochs)
+        changes |= {"training.epochs": options.epochs}
     if options.retraining_epochs:
-        retraining = experiment.retraining_settings.with_epochs(options.retraining_epochs)
-        update["retraining"] = retraining
+        changes |= {"retraining.epochs": options.retraining_epochs}
     if options.data:
-        data = experiment.data.model_dump() | {"name": options.data}
-        update["data"] = validated(DataConfig, data, f"--data {options.data}")
+        changes |= {"data.name": options.data}
     if options.max_drop is not None:
-        probes = experiment.search.probes or 6
-        update["search"] = {"max_drop": options.max_drop, "probes": probes}
+        changes |= {"search": {"fraction": None, "max_drop": options.max_drop, "steps": 6}}
     if options.reliability is not None:
-        estimate = experiment.estimate.model_copy(update={"reliability": options.reliability})
-        update["estimate"] = estimate
+        changes |= {"estimate.reliability": options.reliability}
     if options.floor:
-        update["floor"] = True
+        changes |= {"keep_connected": True}
     if options.paper:
-        if options.reliability is not None:
-            raise InputError("--paper and --reliability: the paper draws one bootstrap")
-        update["estimate"] = EstimateConfig(bootstraps=1, paper=True)
+        changes |= {"estimate.bootstraps": 1, "estimate.paper": True}
     if options.threads:
-        update["threads"] = options.threads
-    if options.model:
-        network = validated(NetworkConfig, {"name": options.model}, f"--model {options.model}")
-        data = update.get("data", experiment.data)
-        update |= {
-            "name": re.sub(r"[^a-z0-9]+", "-", options.model.lower()).strip("-"),
-            "title": f"{options.model} on {data.name}",
-            "network": network,
-            "prune": "all",
-            "leave_out": (),
-            "limits": {},
-            "groups": {},
-            "count": "all",
-        }
-    content = {name: getattr(experiment, name) for name in type(experiment).model_fields} | update
-    return validated(Experiment, content, f"--experiment {options.experiment}")
-
-
-def initial_weights(path: Path | None, experiment: Experiment) -> InitialWeights | None:
-    """Return what a configuration says of a file of initial weights.
-
-    Raises:
-        InputError: it cannot be read; or there is none, and the experiment trains none either.
-    """
-    if path is None:
-        if experiment.training.epochs == 0:
-            raise InputError(
-                f"--init: {experiment.name} does not train its baseline (training.epochs is 0), "
-                "so the file of its weights must be given"
-            )
-        return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"--init {path}: cannot be read: {error.strerror}") from None
-    return InitialWeights(file=path.name, digest=hashlib.sha256(content).hexdigest()[:16])
+        changes |= {"threads": options.threads}
+    return read_experiment(
+        options.experiment, smoke=options.smoke, model=options.model, changes=changes
+    )
 
 
 def tracking_uri(chosen: str | None) -> str:
@@ -349,11 +302,11 @@ def data_folder(chosen: Path | None) -> Path:
 def cache_folder(chosen: Path | None) -> Path:
     """Return the folder of finished stages: the option, else the environment's, else ./.mint."""
     folder = chosen or Path(os.environ.get("MINT_CACHE_DIR") or ".mint")
-    check_folder("--cache-dir", folder)
+    check_writable("--cache-dir", folder)
     return folder
 
 
-def check_folder(option: str, folder: Path) -> None:
+def check_writable(option: str, folder: Path) -> None:
     """Refuse a folder that cannot be written to, or made.
 
     Raises:

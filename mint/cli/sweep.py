@@ -17,23 +17,21 @@ from mint.cli.options import (
     add_experiment,
     add_folders,
     add_results,
-    cache_folder,
     check_gpus,
     check_how_much,
     chosen_experiment,
     criterion,
-    data_folder,
     fraction,
     gpu_share,
     guarded,
-    initial_weights,
     natural,
     positive,
     show_runs,
     tracking_uri,
 )
-from mint.config.grid import SweepDefinition
-from mint.config.schema import CRITERIA, Experiment, Grid, TrialConfig
+from mint.config.grid import Grid, SweepDefinition
+from mint.config.locations import cache_folder, data_folder
+from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.errors import InputError
 from mint.orchestration.display import JsonLines, Lines, Quiet, Watch
 from mint.reporting.folder import check_results
@@ -41,10 +39,10 @@ from mint.tracking.preflight import reach_ray
 
 # Ray, MLflow and torch take seconds to import: each is left until it is needed.
 if TYPE_CHECKING:
-    from mint.data.datasets import Source
     from mint.orchestration.search_spaces import Plan
     from mint.orchestration.settings import SweepSettings
     from mint.store.stage_cache import Cache
+    from mint.trial.setup import PlannedTrials
 
 EPILOG = (
     "The same command again runs only what is missing. Exit codes: 0 all trials are finished, 1 "
@@ -209,7 +207,7 @@ def run_sweep_command(
     Raises:
         InputError: it cannot be done.
     """
-    experiment = chosen_experiment(options)
+    experiment = chosen_experiment(options).experiment
     _check_search(options, experiment)
     store = tracking_uri(options.tracking_uri)
     if address := _ray_address(options):
@@ -222,14 +220,15 @@ def run_sweep_command(
 
     storage = Storage(options.storage) if options.storage else None
     cache = Cache(cache_folder(options.cache_dir), storage)
-    trials, source = _checked_trials(options, experiment, blocks, cache)
+    planned = _checked_trials(options, experiment, blocks, cache)
+    trials = planned.configs
     request = _Request(
         options, sweep.name, words, store, experiment, blocks, trials, cache, _display(options)
     )
     if options.dry_run:
         from mint.tracking.mlflow_store import Tracker
 
-        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), source)
+        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), planned)
         return 0
     if not request.missing(()):
         return request.carry_out(lambda _: 0)
@@ -272,12 +271,12 @@ class _Request:
 
     def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
         """Return the trials to run: None for each of those that a search is yet to draw."""
-        from mint.trial.failed_trials import missing
+        from mint.trial.failed_trials import missing_trials
 
         if self.options.search == "optuna":
             return [None] * (self.options.trials or _SEARCHED_TRIALS)
         stopped = self.options.search == "asha"
-        return missing(self.trials, self.cache, delivered, stopped=stopped)
+        return missing_trials(self.trials, self.cache, delivered, stopped=stopped)
 
     def announce(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
         """Say how many trials there are, and return those to run."""
@@ -374,7 +373,7 @@ class _Request:
 
 
 def _show_plan(
-    request: _Request, waiting: Sequence[TrialConfig | None], source: "Source | None"
+    request: _Request, waiting: Sequence[TrialConfig | None], planned: "PlannedTrials"
 ) -> None:
     """Print the trials of a grid, and what those to run will take."""
     options = request.options
@@ -382,7 +381,8 @@ def _show_plan(
         keys = {trial.key for trial in waiting if trial}
         for trial in request.trials:
             request.display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
-    if waiting and source:
+    source, traced = planned.source, planned.traced
+    if waiting and source and traced:
         from mint.trial.forecast import forecast
 
         # For trials that are yet to be drawn stand the corners of what they are drawn from.
@@ -394,7 +394,7 @@ def _show_plan(
             len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
         )
         on_gpu = options.gpus_per_trial > 0
-        for line in forecast(expected, source, request.cache, at_once, on_gpu=on_gpu):
+        for line in forecast(expected, source, traced, request.cache, at_once, on_gpu=on_gpu):
             request.display.say(line)
 
 
@@ -469,51 +469,34 @@ def _blocks(
 
 def _checked_trials(
     options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
-) -> "tuple[list[TrialConfig], Source | None]":
-    """Return all trials of the axes, and the data where they are at hand.
+) -> "PlannedTrials":
+    """Return all trials of the axes; the unfinished ones were checked."""
+    from mint.trial.setup import plan_trials
 
-    What the unfinished ones ask for was then seen to be there.
-    """
-    from mint.data.datasets import is_absent, load_source
-    from mint.models import source_digest
-
-    data_dir = data_folder(options.data_dir)
-    network_digest = source_digest(experiment.network)
-    init = initial_weights(options.init, experiment)
-    asked = [
-        TrialConfig(
-            experiment=experiment,
-            **point,
-            seed=seed,
-            data_digest="unknown",
-            network_digest=network_digest,
-            init=init,
-        )
-        for seed in options.seeds
-        for block in blocks
-        for point in block.points()
-    ]
-    trials = list({trial.key: trial for trial in asked}.values())
     if options.gpus_per_trial and not _ray_address(options):
         import torch
 
         check_gpus(options.gpus_per_trial, torch.cuda.device_count(), "this machine")
-    if is_absent(experiment.data, data_dir):
-        from mint.trial.preflight import check_trials
-
-        check_trials(trials, None, options.init)  # before a download
-        if options.dry_run:
-            print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
-            return trials, None
-    source = load_source(experiment.data, data_dir)
-    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
-    if unfinished := [trial for trial in trials if not cache.find("trials", trial.key)]:
-        from mint.trial.preflight import (
-            check_trials,  # takes seconds, which a finished sweep is spared
+    planned = plan_trials(
+        experiment,
+        [
+            {**point, "seed": seed}
+            for seed in options.seeds
+            for block in blocks
+            for point in block.points()
+        ],
+        init=options.init,
+        device="cuda" if options.gpus_per_trial else "cpu",
+        data_dir=data_folder(options.data_dir),
+        is_finished=lambda key: cache.find("trials", key) is not None,
+        download=not options.dry_run,
+    )
+    if planned.source is None:
+        print(
+            f"{experiment.data.name} is not in {data_folder(options.data_dir)} yet; the sweep "
+            "would download it"
         )
-
-        check_trials(unfinished, source, options.init)
-    return trials, source
+    return planned
 
 
 def _copy(file: Path, name: str, folder: Path) -> None:

@@ -1,11 +1,56 @@
 """Where files are: those that come with mint, data sets, finished stages."""
 
+import os
 from pathlib import Path
+
+from mint.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def bundled(name: str) -> Path:
-    """Return a folder that comes with mint: in the package, or beside it in a clone."""
+    """Return a folder that comes with mint: inside an installed package, beside it in a clone."""
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def data_folder(chosen: Path | None) -> Path:
+    """Return the folder of the data sets: the one chosen, else MINT_DATA_DIR, else ./data.
+
+    Raises:
+        InputError: the folder that was named does not exist.
+    """
+    named = chosen or _from_environment("MINT_DATA_DIR")
+    if named is None:
+        return Path("data")
+    if not named.is_dir():
+        parameter = "data_dir" if chosen else "MINT_DATA_DIR"
+        raise InputError("must be a folder that exists", parameter=parameter, value=named)
+    return named
+
+
+def cache_folder(chosen: Path | None) -> Path:
+    """Return the folder of finished stages: the one chosen, else MINT_CACHE_DIR, else ./.mint.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    folder = chosen or _from_environment("MINT_CACHE_DIR") or Path(".mint")
+    check_writable("cache_dir", folder)
+    return folder
+
+
+def check_writable(parameter: str, folder: Path) -> None:
+    """Raise InputError if a folder cannot be written, or created."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.absolute().parent
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file, not a folder", parameter=parameter, value=folder)
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{existing} is not writable", parameter=parameter, value=folder)
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None

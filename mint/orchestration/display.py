@@ -2,10 +2,13 @@
 
 import json
 import sys
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from mint.training.loop import Epoch
 
 
 class Lines:
@@ -112,6 +115,23 @@ class Watch(Lines):
                 "" if left is None else duration(left),
             )
         return table
+
+
+class TimeLeft:
+    """The time left of a training, from the epochs reported so far."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._last = 0
+        self._seconds: list[float] = []
+
+    def after(self, stage: str, epoch: "Epoch", epochs: int) -> float:
+        """Return the seconds left after an epoch; a resumed training counts its own epochs."""
+        if stage != self._stage or epoch.epoch <= self._last:
+            self._seconds = []
+        self._stage, self._last = stage, epoch.epoch
+        self._seconds.append(epoch.seconds)
+        return fmean(self._seconds) * (epochs - epoch.epoch)
 
 
 def _percent(value: float | None) -> str:

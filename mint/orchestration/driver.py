@@ -19,7 +19,7 @@ from mint.reporting.folder import rebuild_report, store_records
 from mint.store.stage_cache import Cache
 from mint.tracking.mlflow_store import Tracker
 from mint.tracking.writer import Delivery, deliver_missing
-from mint.trial.failed_trials import Gaps
+from mint.trial.failed_trials import FailedTrials
 from mint.trial.result import TrialResult
 from mint.trial.table_row import as_records, gap_record, result_record
 
@@ -135,7 +135,7 @@ def _report(
     of_store: pd.DataFrame | None,
     say: Callable[[str], None],
 ) -> None:
-    gaps, rows = Gaps(cache), []
+    gaps, rows = FailedTrials(cache), []
     for trial in trials.values():
         if folder := cache.find("trials", trial.key):
             rows.append(result_record(TrialResult.load(folder), ""))

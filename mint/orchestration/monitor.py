@@ -8,9 +8,9 @@ from mint.orchestration.display import Lines, duration
 from mint.orchestration.settings import Ending, Progress
 from mint.store.stage_cache import Cache
 from mint.tracking.writer import Delivery
-from mint.trial.failed_trials import Gap, Gaps
+from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
-from mint.trial.result import Probe, TrialResult
+from mint.trial.result import SearchStep, TrialKeys, TrialResult
 
 
 class Ledger:
@@ -42,13 +42,13 @@ class Ledger:
         """
         self._trials = trials
         self._cache = cache
-        self._gaps = Gaps(cache)
+        self._gaps = FailedTrials(cache)
         self._delivery = delivery
         self._provenance = provenance
         self._display = display
         self._start = time.monotonic()
         self._open: dict[str, TrialConfig] = {}
-        self._probes: dict[str, list[Probe]] = {}
+        self._probes: dict[str, list[SearchStep]] = {}
         self._history: dict[str, list[tuple[int, float]]] = {}
         self.trials: dict[str, TrialConfig] = {}
         self.finished: dict[str, TrialResult] = {}
@@ -77,7 +77,7 @@ class Ledger:
         """Remember how far a retraining has come."""
         self._history[config.key].append((epoch, validation_accuracy))
 
-    def probe(self, config: TrialConfig, probe: Probe) -> None:
+    def probe(self, config: TrialConfig, probe: SearchStep) -> None:
         """Add a probe to the trial's run."""
         self._probes[config.key].append(probe)
         self._delivery.running(config, self._probes[config.key])
@@ -97,7 +97,8 @@ class Ledger:
         if ending.status == "finished":
             self._end_finished(config)
         else:
-            gap = Gap(
+            gap = FailedTrial(
+                keys=TrialKeys.of(config),
                 config=config,
                 status="failed" if ending.status == "failed" else "stopped",
                 reason=ending.reason,

@@ -9,9 +9,10 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from mint.config.schema import TrialConfig, parse_limit
+from mint.config.grid import parse_limit
+from mint.config.schema import TrialConfig
 from mint.store.stage_cache import Cache
-from mint.trial.failed_trials import Gaps
+from mint.trial.failed_trials import FailedTrials
 from mint.trial.result import TrialResult
 
 # What every report of a trial to Ray Tune may hold.
@@ -97,11 +98,11 @@ def asha_plan(
 
 def histories(trials: Sequence[TrialConfig], cache: Cache) -> list[tuple[str, History]]:
     """Return, for the key of every trial that has ended, how its last retraining went."""
-    gaps = Gaps(cache)
+    gaps = FailedTrials(cache)
     known: list[tuple[str, History]] = []
     for trial in trials:
         if folder := cache.find("trials", trial.key):
-            probes = TrialResult.load(folder).probes
+            probes = TrialResult.load(folder).search_steps
             epochs = probes[-1].retraining.training if probes else ()
             known.append((trial.key, [(e.epoch, e.validation_accuracy) for e in epochs]))
         elif gap := gaps.read(trial.key):

@@ -40,7 +40,7 @@ import mint
 from mint.cli.options import check_gpus
 from mint.config.schema import TrialConfig
 from mint.data.datasets import load_source
-from mint.errors import InputError, WorkFailedError, first_line
+from mint.errors import InputError, WorkFailedError, error_line, first_line, without_secrets
 from mint.models import own_module
 from mint.orchestration import interruption
 from mint.orchestration.search_spaces import (
@@ -54,12 +54,11 @@ from mint.orchestration.search_spaces import (
 from mint.orchestration.settings import Ending, Progress, SweepSettings
 from mint.store.remote import Storage
 from mint.store.stage_cache import Cache
-from mint.trial.provenance import error_line, without_secrets
-from mint.trial.result import Probe, TrialResult
+from mint.trial.result import SearchStep, TrialResult
 
 if TYPE_CHECKING:
     from mint.training.loop import Epoch
-    from mint.trial.pipeline import Listener
+    from mint.trial.pipeline import TrialCallbacks
     from mint.trial.result import LayerScoring
 
 # A trial that fails gets a line of ours and its traceback in its run, not pages of Ray's here.
@@ -89,7 +88,7 @@ class Observer(Protocol):
     def progress(self, config: TrialConfig, progress: Progress) -> None:
         """A trial that is watched has come so far."""
 
-    def probe(self, config: TrialConfig, probe: Probe) -> None:
+    def probe(self, config: TrialConfig, probe: SearchStep) -> None:
         """A trial has tried a mask."""
 
     def ended(self, config: TrialConfig, ending: Ending) -> None:
@@ -290,7 +289,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     # Only workers need these: the driver starts seconds earlier without.
     import torch
 
-    from mint.trial.pipeline import Stages, initial_file, run_trial
+    from mint.trial.pipeline import TrialPipeline, initial_file, run_trial
 
     start = time.monotonic()
     config = config_of(parameters, base)
@@ -298,16 +297,15 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     try:
         storage = None if settings.storage is None else Storage(settings.storage)
         cache = Cache(Path(own.get("MINT_CACHE_DIR") or settings.cache_root), storage)
-        stages = Stages(
+        stages = TrialPipeline(
             config,
             load_source(
                 config.experiment.data, Path(own.get("MINT_DATA_DIR") or settings.data_dir)
             ),
             cache=cache,
-            device=torch.device("cuda" if settings.gpus_per_trial else "cpu"),
             provenance=settings.provenance,
             init=initial_file(cache, config),
-            listener=_reporting(config, settings),
+            callbacks=_reporting(config, settings),
         )
         result = TrialResult.load(run_trial(stages))
         told: dict[str, Any] = {
@@ -327,9 +325,10 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     tune.report({**told, _SECONDS: time.monotonic() - start})
 
 
-def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
+def _reporting(config: TrialConfig, settings: SweepSettings) -> "TrialCallbacks":
     """Return who passes on to Ray Tune what a trial tells of its progress."""
-    from mint.trial.pipeline import Listener, TimeLeft
+    from mint.orchestration.display import TimeLeft
+    from mint.trial.pipeline import TrialCallbacks
 
     reported = 0.0
     left = TimeLeft()
@@ -350,10 +349,10 @@ def _reporting(config: TrialConfig, settings: SweepSettings) -> "Listener":
         if settings.every_epoch and stage == "retraining" and epoch.epoch < epochs:
             tune.report({EPOCH: epoch.epoch, VALIDATION_ACCURACY: epoch.validation_accuracy})
 
-    def probe(probe: Probe) -> None:
+    def probe(probe: SearchStep) -> None:
         tune.report({_PROBE: probe.model_dump_json()})
 
-    return Listener(epoch=epoch, layer=layer, probe=probe)
+    return TrialCallbacks(on_epoch=epoch, on_layer_scores=layer, on_search_step=probe)
 
 
 class _Watcher(Callback):
@@ -404,7 +403,7 @@ class _Watcher(Callback):
         config = self._config(trial)
         with self._telling():
             if _PROBE in result:
-                self._observer.probe(config, Probe.model_validate_json(result[_PROBE]))
+                self._observer.probe(config, SearchStep.model_validate_json(result[_PROBE]))
             elif _PROGRESS in result:
                 self._observer.progress(config, Progress(**result[_PROGRESS]))
             elif EPOCH in result:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from mint.cli.options import check_folder
+from mint.config.locations import check_writable
 from mint.errors import InputError
 
 # Pandas and what a report takes are left until they are needed.
@@ -38,7 +38,7 @@ def check_results(output: Path) -> None:
     Raises:
         InputError: as of check_folder and kept_records.
     """
-    check_folder("--output", output)
+    check_writable("--output", output)
     kept_records(output)
 
 

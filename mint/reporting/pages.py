@@ -284,7 +284,7 @@ def _criteria(protocol: Protocol) -> list[str]:
 
 def _gaps(protocol: Protocol) -> list[str]:
     lines = tables.gaps(protocol.cells)
-    return ["", "#### Gaps", "", *lines] if lines else []
+    return ["", "#### FailedTrials", "", *lines] if lines else []
 
 
 @cache

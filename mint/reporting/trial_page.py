@@ -1,6 +1,6 @@
 """The page of one trial: its protocol and every figure of it."""
 
-from mint.config.schema import TrialConfig, format_limit
+from mint.config.schema import TrialConfig, format_share
 from mint.pruning.layer_table import breakdown
 from mint.reporting.aggregate import used
 from mint.reporting.markdown import table
@@ -34,7 +34,7 @@ def trial_page(result: TrialResult) -> str:
         ["Bytes of weights, sparse", f"{sparse_bytes} of {dense_bytes}"],
         ["Groups", used(config.groups)],
         ["Samples per class", used(config.samples_per_class)],
-        ["Upper limit", format_limit(config.upper_limit)],
+        ["Upper limit", format_share(config.upper_limit)],
         ["Bootstraps", used(result.bootstraps)],
         ["Lowest reliability", _number(result.reliability)],
         ["Seconds of scores", f"{result.score_seconds:.0f}"],
@@ -71,7 +71,7 @@ def trial_page(result: TrialResult) -> str:
             ["Layer pair", "Blocks", "Bootstraps", "Seconds", "Reliability"], scoring, left=(0,)
         ),
     ]
-    for number, probe in enumerate(result.probes, start=1):
+    for number, probe in enumerate(result.search_steps, start=1):
         epochs = [
             [str(e.epoch), f"{e.loss:.4f}", f"{e.validation_accuracy:.2f}", f"{e.seconds:.0f}"]
             for e in probe.retraining.training

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import fsspec.core
 
-from mint.errors import InputError
-from mint.trial.provenance import without_secrets
+from mint.errors import InputError, without_secrets
 
 
 class Storage:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mint.errors import error_line, without_secrets
 from mint.store.atomic import digest, flush, write_whole
 from mint.store.remote import Storage
-from mint.trial.provenance import error_line, without_secrets
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress"

@@ -16,18 +16,25 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config.schema import DEFAULT_CRITERION, TrialConfig
-from mint.errors import InputError, first_line
+from mint.errors import InputError, first_line, without_secrets
 from mint.pruning.layer_table import layers_text
 from mint.tracking.preflight import check_store, reach_store
 from mint.tracking.views import VIEW_TAG, experiment_note, run_note, view_state
-from mint.trial.failed_trials import Gap
-from mint.trial.provenance import Provenance, without_secrets
-from mint.trial.result import MASKS_FILE, RESULT_FILE, SCORES_FILE, SCORES_PLOT, Probe, TrialResult
+from mint.trial.failed_trials import FailedTrial
+from mint.trial.provenance import Provenance
+from mint.trial.result import (
+    MASKS_FILE,
+    RESULT_FILE,
+    SCORES_FILE,
+    SearchStep,
+    TrialResult,
+)
 from mint.trial.table_row import COLUMNS, NO_FIGURES, UNKNOWN_LAYERS, as_records, trial_columns
 
 # What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
+SCORES_PLOT = "scores.png"
 _ARTIFACT_FOLDERS = {
     MASKS_FILE: "masks",
     SCORES_FILE: "masks",
@@ -251,7 +258,7 @@ class Tracker:
                 client.delete_tag(run_id, tag)
         return run_id
 
-    def log_probes(self, run_id: str, probes: Sequence[Probe]) -> None:
+    def log_search_steps(self, run_id: str, probes: Sequence[SearchStep]) -> None:
         """Log the probes so far: by number under probe/, their epochs counted on under retrain/."""
         self._log_series(MlflowClient(self.uri), run_id, _probe_series(probes))
 
@@ -259,7 +266,7 @@ class Tracker:
         """Give a run whatever it lacks of a finished trial, and close it as FINISHED."""
         client = MlflowClient(self.uri)
         finals: Series = {name: {0: getattr(result, name)} for name in _FINAL_METRICS}
-        finals["probes"] = {0: len(result.probes)}
+        finals["probes"] = {0: len(result.search_steps)}
         finals["bootstraps_drawn"] = {0: result.bootstraps}
         for name, (dense, kept) in (
             ("multiply_adds", result.multiply_adds),
@@ -269,7 +276,7 @@ class Tracker:
         if result.reliability is not None:
             finals["reliability"] = {0: result.reliability}
         self._forget(run_id)  # another sweep that has the same trial may have written, too
-        self._log_series(client, run_id, _probe_series(result.probes) | finals)
+        self._log_series(client, run_id, _probe_series(result.search_steps) | finals)
         tags = [RunTag("mint.device", result.device)]
         layers = layers_text(result.layers)
         if len(layers) <= _LONGEST_TAG:  # else they are read from the record, below
@@ -283,7 +290,8 @@ class Tracker:
         tags.append(RunTag(_NOTE, note))
         client.log_batch(run_id, tags=tags)
         for file, subfolder in _ARTIFACT_FOLDERS.items():
-            client.log_artifact(run_id, str(folder / file), subfolder)
+            if (folder / file).exists():
+                client.log_artifact(run_id, str(folder / file), subfolder)
         client.set_terminated(run_id, "FINISHED")
 
     def close(self, run_id: str, status: str, reason: str) -> None:
@@ -292,7 +300,7 @@ class Tracker:
         client.set_tag(run_id, "mint.failure", reason[:_LONGEST_TAG])
         client.set_terminated(run_id, status)
 
-    def close_gap(self, run_id: str, gap: Gap) -> None:
+    def close_failed(self, run_id: str, gap: FailedTrial) -> None:
         """Close the run of a trial that failed or was stopped, with all that is known of it."""
         client = MlflowClient(self.uri)
         reached = {"retrain/validation_accuracy": dict(gap.history)}
@@ -407,7 +415,7 @@ def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
     }
 
 
-def _probe_series(probes: Sequence[Probe]) -> Series:
+def _probe_series(probes: Sequence[SearchStep]) -> Series:
     series: Series = {}
 
     def add(name: str, values: Sequence[float]) -> None:

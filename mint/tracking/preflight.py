@@ -8,8 +8,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from mint.errors import InputError
-from mint.trial.provenance import without_secrets
+from mint.errors import InputError, without_secrets
 
 _SECONDS = 4.0
 _SQLITE = b"SQLite format 3\0"

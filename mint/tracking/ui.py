@@ -10,9 +10,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from mint.errors import InputError
+from mint.errors import InputError, without_secrets
 from mint.tracking.views import paths
-from mint.trial.provenance import without_secrets
 
 # With MLflow, which takes seconds to import: its server can start in the meantime.
 if TYPE_CHECKING:

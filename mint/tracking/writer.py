@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mint.config.schema import TrialConfig
+from mint.errors import without_secrets
 from mint.orchestration.interruption import STOP_SECONDS
 from mint.store.stage_cache import Cache
 from mint.tracking.mlflow_store import Tracker
-from mint.trial.failed_trials import Gap, Gaps
-from mint.trial.provenance import Provenance, without_secrets
-from mint.trial.result import Probe, TrialResult
+from mint.trial.failed_trials import FailedTrial, FailedTrials
+from mint.trial.provenance import Provenance
+from mint.trial.result import SearchStep, TrialResult
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
@@ -62,7 +63,7 @@ class Delivery:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.close(STOP_SECONDS if error else None)
 
-    def running(self, config: TrialConfig, probes: Sequence[Probe] = ()) -> None:
+    def running(self, config: TrialConfig, probes: Sequence[SearchStep] = ()) -> None:
         """Have a trial's run be open, with the probes so far."""
         probes = tuple(probes)
         self._put(config, lambda: self._write_running(config, probes))
@@ -71,7 +72,7 @@ class Delivery:
         """Have a finished trial's run hold its result."""
         self._put(config, lambda: self._write_finished(config))
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: FailedTrial) -> None:
         """Have the run of a trial that failed, or was stopped, say so."""
         self._put(gap.config, lambda: self._write_gap(gap))
 
@@ -155,10 +156,10 @@ class Delivery:
                 self._runs[config.key] = self._tracker.begin(config, provenance, owner)
         return self._runs[config.key]
 
-    def _write_running(self, config: TrialConfig, probes: Sequence[Probe]) -> None:
+    def _write_running(self, config: TrialConfig, probes: Sequence[SearchStep]) -> None:
         run_id = self._run(config, self._provenance)
         if probes:
-            self._tracker.log_probes(run_id, probes)
+            self._tracker.log_search_steps(run_id, probes)
 
     def _write_finished(self, config: TrialConfig) -> None:
         folder = self._cache.folder("trials", config.key)
@@ -167,8 +168,8 @@ class Delivery:
         with self._cache.lock("deliveries"):  # of another sweep that has the same trial
             self._tracker.finish(run_id, result, folder)
 
-    def _write_gap(self, gap: Gap) -> None:
-        self._tracker.close_gap(self._run(gap.config, gap.provenance), gap)
+    def _write_gap(self, gap: FailedTrial) -> None:
+        self._tracker.close_failed(self._run(gap.config, gap.provenance), gap)
         del self._runs[gap.config.key]  # a trial that is run again opens its run again
 
     def _write_killed(self, config: TrialConfig, reason: str) -> None:
@@ -184,7 +185,7 @@ def deliver_missing(delivery: Delivery, cache: Cache, configs: Iterable[TrialCon
         cache: that holds the records.
         configs: of trials.
     """
-    gaps = Gaps(cache)
+    gaps = FailedTrials(cache)
     for config in configs:
         if cache.find("trials", config.key):
             delivery.finished(config)

@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mint.config.schema import DEFAULT_CRITERION, Experiment, load_experiment, trial_defaults
+from mint.config.loading import ExperimentFile, read_experiment
+from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
 from mint.models import chosen_pairs, trace
 from mint.pruning.masks import BlockScores, Masks
@@ -72,14 +73,12 @@ def run_experiment(
         TrainingDivergedError: a training loss is no longer finite.
     """
     if isinstance(experiment, Experiment):
-        chosen, defaults = experiment, None
+        file = ExperimentFile(experiment, None, None)
     else:
-        name = str(experiment)
-        chosen, defaults = load_experiment(name), trial_defaults(name)
+        file = read_experiment(str(experiment))
     with torch.random.fork_rng(devices=[]):  # networks are built on the CPU's generator
-        stages = plan_trial(
-            chosen,
-            defaults,
+        pipeline = plan_trial(
+            file,
             {
                 "criterion": criterion,
                 "groups": groups,
@@ -93,10 +92,10 @@ def run_experiment(
             device=device,
             cache_dir=_path(cache_dir),
             data_dir=_path(data_dir),
-            command=["mint.run_experiment", chosen.name],
-        )
-        with holding_trial(stages.cache, stages.config, stages.provenance.command):
-            return FinishedTrial(run_trial(stages))
+            command=["mint.run_experiment", file.experiment.name],
+        ).pipeline
+        with holding_trial(pipeline.cache, pipeline.config, pipeline.provenance.command):
+            return FinishedTrial(run_trial(pipeline))
 
 
 def _path(given: str | Path | None) -> Path | None:

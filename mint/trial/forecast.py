@@ -12,11 +12,11 @@ from mint.config.schema import CRITERIA, TrialConfig
 from mint.data.datasets import Source, machine_memory
 from mint.data.images import StoredImages
 from mint.gmi.cpu.distances import shape_of
-from mint.models import chosen_pairs
+from mint.models import Traced, chosen_pairs
 from mint.orchestration.display import duration
 from mint.store.stage_cache import Cache
 from mint.training.loop import evaluation_batch
-from mint.trial.preflight import image_shape, untrained
+from mint.trial.preflight import image_shape
 from mint.trial.result import Baseline, TrialResult
 
 # Resident bytes of a process with torch, numba, its kernels and scikit-learn, before any data.
@@ -36,7 +36,7 @@ class Time:
         trials: finished ones that this is taken from.
         baselines: of those that are not kept yet.
         scores: of all, kept or not.
-        retraining: of all probes.
+        retraining: of all search steps.
     """
 
     trials: int
@@ -50,13 +50,20 @@ class Time:
 
 
 def forecast(
-    waiting: Sequence[TrialConfig], source: Source, cache: Cache, at_once: int, *, on_gpu: bool
+    waiting: Sequence[TrialConfig],
+    source: Source,
+    traced: Traced,
+    cache: Cache,
+    at_once: int,
+    *,
+    on_gpu: bool,
 ) -> list[str]:
     """Return in two lines what trials of one experiment will take.
 
     Args:
         waiting: to be run, at least one.
         source: their data.
+        traced: layers and pairs of their network.
         cache: of finished stages.
         at_once: how many are run side by side.
         on_gpu: where.
@@ -73,7 +80,7 @@ def forecast(
         ]
     if on_gpu:
         return [*lines, "memory: unknown, for that of a GPU is not estimated"]
-    memory = memory_of(waiting, source)
+    memory = memory_of(waiting, source, traced)
     all_of_them = (
         f", {_gb(at_once * memory.total)} GB for {at_once} at a time" if at_once > 1 else ""
     )
@@ -121,7 +128,7 @@ def time_of(waiting: Sequence[TrialConfig], cache: Cache, *, on_gpu: bool) -> Ti
     missing = {trial.baseline_key for trial in waiting if _baseline_seconds(trial, cache) is None}
     scored = {trial.scores_key(""): trial for trial in waiting}
     retraining = fmean(
-        sum(probe.retraining.seconds for probe in result.probes) for result in measured
+        sum(step.retraining.seconds for step in result.search_steps) for result in measured
     )
     return Time(
         trials=len(measured),
@@ -174,12 +181,11 @@ class Memory:
         return self.program + self.data + max(self.training, self.scores)
 
 
-def memory_of(trials: Sequence[TrialConfig], source: Source) -> Memory:
+def memory_of(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> Memory:
     """Return what the largest of some trials of one experiment takes."""
     experiment = trials[0].experiment
     shape = image_shape(experiment.data, source)
     assert shape is not None
-    traced = untrained(experiment, shape)
     values = [
         math.prod(node.meta["tensor_meta"].shape)
         for node in traced.graph.graph.nodes

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor, nn
 
-from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion, validated
+from mint.config.loading import validated
+from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion
 from mint.errors import InputError, allowed
 from mint.models import LayerPair, Traced, trace
 from mint.models.activations import ROWS_AT_ONCE, collect, nodes_of

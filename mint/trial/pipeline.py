@@ -1,4 +1,4 @@
-"""One trial: baseline, activations, scores, masks, retraining. Knows neither Ray nor MLflow."""
+"""One trial: baseline, activations, scores, masks, retraining."""
 
 import os
 import shutil
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numba
@@ -40,7 +39,6 @@ from mint.pruning.layer_table import LayerCount, count_layers
 from mint.pruning.masks import BlockScores, Masks, PruningOrder
 from mint.pruning.scores import estimate_layer, load_scores
 from mint.pruning.sparsity_search import largest_passing
-from mint.reporting.heat_maps import draw_scores
 from mint.rng import stream, torch_seeded
 from mint.store.stage_cache import MANIFEST, Cache
 from mint.training.loop import Epoch, accuracy, train
@@ -50,62 +48,42 @@ from mint.trial.result import (
     ACTIVATIONS_FILE,
     MASKS_FILE,
     SCORES_FILE,
-    SCORES_PLOT,
     WEIGHTS_FILE,
     Baseline,
     LayerScoring,
-    Probe,
     Retraining,
+    SearchStep,
+    TrialKeys,
     TrialResult,
 )
 
 
-def _unheard(*_: object) -> None:
-    """Stands in where nobody listens."""
-
-
-class TimeLeft:
-    """How long the rest of a training takes, by the epochs that were heard of.
-
-    One that was stopped carries on after epochs that nobody tells of again.
-    """
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._last = 0
-        self._seconds: list[float] = []
-
-    def after(self, stage: str, epoch: Epoch, epochs: int) -> float:
-        """Return the seconds that are left after an epoch of so many."""
-        if stage != self._stage or epoch.epoch <= self._last:
-            self._seconds = []
-        self._stage, self._last = stage, epoch.epoch
-        self._seconds.append(epoch.seconds)
-        return fmean(self._seconds) * (epochs - epoch.epoch)
+def _ignore(*_: object) -> None:
+    """Ignore a report."""
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who is told of a trial's progress.
+class TrialCallbacks:
+    """Functions that report a trial's progress.
 
     Attributes:
-        epoch: after every epoch, with the stage (baseline or retraining), the epoch, and of how
-            many.
-        layer: after the scores of every layer, or when they were found finished.
-        probe: after every mask that was tried.
+        on_epoch: called after every epoch with the stage (baseline or retraining), the epoch, and
+            the number of epochs.
+        on_layer_scores: called with the scores of every layer, new or found finished.
+        on_search_step: called after every search step.
     """
 
-    epoch: Callable[[str, Epoch, int], None] = _unheard
-    layer: Callable[[LayerScoring], None] = _unheard
-    probe: Callable[[Probe], None] = _unheard
+    on_epoch: Callable[[str, Epoch, int], None] = _ignore
+    on_layer_scores: Callable[[LayerScoring], None] = _ignore
+    on_search_step: Callable[[SearchStep], None] = _ignore
 
 
-def run_trial(stages: "Stages") -> Path:
+def run_trial(pipeline: "TrialPipeline") -> Path:
     """Run a trial, or find it finished, and return its folder.
 
-    The folder holds the result, the masks, the weights, the scores and a picture of them. The
-    baseline, the scores of every layer and every retraining are kept in the cache on the way, so
-    a trial that was stopped carries on where it was, and trials that need the same one share it.
+    The folder holds the result, the masks, the weights and the scores. The cache keeps the
+    baseline, the scores of every layer and every retrained network, so a trial that was stopped
+    resumes, and trials share the stages that they have in common.
 
     Raises:
         InputError: the weights to start from do not fit the network.
@@ -113,10 +91,10 @@ def run_trial(stages: "Stages") -> Path:
     """
 
     def make(folder: Path) -> None:
-        with reproducible(stages.experiment.threads, stages.device):
-            stages.finish(folder)
+        with reproducible(pipeline.experiment.threads, pipeline.device):
+            pipeline.finish(folder)
 
-    return stages.cache.produce("trials", stages.config.key, make)
+    return pipeline.cache.produce("trials", pipeline.config.key, make)
 
 
 def initial_file(cache: Cache, config: TrialConfig) -> Path | None:
@@ -148,8 +126,8 @@ def finished_network(folder: Path) -> nn.Module:
     return network
 
 
-class Stages:
-    """The stages of one trial; each is made when it is first asked for, and kept in the cache."""
+class TrialPipeline:
+    """The stages of one trial; each runs when it is first needed, and is kept in the cache."""
 
     def __init__(
         self,
@@ -157,21 +135,19 @@ class Stages:
         source: Source,
         *,
         cache: Cache,
-        device: torch.device,
         provenance: Provenance,
         init: Path | None = None,
-        listener: Listener | None = None,
+        callbacks: TrialCallbacks | None = None,
     ) -> None:
-        """Take what the stages need; they are to be asked for inside `reproducible`.
+        """Prepare the stages; run them inside `reproducible`.
 
         Args:
             config: of the trial.
             source: the data set.
             cache: of finished stages.
-            device: to train and estimate on.
-            provenance: for the trial's record.
-            init: file of the weights that config.init tells of.
-            listener: told of the progress.
+            provenance: for the trial's result.
+            init: file of the weights that config.init describes.
+            callbacks: report the progress.
 
         Raises:
             InputError: the data are not those of the configuration.
@@ -184,10 +160,10 @@ class Stages:
         self.experiment = config.experiment
         self.source = source
         self.cache = cache
-        self.device = device
+        self.device = torch.device(config.device)
         self.provenance = provenance
         self._init = init
-        self.listener = listener or Listener()
+        self.callbacks = callbacks or TrialCallbacks()
         self._begun = time.perf_counter()
 
     @cached_property
@@ -206,7 +182,9 @@ class Stages:
                 network = build_network(self.experiment.network)
             if self.config.init:
                 if self._init is None:
-                    raise InputError(f"--init: the file {self.config.init.file} is needed")
+                    raise InputError(
+                        f"the file {self.config.init.file} is needed", parameter="init"
+                    )
                 load_initial(network, self.experiment, self._init)
             return network.to(self.device)
 
@@ -279,7 +257,7 @@ class Stages:
             estimate_layer(folder, pair, self.config.criterion, evidence)
 
         folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
-        self.listener.layer(LayerScoring.load(folder))
+        self.callbacks.on_layer_scores(LayerScoring.load(folder))
         return folder
 
     @cached_property
@@ -305,7 +283,7 @@ class Stages:
         return PruningOrder(
             self.block_scores,
             limits=limits,
-            floor=self.experiment.floor,
+            floor=self.experiment.keep_connected,
             generator=stream(self.config.seed, "order of equal scores"),
         )
 
@@ -386,7 +364,7 @@ class Stages:
                 masks=masks.tensors() if masks else None,
                 checkpoint=checkpoint,
                 on_checkpoint=self.cache.keep_checkpoint,
-                on_epoch=lambda epoch: self.listener.epoch(
+                on_epoch=lambda epoch: self.callbacks.on_epoch(
                     "retraining" if masks else "baseline", epoch, settings.epochs
                 ),
             )
@@ -411,18 +389,9 @@ class Stages:
     def finish(self, folder: Path) -> None:
         """Prune and retrain, and write the trial's result, masks and scores into its folder."""
         baseline = Baseline.load(self.baseline)
-        masks, probes = self._searched(baseline)
+        masks, steps = self._search(baseline)
         masks.save(folder / MASKS_FILE)
         self._write_scores(folder / SCORES_FILE)
-        title = f"{self.experiment.name} {self.config.name}"
-        draw_scores(
-            folder / SCORES_PLOT,
-            self.block_scores,
-            masks,
-            title=title,
-            criterion=self.config.criterion,
-        )
-
         final_folder = self.retrained(masks) if masks.pruned else self.baseline
         shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
         pruned_network = self.network(final_folder)
@@ -436,6 +405,7 @@ class Stages:
         )
         final = Retraining.load(final_folder) if masks.pruned else baseline
         TrialResult(
+            keys=TrialKeys.of(self.config),
             config=self.config,
             params_pruned=100 * masks.pruned / self.counted,
             pruned_weights=masks.pruned,
@@ -446,7 +416,7 @@ class Stages:
             accuracy_drop=baseline_accuracy - final_accuracy,
             validation_accuracy=final.validation_accuracy,
             baseline_validation_accuracy=baseline.validation_accuracy,
-            probes=tuple(probes),
+            search_steps=tuple(steps),
             score_seconds=sum(layer.seconds for layer in scoring),
             bootstraps=max(layer.bootstraps for layer in scoring),
             reliability=min(known) if len(known) == len(scoring) else None,
@@ -462,39 +432,38 @@ class Stages:
             provenance=self.provenance,
         ).save(folder)
 
-    def _searched(self, baseline: Baseline) -> tuple[Masks, list[Probe]]:
-        """Return the masks of the fraction that was given, or the best that a search finds."""
+    def _search(self, baseline: Baseline) -> tuple[Masks, list[SearchStep]]:
+        """Return the masks of the given fraction, or of the largest that the search passes."""
         search = self.config.search
-        probes: list[Probe] = []
+        steps: list[SearchStep] = []
 
-        def probe(masks: Masks) -> bool:
+        def try_masks(masks: Masks) -> bool:
             retraining = Retraining.load(self.retrained(masks))
             drop = baseline.validation_accuracy - retraining.validation_accuracy
             # The slack is for the last bit of a difference of two percentages.
             passed = None if search.max_drop is None else drop <= search.max_drop + 1e-9
-            probes.append(
-                Probe(
-                    params_pruned=100 * masks.pruned / self.counted,
-                    passed=passed,
-                    retraining=retraining,
-                )
+            step = SearchStep(
+                params_pruned=100 * masks.pruned / self.counted,
+                passed=passed,
+                retraining=retraining,
             )
-            self.listener.probe(probes[-1])
+            steps.append(step)
+            self.callbacks.on_search_step(step)
             return bool(passed)
 
         if search.fraction is not None:
             if self.masks.pruned:
-                probe(self.masks)
-            return self.masks, probes
-        assert search.probes is not None
+                try_masks(self.masks)
+            return self.masks, steps
+        assert search.steps is not None
         blocks = largest_passing(
             self.order.pruned,
             self.order.prunable,
-            lambda step: probe(self.order.masks(step)),
-            probes=search.probes,
+            lambda step: try_masks(self.order.masks(step)),
+            probes=search.steps,
             try_last_first=int(self.order.pruned[-1]) < self.order.prunable,
         )
-        return self.order.masks(blocks), probes
+        return self.order.masks(blocks), steps
 
     def _write_scores(self, path: Path) -> None:
         arrays: dict[str, NDArray[np.generic]] = {"rows": self.rows}

@@ -1,4 +1,4 @@
-"""What trials ask for, held against the machine, the network and the data before any work."""
+"""Checks of trials against the machine, the network and the data, before any work."""
 
 import math
 import os
@@ -25,105 +25,133 @@ from mint.models import (
 
 
 def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int] | None:
-    """Return (channels, height, width) as the network sees images; None where only data can tell.
+    """Return (channels, height, width) of the network's input; None if only the data can tell.
 
-    Args:
-        data: how images are prepared.
-        source: the data set, where it is at hand.
+    Raises:
+        InputError: the crop is larger than the images.
     """
     known = source.train.shape[1:] if source else KNOWN_SHAPES.get(data.name)
-    side = data.crop or data.size
-    if known is None and (side is None or data.channels is None):
+    if known is None and (data.channels is None or not (data.crop or data.size)):
         return None
     channels, height, width = known or (data.channels or 0, 0, 0)
-    return (data.channels or channels, side or height, side or width)
+    height, width = data.size or height, data.size or width
+    if data.crop and known and data.crop > min(height, width):
+        raise InputError(
+            f"allowed are 1 to {min(height, width)}, the side of the images",
+            parameter="data.crop",
+            value=data.crop,
+        )
+    return (data.channels or channels, data.crop or height, data.crop or width)
 
 
-def untrained(experiment: Experiment, shape: tuple[int, int, int]) -> Traced:
-    """Return the layers and pairs of an experiment's network for images of a shape."""
-    return trace(build_network(experiment.network), torch.zeros(1, *shape))
-
-
-def check_trials(
-    trials: Sequence[TrialConfig], source: Source | None, init: Path | None = None
-) -> None:
-    """Refuse trials of one experiment that the machine, the network or the data cannot serve.
+def check_network(
+    trials: Sequence[TrialConfig], shape: tuple[int, int, int], init: Path | None = None
+) -> Traced:
+    """Check trials of one experiment against the machine and the network; return its layers.
 
     Args:
-        trials: of the same experiment.
-        source: the data set; None where it is not at hand yet, to check what needs none.
+        trials: of the same experiment, at least one.
+        shape: (channels, height, width) of the network's input.
         init: file of weights to start from.
 
     Raises:
-        InputError: more threads than cores, arguments, images or weights that the network does
-            not take, pairs that it has not, more groups than filters, more images than there are,
-            a criterion that a layer has not what it needs for.
+        InputError: too many threads, or arguments, images, initial weights, pairs, limits, groups
+            or a criterion that do not fit the network.
     """
     experiment = trials[0].experiment
     cores = os.cpu_count() or 1
     if experiment.threads > cores:
         raise InputError(
-            f"threads {experiment.threads} of {experiment.name}: this machine allows 1 to {cores}"
+            f"{experiment.name} needs them for a trial; this machine allows 1 to {cores}",
+            parameter="threads",
+            value=experiment.threads,
         )
+    network = build_network(experiment.network)
     if init:
-        load_initial(build_network(experiment.network), experiment, init)
-    whole = image_shape(experiment.data.model_copy(update={"crop": None}), source)
-    if whole and (experiment.data.crop or 0) > min(whole[1:]):
-        raise InputError(
-            f"data.crop {experiment.data.crop} of {experiment.name}: allowed are 1 to "
-            f"{min(whole[1:])}, the side of the images"
-        )
-    shape = image_shape(experiment.data, source)
-    if shape:
-        _check_network(trials, untrained(experiment, shape))
-    if source is None:
-        return
+        load_initial(network, experiment, init)
+    traced = trace(network, torch.zeros(1, *shape))
+    pairs = chosen_pairs(traced, experiment)
+    _check_criteria(trials, traced, pairs)
+    _check_layer_names(experiment, pairs)
+    _check_groups(trials, pairs)
+    for config in trials:
+        _check_fraction(config, traced, pairs)
+    return traced
+
+
+def check_data(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> None:
+    """Check trials of one experiment against their data.
+
+    Raises:
+        InputError: a validation split, an output or a number of samples that the data do not allow.
+    """
+    experiment = trials[0].experiment
+    data = experiment.data
     images, classes = len(source.train_labels), source.classes
-    if not classes <= experiment.data.validation_size <= images - classes:
+    if not classes <= data.validation_size <= images - classes:
         raise InputError(
-            f"data.validation_size {experiment.data.validation_size} of {experiment.name}: must "
-            f"be from {classes} to {images - classes} of the {images} training images"
+            f"{experiment.name} allows {classes} to {images - classes} of the {images} training "
+            "images",
+            parameter="data.validation_size",
+            value=data.validation_size,
         )
-    assert shape is not None
+    shape = image_shape(data, source)
+    assert shape
     with torch.inference_mode():
-        outputs = build_network(experiment.network).eval()(torch.zeros(1, *shape))
+        outputs = traced.graph(torch.zeros(1, *shape))
     found = tuple(outputs.shape)[1:] if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != (classes,):
         raise InputError(
-            f"network {experiment.network.name} of {experiment.name}: puts out {found} for an "
-            f"image, where the {classes} classes of {experiment.data.name} need ({classes},)"
+            f"network {experiment.network.name} of {experiment.name}: its output for an image is "
+            f"{found}; the {classes} classes of {data.name} need ({classes},)"
         )
     for config in trials:
-        available = smallest_class(
-            source, validation_size=experiment.data.validation_size, seed=config.seed
-        )
+        available = smallest_class(source, validation_size=data.validation_size, seed=config.seed)
         if config.samples_per_class > available:
             raise InputError(
-                f"--samples-per-class {config.samples_per_class}: {experiment.data.name} "
-                f"allows 1 to {available}, the training images of its rarest class"
+                f"{data.name} allows 1 to {available}, the training images of its rarest class",
+                parameter="samples_per_class",
+                value=config.samples_per_class,
             )
 
 
-def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
-    experiment = trials[0].experiment
-    pairs = chosen_pairs(traced, experiment)
+def load_initial(network: nn.Module, experiment: Experiment, path: Path) -> None:
+    """Load initial weights from a file; published weights are renamed to the network's names."""
+    load_weights(network, path, PUBLISHED_NAMES.get(experiment.network.name))
+
+
+def counted_weights(traced: Traced, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
+    """Return the number of weights that fractions and percentages of an experiment refer to."""
+    pruned = {pair.child for pair in pairs}
+    everything = experiment.count == "all"
+    return sum(layer.weights for layer in traced.layers if everything or layer.name in pruned)
+
+
+def _check_criteria(
+    trials: Sequence[TrialConfig], traced: Traced, pairs: Sequence[LayerPair]
+) -> None:
+    if all(config.criterion != "bn-scale" for config in trials):
+        return
+    for pair in pairs:
+        if traced.batch_norm_behind(pair.child) is None:
+            raise InputError(
+                f"{trials[0].experiment.name} prunes {pair.child}, which has no batch norm of its "
+                "own right behind it; take another criterion, or leave that layer out of prune",
+                parameter="criterion",
+                value="bn-scale",
+            )
+
+
+def _check_layer_names(experiment: Experiment, pairs: Sequence[LayerPair]) -> None:
     children = [pair.child for pair in pairs]
-    if any(config.criterion == "bn-scale" for config in trials):
-        for child in children:
-            if traced.batch_norm_behind(child) is None:
-                raise InputError(
-                    f"--criterion bn-scale: {experiment.name} prunes {child}, which has no batch "
-                    "norm of its own right behind it; take another criterion, or leave that layer "
-                    "out of prune"
-                )
+    filters = {pair.parent: pair.parent_filters for pair in pairs}
+    filters |= {pair.child: pair.child_filters for pair in pairs}
     for name in experiment.limits:
         if name not in children:
             raise InputError(
                 f"limits: {name} is no layer that {experiment.name} prunes; those are "
                 f"{', '.join(children)}"
             )
-    filters = {pair.parent: pair.parent_filters for pair in pairs}
-    filters |= {pair.child: pair.child_filters for pair in pairs}
     for name, groups in experiment.groups.items():
         if name not in filters:
             raise InputError(
@@ -134,39 +162,38 @@ def _check_network(trials: Sequence[TrialConfig], traced: Traced) -> None:
             raise InputError(
                 f"groups {groups} of {name} in {experiment.name}: allowed are 1 to {filters[name]}"
             )
+
+
+def _check_groups(trials: Sequence[TrialConfig], pairs: Sequence[LayerPair]) -> None:
     widest = max(pairs, key=lambda pair: min(pair.parent_filters, pair.child_filters))
     most = min(widest.parent_filters, widest.child_filters)
-    weights = {layer.name: layer.weights for layer in traced.layers}
-    prunable = sum(weights[child] for child in children)
-    counted = counted_weights(traced, pairs, experiment)
     for config in trials:
-        fraction = config.search.fraction
-        limits = {child: config.limit_of(child) for child in children}
-        # Of the decimal numbers that were meant: in floating point a limit does not allow itself.
-        most_pruned = sum(
-            Fraction(repr(1 if limit is None else limit)) * weights[child]
-            for child, limit in limits.items()
-        )
-        if fraction is not None and Fraction(repr(fraction)) * counted > most_pruned:
-            raise InputError(
-                f"--fraction {fraction:g}: {experiment.name} allows at most "
-                f"{float(most_pruned / counted):.4f}: of {counted} counted weights {prunable} are "
-                f"prunable, and the limits leave {math.floor(most_pruned)}"
-            )
         if config.groups > most:
             raise InputError(
-                f"--groups {config.groups}: {widest.parent} -> {widest.child} of "
-                f"{experiment.name} allows 1 to {most}"
+                f"{widest.parent} -> {widest.child} of {config.experiment.name} allows 1 to {most}",
+                parameter="groups",
+                value=config.groups,
             )
 
 
-def load_initial(network: nn.Module, experiment: Experiment, path: Path) -> None:
-    """Give an experiment's network the weights of a file, of published ones by their names."""
-    load_weights(network, path, PUBLISHED_NAMES.get(experiment.network.name))
-
-
-def counted_weights(traced: Traced, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
-    """Return the number of weights that fractions and percents of an experiment are of."""
-    pruned = {pair.child for pair in pairs}
-    everything = experiment.count == "all"
-    return sum(layer.weights for layer in traced.layers if everything or layer.name in pruned)
+def _check_fraction(config: TrialConfig, traced: Traced, pairs: Sequence[LayerPair]) -> None:
+    fraction = config.search.fraction
+    if fraction is None:
+        return
+    weights = {layer.name: layer.weights for layer in traced.layers}
+    prunable = sum(weights[pair.child] for pair in pairs)
+    counted = counted_weights(traced, pairs, config.experiment)
+    # Exact arithmetic on the decimal numbers: in floating point 0.1 + 0.2 exceeds a limit of 0.3.
+    most_pruned = sum(
+        Fraction(repr(1 if limit is None else limit)) * weights[pair.child]
+        for pair in pairs
+        for limit in (config.limit_of(pair.child),)
+    )
+    if Fraction(repr(fraction)) * counted > most_pruned:
+        raise InputError(
+            f"{config.experiment.name} allows at most {float(most_pruned / counted):.4f}: of "
+            f"{counted} counted weights {prunable} are prunable, and the limits leave "
+            f"{math.floor(most_pruned)}",
+            parameter="fraction",
+            value=f"{fraction:g}",
+        )

@@ -1,7 +1,6 @@
 """Where a result comes from: the code, its libraries, and the command that asked for it."""
 
 import os
-import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -10,30 +9,25 @@ from pathlib import Path
 from platform import python_version
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+
+from mint.errors import without_secrets
 
 PACKAGE = "mint-pruning"
 _PACKAGES = (PACKAGE, "torch", "numpy", "numba", "scipy", "ray", "mlflow")
-_TELLING = "pass|pwd|secret|token|key|sig|credential|connect"
-_SECRETS = (
-    (re.compile(r"://.*@"), "://***@"),  # user:password@host, whatever the password holds
-    (re.compile(rf"(?i)([?&][^=&\s]*(?:{_TELLING})[^=&\s]*=)[^&\s'\"]+"), r"\1***"),
-)
 
 
-class Provenance(BaseModel):
-    """What made a result, as it is kept in its record and in its run.
+class Provenance(BaseModel, extra="forbid", frozen=True):
+    """The origin of a result, kept with it and in its MLflow run.
 
     Attributes:
-        sweep: that the trial was run for; None for a trial by itself.
+        sweep: name of the sweep that ran the trial; None for a single trial.
         command: the command line, without secrets.
-        git_commit: of mint's own code: forty hex digits, or unknown where it is in no repository.
-        git_dirty: whether tracked files were changed; None where nobody can tell.
-        device: that was asked for: cpu or cuda.
-        versions: of Python and of the packages that figures depend on.
+        git_commit: of mint's code: forty hex digits, or unknown outside a repository.
+        git_dirty: whether tracked files had changes; None if unknown.
+        device: cpu or cuda.
+        versions: of Python and of the packages that results depend on.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sweep: str | None
     command: str
@@ -46,19 +40,19 @@ class Provenance(BaseModel):
     def of_this_process(
         cls, sweep: str | None, arguments: Sequence[str], device: str = "cpu"
     ) -> Self:
-        """Look everything up.
+        """Return the provenance of trials that this process runs.
 
         Args:
-            sweep: that trials are run for.
-            arguments: the words of the command line, the program first.
-            device: that trials are run on.
+            sweep: that runs them.
+            arguments: words of the command line, program first.
+            device: cpu or cuda.
         """
         # Installed from a wheel, mint may lie inside somebody else's repository.
         tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
         described = tracked and _git(
             "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"
         )
-        # An image has no repository in it: it is told what it was built from.
+        # A container image holds no repository; its build passes the commit.
         described = described or os.environ.get("MINT_GIT_COMMIT") or "unknown"
         return cls(
             sweep=sweep,
@@ -67,28 +61,16 @@ class Provenance(BaseModel):
             git_commit=described.removesuffix("-dirty"),
             git_dirty=None if described == "unknown" else described.endswith("-dirty"),
             versions={"python": python_version()}
-            | {package: installed(package) for package in _PACKAGES},
+            | {package: installed_version(package) for package in _PACKAGES},
         )
 
 
-def installed(package: str) -> str:
-    """Return the version of a package; unknown where it is run from a folder."""
+def installed_version(package: str) -> str:
+    """Return the version of an installed package, or unknown."""
     try:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def without_secrets(text: str) -> str:
-    """Return the text with what URIs hold of users, passwords and tokens replaced by stars."""
-    for pattern, stars in _SECRETS:
-        text = pattern.sub(stars, text)
-    return text
-
-
-def error_line(error: BaseException) -> str:
-    """Return an error and its kind as one line without secrets, such as a reason of a failure."""
-    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _git(*arguments: str) -> str | None:

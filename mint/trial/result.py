@@ -1,10 +1,11 @@
-"""What the stages of a trial leave behind, as records that are written and read as JSON."""
+"""What the stages of a trial leave: their files, and their results as JSON."""
 
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from mint.config.keys import METHOD_VERSION
 from mint.config.schema import TrialConfig
 from mint.pruning.layer_table import LayerCount
 from mint.training.loop import Epoch
@@ -14,24 +15,21 @@ ACTIVATIONS_FILE = "activations.npz"
 MASKS_FILE = "masks.safetensors"
 RESULT_FILE = "result.json"
 SCORES_FILE = "scores.npz"
-SCORES_PLOT = "scores.png"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _StageResult(BaseModel, extra="forbid", frozen=True):
     def save(self, folder: Path) -> None:
-        """Write the record into the folder of its stage."""
+        """Write the result into the folder of its stage."""
         (folder / RESULT_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the record of a finished stage."""
+        """Read the result of a finished stage."""
         return cls.model_validate_json((folder / RESULT_FILE).read_bytes())
 
 
-class Baseline(_Record):
+class Baseline(_StageResult):
     """The trained network before pruning; accuracy in percent on the validation images."""
 
     validation_accuracy: float
@@ -39,8 +37,8 @@ class Baseline(_Record):
     seconds: float
 
 
-class Retraining(_Record):
-    """One network retrained under a mask; accuracy in percent on the validation images."""
+class Retraining(_StageResult):
+    """A network retrained under masks; accuracy in percent on the validation images."""
 
     pruned_weights: int
     counted_weights: int
@@ -49,24 +47,24 @@ class Retraining(_Record):
     seconds: float
 
 
-class Probe(_Record):
-    """One mask that was tried, and whether the accuracy held; None where that was not asked."""
+class SearchStep(_StageResult):
+    """Masks that were tried, and whether the accuracy held; None if the fraction was given."""
 
     params_pruned: float
     passed: bool | None
     retraining: Retraining
 
 
-class LayerScoring(_Record):
-    """What the scores of one layer's blocks took.
+class LayerScoring(_StageResult):
+    """The cost and quality of one layer's scores.
 
     Attributes:
-        parent: the layer before.
-        child: the layer whose weight blocks were scored.
-        blocks: how many.
-        bootstraps: estimates that each score is the mean of; 0 for a criterion without any.
-        reliability: None where there is none, as for one bootstrap.
-        seconds: of scoring, with what this layer was the first to ask for.
+        parent: layer whose filters the child reads.
+        child: layer whose weight blocks are scored.
+        blocks: number of blocks.
+        bootstraps: estimates averaged in each score; 0 for a criterion without bootstraps.
+        reliability: None if undefined, as for one bootstrap.
+        seconds: of scoring, with the activations or gradients that this layer was first to need.
     """
 
     parent: str
@@ -77,29 +75,50 @@ class LayerScoring(_Record):
     seconds: float
 
 
-class TrialResult(_Record):
-    """The record of a finished trial; params and accuracies in percent.
+class TrialKeys(BaseModel, extra="forbid", frozen=True):
+    """The identity of a trial, stored as written: today's code never recomputes it.
 
     Attributes:
+        key: of the trial.
+        protocol: shared by the trials that differ only in the axes of a sweep.
+        method_version: METHOD_VERSION of the code that ran the trial.
+    """
+
+    key: str
+    protocol: str
+    method_version: int
+
+    @classmethod
+    def of(cls, config: TrialConfig) -> Self:
+        """Return the identity that a new trial gets."""
+        return cls(key=config.key, protocol=config.protocol, method_version=METHOD_VERSION)
+
+
+class TrialResult(_StageResult):
+    """The result of a finished trial; parameters and accuracies in percent.
+
+    Attributes:
+        keys: identity of the trial.
+        config: of the trial.
         params_pruned: pruned over counted weights.
-        prunable_weights: the weights of the pairs that could be pruned.
+        prunable_weights: weights of the pairs that can be pruned.
         accuracy: of the pruned network on the test images, read once, at the end.
-        accuracy_drop: baseline_accuracy - accuracy, in percentage points.
-        probes: in the order they were tried.
-        score_seconds: what the scores took when they were estimated.
-        bootstraps: how many the scores are the mean of; 0 for a criterion without any.
-        reliability: of the scores, the lowest of all pairs; None where there is none, as for one
-            bootstrap.
-        scoring: the same, layer by layer.
-        image_shape: (channels, height, width) as the network sees images.
-        layers: every layer's weights, total and kept.
-        multiply_adds: of one image, before pruning and with kept weights alone.
-        state_bytes: of the weights, before pruning and with kept weights alone (mint.pruning.flops).
-        device: such as cpu, or the name of the card.
-        seconds: since the trial was begun, by whoever finished it.
+        accuracy_drop: baseline_accuracy - accuracy (percentage points).
+        search_steps: in the order in which they were tried.
+        score_seconds: time that the scores took when they were estimated.
+        bootstraps: the most that any layer's scores average; 0 for a criterion without any.
+        reliability: the lowest of all layers; None if undefined.
+        scoring: cost and quality of the scores, layer by layer.
+        image_shape: (channels, height, width) of the network's input.
+        layers: total and kept weights of every layer.
+        multiply_adds: of one image, before pruning and with the kept weights alone.
+        state_bytes: of the weights, before pruning and with the kept weights alone.
+        device: cpu, or the name of the GPU.
+        seconds: since the process that finished the trial began it.
         provenance: of the code and the command.
     """
 
+    keys: TrialKeys
     config: TrialConfig
     params_pruned: float
     pruned_weights: int
@@ -110,7 +129,7 @@ class TrialResult(_Record):
     accuracy_drop: float
     validation_accuracy: float
     baseline_validation_accuracy: float
-    probes: tuple[Probe, ...]
+    search_steps: tuple[SearchStep, ...]
     score_seconds: float
     bootstraps: int
     reliability: float | None

@@ -1,98 +1,195 @@
-"""The plan of one trial: what is asked for and its defaults, held against network and data."""
+"""The one way to plan trials: for the command line, from Python and in sweeps."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from mint.cli.options import cache_folder, data_folder, initial_weights
-from mint.config.schema import Experiment, TrialConfig, TrialDefaults, parse_limit, validated
-from mint.data.datasets import load_source
+from mint.config.grid import parse_limit
+from mint.config.loading import ExperimentFile, validated
+from mint.config.locations import cache_folder, data_folder
+from mint.config.schema import Experiment, InitialWeights, TrialConfig
+from mint.data.datasets import Source, is_absent, load_source
 from mint.errors import InputError
-from mint.models import source_digest
+from mint.models import Traced, source_digest
 from mint.store.stage_cache import Cache
-from mint.trial.pipeline import Listener, Stages
-from mint.trial.preflight import check_trials
+from mint.trial.pipeline import TrialCallbacks, TrialPipeline
+from mint.trial.preflight import check_data, check_network, image_shape
 from mint.trial.provenance import Provenance
 
 _DEVICES = ("auto", "cpu", "cuda")
 
 
-def plan_trial(
+@dataclass(frozen=True)
+class PlannedTrials:
+    """Trials of one experiment that were checked against the machine, the network and the data.
+
+    Attributes:
+        configs: of all trials, each key once.
+        source: the data set; None if it is absent and was not to be downloaded.
+        traced: layers and pairs of the untrained network; None if all trials are finished.
+    """
+
+    configs: Sequence[TrialConfig]
+    source: Source | None
+    traced: Traced | None
+
+
+def plan_trials(
     experiment: Experiment,
-    defaults: TrialDefaults | None,
-    asked: Mapping[str, Any],
+    axes: Iterable[Mapping[str, Any]],
+    *,
+    init: Path | None,
+    device: Literal["cpu", "cuda"],
+    data_dir: Path,
+    is_finished: Callable[[str], bool] = lambda key: False,
+    download: bool = True,
+) -> PlannedTrials:
+    """Plan trials of one experiment, and check the unfinished ones before any work.
+
+    Args:
+        experiment: of all trials.
+        axes: for each trial the fields criterion, groups, samples_per_class, upper_limit,
+            fraction, bootstraps and seed of its TrialConfig.
+        init: file of weights to start from; None for random ones.
+        device: that trains and estimates.
+        data_dir: folder of the data sets.
+        is_finished: returns whether the trial of a key is finished.
+        download: an absent data set.
+
+    Raises:
+        InputError: a value is not allowed, or the machine, the network or the data cannot serve a
+            trial.
+    """
+    shared = {
+        "experiment": experiment,
+        "device": device,
+        "estimator": device,
+        "data_digest": "unknown",
+        "network_digest": source_digest(experiment.network),
+        "init": _initial_weights(init, experiment),
+    }
+    origin = f"trial of {experiment.name}"
+    trials = [validated(TrialConfig, {**point, **shared}, origin) for point in axes]
+    trials = list({trial.key: trial for trial in trials}.values())
+    traced = None
+    if is_absent(experiment.data, data_dir):
+        shape = image_shape(experiment.data, None)
+        traced = check_network(trials, shape, init) if shape else None
+        if not download:
+            return PlannedTrials(trials, None, traced)
+    source = load_source(experiment.data, data_dir)
+    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
+    if unfinished := [trial for trial in trials if not is_finished(trial.key)]:
+        if traced is None:
+            shape = image_shape(experiment.data, source)
+            assert shape
+            traced = check_network(unfinished, shape, init)
+        check_data(unfinished, source, traced)
+    return PlannedTrials(trials, source, traced)
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A single trial, ready to run.
+
+    Attributes:
+        pipeline: its stages.
+        traced: layers and pairs of the untrained network; None if the trial is finished.
+    """
+
+    pipeline: TrialPipeline
+    traced: Traced | None
+
+
+def plan_trial(
+    file: ExperimentFile,
+    axes: Mapping[str, Any],
     *,
     init: Path | None,
     device: str,
     cache_dir: Path | None,
     data_dir: Path | None,
     command: Sequence[str],
-    listener: Listener | None = None,
-) -> Stages:
-    """Return the stages of a trial, checked before any is made.
+    callbacks: TrialCallbacks | None = None,
+) -> PlannedTrial:
+    """Plan a single trial, and check it before any of its stages runs.
 
     Args:
-        experiment: that the trial is of.
-        defaults: for what is asked for with None; None where the experiment has none.
-        asked: of the fields of TrialConfig criterion, groups, samples_per_class, upper_limit (in a
-            word: none, a number or a rule), fraction, bootstraps and seed.
-        init: file of weights to start from.
+        file: experiment of the trial, and the defaults of its axes.
+        axes: as for plan_trials, with upper_limit as text; None takes the file's default.
+        init: file of weights to start from; None for random ones.
         device: auto, cpu or cuda.
-        cache_dir: folder of finished stages; None for the usual.
-        data_dir: folder of the data sets; None for the usual.
-        command: that asks for the trial, in words, for its record.
-        listener: told of the progress.
+        cache_dir: folder of finished stages; None for the default one.
+        data_dir: folder of the data sets; None for the default one.
+        command: words of the command that asks for the trial, for its provenance.
+        callbacks: report its progress.
 
     Raises:
-        InputError: a value is not allowed, or has no default; the machine, the network or the data
-            cannot serve the trial.
+        InputError: as plan_trials, or an axis has no value.
     """
-    axes = dict(asked)
+    values = dict(axes)
     for name in ("groups", "samples_per_class", "upper_limit"):
-        if axes[name] is None:
-            if defaults is None:
+        if values[name] is None:
+            if file.defaults is None:
                 raise InputError(
-                    f"--{name.replace('_', '-')}: must be given, for there is no section trial of "
-                    f"{experiment.name} to take it from"
+                    f"must be given, for {file.experiment.name} has no section trial with a "
+                    "default",
+                    parameter=name,
                 )
-            axes[name] = getattr(defaults, name)
-    limit = parse_limit(str(axes["upper_limit"]), axes["groups"], option="--upper-limit")
-    weights = initial_weights(init, experiment)
-    data_dir, cache = data_folder(data_dir), Cache(cache_folder(cache_dir))
-    torch_device = _chosen_device(device)
-    config = validated(
-        TrialConfig,
-        axes
-        | {
-            "experiment": experiment,
-            "upper_limit": limit,
-            "data_digest": "unknown",
-            "network_digest": source_digest(experiment.network),
-            "init": weights,
-        },
-        f"trial of {experiment.name}",
+            values[name] = getattr(file.defaults, name)
+    values["upper_limit"] = parse_limit(str(values["upper_limit"]), values["groups"])
+    cache = Cache(cache_folder(cache_dir))
+    device_class = _device_class(device)
+    planned = plan_trials(
+        file.experiment,
+        [values],
+        init=init,
+        device=device_class,
+        data_dir=data_folder(data_dir),
+        is_finished=lambda key: cache.find("trials", key) is not None,
     )
-    check_trials([config], None, init)
-    source = load_source(experiment.data, data_dir)
-    config = config.model_copy(update={"data_digest": source.digest})
-    check_trials([config], source)
-    return Stages(
+    (config,), source = planned.configs, planned.source
+    assert source
+    pipeline = TrialPipeline(
         config,
         source,
         cache=cache,
-        device=torch_device,
-        provenance=Provenance.of_this_process(None, command, torch_device.type),
+        provenance=Provenance.of_this_process(None, command, device_class),
         init=init,
-        listener=listener,
+        callbacks=callbacks,
     )
+    return PlannedTrial(pipeline, planned.traced)
 
 
-def _chosen_device(name: str) -> torch.device:
+def _device_class(name: str) -> Literal["cpu", "cuda"]:
     if name not in _DEVICES:
-        raise InputError(f"--device {name}: allowed are {', '.join(_DEVICES)}")
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise InputError("--device cuda: this machine has no GPU that torch can use; allowed: cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+        raise InputError(f"allowed are {', '.join(_DEVICES)}", parameter="device", value=name)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError(
+            "this machine has no GPU that torch can use; allowed: cpu",
+            parameter="device",
+            value=name,
+        )
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def _initial_weights(path: Path | None, experiment: Experiment) -> InitialWeights | None:
+    if path is None:
+        if experiment.training.epochs == 0:
+            raise InputError(
+                f"{experiment.name} does not train its baseline (training.epochs is 0), so the "
+                "file of its weights must be given",
+                parameter="init",
+            )
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise InputError(problem, parameter="init", value=path) from None
+    return InitialWeights(file=path.name, digest=hashlib.sha256(content).hexdigest()[:16])

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mint.config.schema import TrainingConfig, TrialConfig, format_limit
+from mint.config.schema import TrainingConfig, TrialConfig, format_share
 from mint.errors import InputError
 from mint.pruning.layer_table import layers_text, parse_layers
 
 if TYPE_CHECKING:  # they bring torch along, which reading and writing of records can do without
-    from mint.trial.failed_trials import Gap
+    from mint.trial.failed_trials import FailedTrial
     from mint.trial.result import TrialResult
 
 # Percent for accuracies and params_pruned, percentage points for accuracy_drop.
@@ -83,10 +83,10 @@ def trial_columns(config: TrialConfig) -> dict[str, str | int]:
         "protocol": config.protocol,
         "setting": setting(config),
         "criterion": config.criterion,
-        "upper_limit": format_limit(config.upper_limit),
+        "upper_limit": format_share(config.upper_limit),
         "groups": config.groups,
         "samples_per_class": config.samples_per_class,
-        "fraction": format_limit(config.search.fraction),
+        "fraction": format_share(config.search.fraction),
         "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
         "seed": config.seed,
         "key": config.key,
@@ -103,9 +103,11 @@ def result_record(result: "TrialResult", run_id: str) -> dict[str, object]:
     values = {
         **result.model_dump(include=set(COLUMNS)),
         **trial_columns(result.config),
+        "protocol": result.keys.protocol,
+        "key": result.keys.key,
         "status": "finished",
         "reason": "",
-        "probes": len(result.probes),
+        "probes": len(result.search_steps),
         "bootstraps_drawn": result.bootstraps,
         "reliability": _nan(result.reliability),
         "layers": layers_text(result.layers),
@@ -115,11 +117,13 @@ def result_record(result: "TrialResult", run_id: str) -> dict[str, object]:
     return {column: values[column] for column in COLUMNS}
 
 
-def gap_record(gap: "Gap", run_id: str) -> dict[str, object]:
+def gap_record(gap: "FailedTrial", run_id: str) -> dict[str, object]:
     """Return the row of a trial without a result. See result_record."""
     values = {
         **NO_FIGURES,
         **trial_columns(gap.config),
+        "protocol": gap.keys.protocol,
+        "key": gap.keys.key,
         "status": gap.status,
         "reason": gap.reason,
         "run_id": run_id,
@@ -152,7 +156,7 @@ def setting(config: TrialConfig) -> str:
         )
     if search.fraction is None:
         pruned = (
-            f"Search: the largest pruning, out of at most {search.probes} tried, whose accuracy "
+            f"Search: the largest pruning, out of at most {search.steps} tried, whose accuracy "
             f"on {chosen.data.validation_size} validation images is no more than "
             f"{search.max_drop:g} percentage points below the baseline's."
         )
@@ -162,7 +166,7 @@ def setting(config: TrialConfig) -> str:
     parts.append(f"Data: {chosen.data.name}.")
     if config.init:
         parts.append(f"The baseline starts from trained weights ({config.init.digest}).")
-    limits = ", ".join(f"{name} {format_limit(limit)}" for name, limit in chosen.limits.items())
+    limits = ", ".join(f"{name} {format_share(limit)}" for name, limit in chosen.limits.items())
     if limits:
         parts.append(f"Limits of their own: {limits}.")
     groups = ", ".join(f"{name} {number}" for name, number in chosen.groups.items())
@@ -170,7 +174,7 @@ def setting(config: TrialConfig) -> str:
         parts.append(f"Groups of their own: {groups}.")
     way = ", estimated as in the paper" if chosen.estimate.paper else ""
     parts += [training, f"Scores: the mean of the bootstraps told{stop}{way}."]
-    if chosen.floor:
+    if chosen.keep_connected:
         parts.append("Floor: every group of filters keeps a block as long as the share allows.")
     parts.append(pruned)
     return " ".join(" ".join(parts).split())  # a title may have several lines, a record has one

@@ -13,8 +13,9 @@ import pytest
 from mint.cli.app import command_line, main
 from mint.cli.options import add_experiment, chosen_experiment
 from mint.cli.sweep import sweep_main
-from mint.config.grid import SweepDefinition, bundled_sweeps
-from mint.config.schema import EstimateConfig, Grid, load_experiment
+from mint.config.grid import Grid, SweepDefinition, bundled_sweeps
+from mint.config.loading import load_experiment
+from mint.config.schema import EstimateConfig
 from mint.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -210,7 +211,7 @@ def test_options_change_only_what_they_name() -> None:
         return dict(chosen_experiment(parser.parse_args(arguments.split())))
 
     before = load_experiment("mnist_mlp")
-    retraining = before.retraining_settings.with_epochs(3)
+    retraining = before.retraining_settings.model_copy(update={"epochs": 3})
     assert chosen("--retraining-epochs 3") == dict(before) | {"retraining": retraining}
     assert chosen("--floor") == dict(before) | {"floor": True}
     paper = EstimateConfig(bootstraps=1, paper=True)

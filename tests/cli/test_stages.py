@@ -13,11 +13,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mint.cli.app import main
-from mint.config.schema import EXPERIMENTS_FOLDER, TrialConfig
+from mint.config.locations import bundled
+from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import Cache
-from mint.trial.pipeline import Stages, reproducible
+from mint.trial.pipeline import TrialPipeline, reproducible
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 from mint.trial.table_row import read_records
@@ -100,7 +101,7 @@ def test_stage_after_stage_is_the_trial_in_one_go(
     stagewise = _trial_folder()
     result = TrialResult.load(stagewise)
     assert 85 < result.params_pruned <= 90
-    assert result.probes[0].passed is None
+    assert result.search_steps[0].passed is None
     masks = Masks.load(stagewise / "masks.safetensors")
     weights = safetensors.numpy.load_file(stagewise / "weights.safetensors")
     assert np.all(weights["fc2.weight"][~masks["fc2.weight"]] == 0)
@@ -193,7 +194,7 @@ trial: {groups: 4, samples_per_class: 10}
 def test_initial_weights_are_taken_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert _mint(f"train {QUICK}") == 0
     (trained,) = Path(".mint/baselines").glob("*/weights.safetensors")
-    content = EXPERIMENTS_FOLDER / "digits_mlp.yaml"
+    content = bundled("experiments") / "digits_mlp.yaml"
     untrained = content.read_text().replace("epochs: 20", "epochs: 0")
     Path("untrained.yaml").write_text(untrained)
     options = "--experiment untrained.yaml"
@@ -212,28 +213,28 @@ def test_training_carries_on_after_a_kill(
     quick_trial: TrialConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mint.training import loop as train
-    from mint.trial.pipeline import Listener
+    from mint.trial.pipeline import TrialCallbacks
 
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
     cpu = torch.device("cpu")
     trained: list[int] = []
 
-    def stop_at(last: int) -> Listener:
+    def stop_at(last: int) -> TrialCallbacks:
         def on_epoch(_: str, epoch: train.Epoch, __: int) -> None:
             trained.append(epoch.epoch)
             if epoch.epoch == last:
                 raise KeyboardInterrupt
 
-        return Listener(epoch=on_epoch)
+        return TrialCallbacks(on_epoch=on_epoch)
 
     def baseline(root: Path, last: int) -> bytes:
-        stages = Stages(
+        stages = TrialPipeline(
             quick_trial,
             digits,
             cache=Cache(root),
             device=cpu,
             provenance=PROVENANCE,
-            listener=stop_at(last),
+            callbacks=stop_at(last),
         )
         with reproducible(1, cpu):
             return (stages.baseline / "weights.safetensors").read_bytes()

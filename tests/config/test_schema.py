@@ -5,18 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mint.config.schema import (
-    EXPERIMENTS_FOLDER,
-    Grid,
-    InitialWeights,
-    TrialConfig,
-    content_key,
-    experiment_names,
-    format_limit,
-    load_experiment,
-    parse_limit,
-    trial_defaults,
-)
+from mint.config.grid import Grid, parse_limit
+from mint.config.loading import experiment_names, load_experiment
+from mint.config.locations import bundled
+from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.errors import InputError
 from mint.trial.table_row import read_records
@@ -38,7 +30,7 @@ def test_published_setting() -> None:
 
 
 def _edited(tmp_path: Path, edit: dict[str, object]) -> str:
-    content = yaml.safe_load((EXPERIMENTS_FOLDER / "digits_mlp.yaml").read_text())
+    content = yaml.safe_load((bundled("experiments") / "digits_mlp.yaml").read_text())
     for key, value in edit.items():
         *sections, last = key.split(".")
         target = content
@@ -103,7 +95,7 @@ def test_unknown_experiment_names_those_there_are() -> None:
 )
 def test_limits(word: str, groups: int, limit: float | None) -> None:
     assert parse_limit(word, groups) == limit
-    assert parse_limit(format_limit(limit), groups) == limit
+    assert parse_limit(format_share(limit), groups) == limit
 
 
 @pytest.mark.parametrize("word", ["1.1", "-0.1", "nan", "inf", "half", "g/0", "g/2", "", "1/0"])
@@ -122,8 +114,8 @@ def test_grid_rules_meet_in_one_point() -> None:
 
 def test_schedule_follows_the_number_of_epochs() -> None:
     training = load_experiment("mnist_mlp").training
-    assert training.with_epochs(6).milestones == (2, 4)
-    assert training.with_epochs(30) == training
+    assert training.model_copy(update={"epochs": 6}).milestones == (2, 4)
+    assert training.model_copy(update={"epochs": 30}) == training
 
 
 def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> None:
@@ -131,7 +123,7 @@ def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> Non
         return quick_trial.model_copy(update=update)
 
     longer = quick_trial.experiment.model_copy(
-        update={"training": quick_trial.experiment.training.with_epochs(4)}
+        update={"training": quick_trial.experiment.training.model_copy(update={"epochs": 4})}
     )
     assert quick_trial.key == copy().key
     changed = [

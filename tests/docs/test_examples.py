@@ -65,4 +65,4 @@ def test_network_of_ones_own_on_parquet(folder: Path) -> None:
     result = _ended(folder, "A network of your own, on Parquet files")
     assert result.params_pruned > 20
     assert result.baseline_validation_accuracy - result.validation_accuracy <= 1
-    assert {probe.passed for probe in result.probes} <= {True, False}
+    assert {probe.passed for probe in result.search_steps} <= {True, False}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mint.config.schema import experiment_names
+from mint.config.loading import experiment_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

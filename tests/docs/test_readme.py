@@ -14,7 +14,8 @@ from services import environment
 
 from mint.cli.app import command_line
 from mint.cli.options import Parser
-from mint.config.schema import TrialConfig, load_experiment, trial_defaults
+from mint.config.loading import load_experiment, trial_defaults
+from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 
 DOCUMENTS = ("README.md", "docs/sweeps.md", "examples/README.md")

@@ -17,8 +17,7 @@ from mlflow.entities import Run
 from services import environment, free_port, group, run_python, wait_until_open
 
 from mint.cli.sweep import sweep_main
-from mint.config.grid import SweepDefinition
-from mint.config.schema import Grid
+from mint.config.grid import Grid, SweepDefinition
 from mint.store.locks import holding
 from mint.store.stage_cache import Cache
 

@@ -16,7 +16,7 @@ from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
 from mint.orchestration.settings import Ending, Progress, SweepSettings
 from mint.orchestration.tune import run_sweep
 from mint.trial.provenance import Provenance
-from mint.trial.result import Probe
+from mint.trial.result import SearchStep
 
 # The network of a trial is drawn from its seed, so that is how this one knows what to do.
 NETWORK = """
@@ -76,7 +76,7 @@ class Notes:
         self.begun_: list[int] = []
         self.epochs: dict[int, list[tuple[int, float]]] = {}
         self.stages: dict[int, set[str]] = {}
-        self.probes: dict[int, int] = {}
+        self.search_steps: dict[int, int] = {}
         self.trials: list[TrialConfig] = []
         self.endings: dict[int, Ending] = {}
 
@@ -89,8 +89,8 @@ class Notes:
     def progress(self, config: TrialConfig, progress: Progress) -> None:
         self.stages.setdefault(config.seed, set()).add(progress.stage)
 
-    def probe(self, config: TrialConfig, probe: Probe) -> None:
-        self.probes[config.seed] = self.probes.get(config.seed, 0) + 1
+    def probe(self, config: TrialConfig, probe: SearchStep) -> None:
+        self.search_steps[config.seed] = self.search_steps.get(config.seed, 0) + 1
 
     def ended(self, config: TrialConfig, ending: Ending) -> None:
         self.trials.append(config)
@@ -151,7 +151,7 @@ def test_every_failure_is_told_and_the_rest_goes_on(
     assert told[4][0] == "failed"
     assert told[4][1].startswith("the worker died 4 times: ")
     assert "Traceback" in notes.endings[1].details
-    assert notes.probes[0] > 1
+    assert notes.search_steps[0] > 1
     assert all(ending.seconds > 0 for ending in notes.endings.values())
     assert not list((folder / ".mint" / "ray").iterdir())
 

@@ -22,7 +22,7 @@ from mint.pruning.gradients import loss_gradients
 from mint.pruning.masks import BlockScores, Masks, PruningOrder
 from mint.pruning.scores import estimate_layer, load_scores
 from mint.store.stage_cache import Cache
-from mint.trial.pipeline import Stages, run_trial
+from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_trials
 from mint.trial.provenance import Provenance
 from mint.trial.result import MASKS_FILE, TrialResult
@@ -335,7 +335,9 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(config: TrialConfig, digits: Source, root: Path) -> Path:
-    return run_trial(Stages(config, digits, cache=Cache(root), device=CPU, provenance=PROVENANCE))
+    return run_trial(
+        TrialPipeline(config, digits, cache=Cache(root), device=CPU, provenance=PROVENANCE)
+    )
 
 
 @pytest.mark.parametrize("criterion", WITHOUT_BATCH_NORM)

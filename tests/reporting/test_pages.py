@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mint.config.schema import TrialConfig, load_experiment
+from mint.config.loading import load_experiment
+from mint.config.schema import TrialConfig
 from mint.errors import InputError
 from mint.models import chosen_pairs
 from mint.pruning.layer_table import count_layers, layers_text, parse_layers
@@ -264,7 +265,9 @@ def test_other_protocols_never_share_a_table(tmp_path: Path) -> None:
 
 def test_protocol_ignores_the_axes_and_nothing_else() -> None:
     experiment = load_experiment("digits_mlp")
-    longer = experiment.model_copy(update={"training": experiment.training.with_epochs(21)})
+    longer = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"epochs": 21})}
+    )
 
     def config(experiment_of_trial: object, groups: int) -> TrialConfig:
         return TrialConfig.model_validate(

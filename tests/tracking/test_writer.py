@@ -15,14 +15,14 @@ from mlflow.entities import Run
 from mint.cli.app import main
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
-from mint.errors import InputError
+from mint.errors import InputError, without_secrets
 from mint.store.locks import holding, holding_all
 from mint.store.stage_cache import Cache
 from mint.tracking.mlflow_store import Tracker
 from mint.tracking.writer import Delivery
-from mint.trial.failed_trials import Gap, Gaps, missing
-from mint.trial.pipeline import Stages, run_trial
-from mint.trial.provenance import Provenance, without_secrets
+from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
+from mint.trial.pipeline import TrialPipeline, run_trial
+from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 from mint.trial.table_row import as_records, gap_record, merge_records, result_record
 
@@ -38,7 +38,7 @@ def finished(
     """A folder of stages with one finished trial."""
     cache = Cache(tmp_path_factory.mktemp("finished"))
     device = __import__("torch").device("cpu")
-    run_trial(Stages(quick_trial, digits, cache=cache, device=device, provenance=PROVENANCE))
+    run_trial(TrialPipeline(quick_trial, digits, cache=cache, device=device, provenance=PROVENANCE))
     return cache
 
 
@@ -60,8 +60,8 @@ def _delivery(tracker: Tracker, cache: Cache, said: list[str]) -> Delivery:
     return Delivery(tracker, cache, PROVENANCE, (), said.append)
 
 
-def _gap(config: TrialConfig) -> Gap:
-    return Gap(
+def _gap(config: TrialConfig) -> FailedTrial:
+    return FailedTrial(
         config=config,
         status="failed",
         reason="ValueError: no | not so",
@@ -142,7 +142,7 @@ def test_delivery_may_be_repeated_and_a_killed_run_is_taken_up_again(
 ) -> None:
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     with _delivery(tracker, finished, []) as delivery:
-        delivery.running(quick_trial, result.probes[:1])
+        delivery.running(quick_trial, result.search_steps[:1])
     with _delivery(tracker, finished, []) as delivery:
         delivery.running(quick_trial)
         delivery.close()
@@ -160,7 +160,7 @@ def test_delivery_may_be_repeated_and_a_killed_run_is_taken_up_again(
     assert run.info.status == "FINISHED"
     assert "mint.failure" not in run.data.tags
     client = MlflowClient(tracker.uri)
-    for metric, count in (("probe/passed", len(result.probes)), ("accuracy", 1)):
+    for metric, count in (("probe/passed", len(result.search_steps)), ("accuracy", 1)):
         steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
         assert len(steps) == len(set(steps)) == count
 
@@ -203,12 +203,12 @@ def test_answer_that_gets_lost_doubles_no_step(
     monkeypatch.setattr(MlflowClient, "log_batch", lose_one)
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     with _delivery(tracker, finished, []) as delivery:
-        delivery.running(quick_trial, result.probes)
+        delivery.running(quick_trial, result.search_steps)
         _until(lambda: bool(lost))
         delivery.finished(quick_trial)
     (run,) = _runs(tracker)
     history = MlflowClient(tracker.uri).get_metric_history(run.info.run_id, "probe/params_pruned")
-    assert [point.step for point in history] == list(range(1, len(result.probes) + 1))
+    assert [point.step for point in history] == list(range(1, len(result.search_steps) + 1))
 
 
 def test_run_that_cannot_be_written_keeps_no_other_from_delivery(
@@ -264,14 +264,14 @@ def test_sync_delivers_what_a_lost_store_lacks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     other = quick_trial.model_copy(update={"seed": 1})
-    Gaps(finished).write(_gap(other))
+    FailedTrials(finished).write(_gap(other))
     command = ["sync", "--cache-dir", str(finished.root), "--tracking-uri", "sqlite:///new.db"]
     assert main(command) == 0
     assert "2 trials on the disk, 2 delivered to the store" in capsys.readouterr().out
     assert main(command) == 0
     tracker = Tracker("sqlite:///new.db")
     assert {run.info.status for run in _runs(tracker)} == {"FINISHED", "FAILED"}
-    Gaps(finished).forget(other.key)
+    FailedTrials(finished).forget(other.key)
 
 
 def test_unreachable_store_is_told_in_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,14 +287,14 @@ def test_unreachable_store_is_told_in_seconds(capsys: pytest.CaptureFixture[str]
 def test_gap_is_remembered_until_there_is_a_result(
     finished: Cache, quick_trial: TrialConfig
 ) -> None:
-    gaps = Gaps(finished)
+    gaps = FailedTrials(finished)
     other = quick_trial.model_copy(update={"seed": 1})
     stopped = _gap(other).model_copy(update={"status": "stopped"})
     gaps.write(stopped)
     gaps.write(_gap(quick_trial))  # which has a result
     assert list(gaps.all()) == [stopped]
-    assert missing([quick_trial, other], finished, (), stopped=False) == [other]
-    assert missing([quick_trial, other], finished, (), stopped=True) == []
+    assert missing_trials([quick_trial, other], finished, (), stopped=False) == [other]
+    assert missing_trials([quick_trial, other], finished, (), stopped=True) == []
     (finished.root / "gaps" / f"{other.key}.json").write_text("{")
     with pytest.warns(UserWarning, match="is no record of a trial"):
         assert gaps.read(other.key) is None

@@ -80,7 +80,7 @@ def _weights(network: nn.Module) -> Tensor:
 def test_training_learns(digits_dataset: Dataset) -> None:
     network = _network()
     untrained = accuracy(network, digits_dataset.test)
-    history = train(network, digits_dataset, SETTINGS.with_epochs(10), seed=0)
+    history = train(network, digits_dataset, SETTINGS.model_copy(update={"epochs": 10}), seed=0)
     assert untrained < 30
     assert accuracy(network, digits_dataset.test) > 90
     assert [epoch.epoch for epoch in history] == list(range(1, 11))
@@ -101,7 +101,9 @@ def test_a_convolutional_network_learns_in_half_precision(digits_dataset: Datase
 def test_no_epochs_leave_the_network_as_it_is(digits_dataset: Dataset, tmp_path: Path) -> None:
     network = _convolutional()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert train(network, digits_dataset, CONVOLUTIONAL.with_epochs(0), seed=0) == []
+    assert (
+        train(network, digits_dataset, CONVOLUTIONAL.model_copy(update={"epochs": 0}), seed=0) == []
+    )
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -109,7 +111,13 @@ def test_no_epochs_leave_the_network_as_it_is(digits_dataset: Dataset, tmp_path:
 def test_masks_are_put_on_without_an_epoch_too(digits_dataset: Dataset) -> None:
     network = _network()
     mask = torch.rand(30, 50) < 0.5
-    train(network, digits_dataset, SETTINGS.with_epochs(0), seed=0, masks={"fc2.weight": mask})
+    train(
+        network,
+        digits_dataset,
+        SETTINGS.model_copy(update={"epochs": 0}),
+        seed=0,
+        masks={"fc2.weight": mask},
+    )
     assert torch.equal(network.get_parameter("fc2.weight") != 0, mask)
 
 
@@ -138,7 +146,7 @@ def test_images_of_every_epoch_are_others(
     sums = []
     network = _network()
     network.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0].double().sum()))
-    train(network, augmented, SETTINGS.with_epochs(2), seed=0)
+    train(network, augmented, SETTINGS.model_copy(update={"epochs": 2}), seed=0)
     batches = math.ceil(len(augmented.train) / 64)
     of_epoch = sums[:batches], sums[batches + 1 : -1]
     # An order does not change the sum over all images; shifting them does.
@@ -222,7 +230,7 @@ def test_a_training_that_was_stopped_carries_on_to_the_same_bits(
     stop_after: int,
 ) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
-    settings = settings.with_epochs(4)
+    settings = settings.model_copy(update={"epochs": 4})
     name, weight = list(build().named_parameters())[-2]
     masks = {name: torch.from_numpy(np.random.default_rng(0).random(tuple(weight.shape)) < 0.5)}
 
@@ -267,7 +275,7 @@ def test_a_checkpoint_that_is_none_is_passed_over(
 ) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
     checkpoint = tmp_path / "checkpoint.pt"
-    settings = SETTINGS.with_epochs(2)
+    settings = SETTINGS.model_copy(update={"epochs": 2})
     seed = 1 if damage == "other seed" else 0
     train(_network(), digits_dataset, settings, seed=seed, checkpoint=checkpoint)
     content = checkpoint.read_bytes()
@@ -306,4 +314,4 @@ def test_an_image_that_would_be_a_batch_by_itself_is_left_out(digits: Source) ->
     assert len(dataset.train) % SETTINGS.batch_size == 1
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
     for settings in (SETTINGS, CONVOLUTIONAL):
-        assert len(train(network, dataset, settings.with_epochs(1), seed=0)) == 1
+        assert len(train(network, dataset, settings.model_copy(update={"epochs": 1}), seed=0)) == 1

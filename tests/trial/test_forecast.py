@@ -9,7 +9,7 @@ from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.store.stage_cache import Cache
 from mint.trial.forecast import forecast, memory_of, time_of
-from mint.trial.pipeline import Stages, run_trial
+from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 
@@ -21,7 +21,7 @@ def cache(
     """A folder of stages with one finished trial."""
     cache = Cache(tmp_path_factory.mktemp("cache"))
     cpu, provenance = torch.device("cpu"), Provenance.of_this_process(None, [])
-    run_trial(Stages(quick_trial, digits, cache=cache, device=cpu, provenance=provenance))
+    run_trial(TrialPipeline(quick_trial, digits, cache=cache, device=cpu, provenance=provenance))
     return cache
 
 
@@ -31,7 +31,7 @@ def test_time_is_that_of_the_stages_still_to_be_made(
     folder = cache.find("trials", quick_trial.key)
     assert folder
     result = TrialResult.load(folder)
-    retraining = sum(probe.retraining.seconds for probe in result.probes)
+    retraining = sum(probe.retraining.seconds for probe in result.search_steps)
     coarser = quick_trial.model_copy(update={"groups": 3})
     again = time_of([coarser], cache, on_gpu=False)
     assert again
@@ -52,7 +52,7 @@ def test_nothing_is_said_of_what_was_not_measured(
     random = quick_trial.model_copy(update={"criterion": "random"})
     assert time_of([random], cache, on_gpu=False) is None
     assert time_of([quick_trial], cache, on_gpu=True) is None
-    longer = quick_trial.experiment.training.with_epochs(9)
+    longer = quick_trial.experiment.training.model_copy(update={"epochs": 9})
     experiment = quick_trial.experiment.model_copy(update={"training": longer})
     other = quick_trial.model_copy(update={"experiment": experiment})
     lines = forecast([other], digits, cache, 2, on_gpu=False)

@@ -7,31 +7,34 @@ import pytest
 import safetensors.numpy
 import torch
 
-from mint.config.schema import EstimateConfig, NetworkConfig, TrialConfig, load_experiment
+from mint.config.loading import load_experiment
+from mint.config.schema import EstimateConfig, NetworkConfig, TrialConfig
 from mint.data.datasets import Source, load_source
 from mint.errors import InputError, TrainingDivergedError
 from mint.pruning.layer_table import layers_text, parse_layers
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import Cache
 from mint.trial.api import FinishedTrial
-from mint.trial.pipeline import Listener, Stages, run_trial
+from mint.trial.pipeline import TrialCallbacks, TrialPipeline, run_trial
 from mint.trial.preflight import check_trials
 from mint.trial.provenance import Provenance
-from mint.trial.result import MASKS_FILE, SCORES_FILE, Probe, TrialResult
+from mint.trial.result import MASKS_FILE, SCORES_FILE, SearchStep, TrialResult
 
 PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
 CPU = torch.device("cpu")
 
 
-def _stages(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Stages:
-    listener = None if probes is None else Listener(probe=probes.append)
+def _stages(
+    config: TrialConfig, root: Path, probes: list[SearchStep] | None = None
+) -> TrialPipeline:
+    listener = None if probes is None else TrialCallbacks(on_search_step=probes.append)
     source = load_source(config.experiment.data, root)
-    return Stages(
-        config, source, cache=Cache(root), device=CPU, provenance=PROVENANCE, listener=listener
+    return TrialPipeline(
+        config, source, cache=Cache(root), device=CPU, provenance=PROVENANCE, callbacks=listener
     )
 
 
-def _run(config: TrialConfig, root: Path, probes: list[Probe] | None = None) -> Path:
+def _run(config: TrialConfig, root: Path, probes: list[SearchStep] | None = None) -> Path:
     return run_trial(_stages(config, root, probes))
 
 
@@ -45,7 +48,7 @@ def test_result_is_what_the_masks_say(
     quick_trial: TrialConfig, shared_cache: Path, limit: float | None
 ) -> None:
     config = quick_trial.model_copy(update={"upper_limit": limit})
-    probes: list[Probe] = []
+    probes: list[SearchStep] = []
     folder = _run(config, shared_cache, probes)
     result = TrialResult.load(folder)
     masks = safetensors.numpy.load_file(folder / MASKS_FILE)
@@ -56,11 +59,11 @@ def test_result_is_what_the_masks_say(
     assert result.params_pruned == 100 * zeros / 150000
     assert zeros <= (1 if limit is None else limit) * 150000
     assert result.accuracy_drop == result.baseline_accuracy - result.accuracy
-    assert tuple(probes) == result.probes
+    assert tuple(probes) == result.search_steps
     search = config.experiment.search
-    assert search.probes is not None
+    assert search.search_steps is not None
     assert search.max_drop is not None
-    assert len(probes) <= search.probes
+    assert len(probes) <= search.search_steps
     passed = [probe.params_pruned for probe in probes if probe.passed]
     assert result.params_pruned == max([0, *passed])
     for probe in probes:
@@ -120,7 +123,9 @@ def test_same_trial_in_another_place_gives_the_same(
     ours, theirs = TrialResult.load(first), TrialResult.load(second)
     assert ours.accuracy == theirs.accuracy
     assert ours.baseline_accuracy == theirs.baseline_accuracy
-    losses = [[e.loss for p in r.probes for e in p.retraining.training] for r in (ours, theirs)]
+    losses = [
+        [e.loss for p in r.search_steps for e in p.retraining.training] for r in (ours, theirs)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -232,6 +237,6 @@ def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
         data_digest=source.digest,
     )
     folder = run_trial(
-        Stages(config, source, cache=Cache(tmp_path), device=CPU, provenance=PROVENANCE)
+        TrialPipeline(config, source, cache=Cache(tmp_path), device=CPU, provenance=PROVENANCE)
     )
     assert TrialResult.load(folder).baseline_accuracy >= 98.4

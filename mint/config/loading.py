@@ -1,0 +1,231 @@
+"""Experiments from YAML files, with what the user changes laid over them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mint.config.locations import bundled
+from mint.config.schema import Experiment, NetworkConfig
+from mint.errors import InputError, allowed
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class TrialDefaults(BaseModel, extra="forbid", frozen=True):
+    """Axes of a single trial where the user gives none.
+
+    Attributes:
+        groups: of filters in each layer.
+        samples_per_class: images that scores are estimated from.
+        upper_limit: largest share of a layer's weights that may be pruned, or none.
+    """
+
+    groups: int
+    samples_per_class: int
+    upper_limit: str = "none"
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """What an experiment's YAML file says.
+
+    Attributes:
+        experiment: the experiment.
+        defaults: section trial; None if there is none.
+        reference: file of published rows that the report prints beside the measured ones; None
+            if the experiment names none.
+    """
+
+    experiment: Experiment
+    defaults: TrialDefaults | None
+    reference: Path | None
+
+
+def experiment_names() -> list[str]:
+    """Return the names of the experiments that come with mint."""
+    return sorted(path.stem for path in bundled("experiments").glob("*.yaml"))
+
+
+def load_experiment(name: str, *, smoke: bool = False) -> Experiment:
+    """Read an experiment by its name, or by the path of a YAML file.
+
+    Example:
+        ```python
+        experiment = load_experiment("mnist_mlp").model_copy(update={"keep_connected": True})
+        ```
+
+    Args:
+        name: or path.
+        smoke: shrink it to run in under a minute, by the section smoke of its file.
+
+    Raises:
+        InputError: there is no such experiment, or one of its keys or values is not allowed.
+    """
+    return read_experiment(name, smoke=smoke).experiment
+
+
+def read_experiment(
+    name: str,
+    *,
+    smoke: bool = False,
+    model: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> ExperimentFile:
+    """Read an experiment's file and change values of it.
+
+    Args:
+        name: or path.
+        smoke: lay the section smoke over the file.
+        model: MODULE:FUNCTION of another network, all pairs of which are pruned.
+        changes: by dotted key, such as training.epochs, values that are checked as if they stood
+            in the file.
+
+    Raises:
+        InputError: there is no such experiment, or a key or value is not allowed.
+    """
+    path, content = _read_extended(name, ())
+    profile = content.pop("smoke", None)
+    if smoke:
+        if not isinstance(profile, dict):
+            raise InputError(f"{path} has no section smoke", parameter="smoke")
+        content = _laid_over(content, profile)
+    for key, value in (changes or {}).items():
+        content = _laid_over(content, _nested(key.split("."), value))
+    if isinstance(content.get("retraining"), dict) and isinstance(content.get("training"), dict):
+        content["retraining"] = content["training"] | content["retraining"]
+    defaults, reference = content.pop("trial", None), content.pop("reference", None)
+    experiment = validated(Experiment, content, str(path))
+    return ExperimentFile(
+        _with_network(experiment, model) if model else experiment,
+        defaults and validated(TrialDefaults, defaults, f"{path}: trial"),
+        path.parent / str(reference) if reference else None,
+    )
+
+
+def validated(model: type[_Model], content: Any, origin: str) -> _Model:
+    """Return the content as a model.
+
+    Raises:
+        InputError: a key or value is not allowed; the message begins with the origin.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_describe(error, model)}") from None
+
+
+def _with_network(experiment: Experiment, model: str) -> Experiment:
+    network = validated(NetworkConfig, {"name": model}, f"model {model}")
+    return experiment.model_copy(
+        update={
+            "name": re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-"),
+            "title": f"{model} on {experiment.data.name}",
+            "network": network,
+            "prune": "all",
+            "leave_out": (),
+            "limits": {},
+            "groups": {},
+            "count": "all",
+        }
+    )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping with the same key twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} stands there twice", node.value[index][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or is no mapping with unique keys.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of keys to values")
+    return content
+
+
+def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[str, Any]]:
+    """Return an experiment's file, and its content laid over that of the one it extends."""
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else bundled("experiments") / f"{name}.yaml"
+    known = experiment_names()
+    if not path.is_file() or (not is_path and name not in known):
+        raise InputError(
+            f"there is no such experiment; {allowed(name, known)}, or give the path of a YAML file",
+            parameter="experiment",
+            value=name,
+        )
+    content = read_yaml(path)
+    if path.resolve() in extending:
+        raise InputError(f"{path}: extends itself")
+    if content.get("reference"):  # relative to the file that names it
+        content["reference"] = str((path.parent / str(content["reference"])).resolve())
+    if (extended := content.pop("extends", None)) is None:
+        return path, content
+    base = str(extended)
+    if base.endswith((".yaml", ".yml")):
+        base = str(path.parent / base)
+    try:
+        _, below = _read_extended(base, (*extending, path.resolve()))
+    except InputError as error:
+        raise InputError(f"{path}: extends {extended}: {error}") from None
+    return path, _laid_over(below, content)
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    first, *rest = keys
+    return {first: _nested(rest, value) if rest else value}
+
+
+def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the values of another in place, section by section."""
+    merged = dict(below)
+    for key, value in above.items():
+        inside = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _laid_over(below[key], value) if inside else value
+    return merged
+
+
+def _describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return a validation error as one line that names the key, the value and what is allowed."""
+    complaints = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            hint = allowed(str(item["loc"][-1]), _keys_at(model, item["loc"][:-1]))
+            complaints.append(f"unknown key {key}; {hint}")
+        elif item["type"] == "missing":
+            complaints.append(f"missing key {key}")
+        elif item["type"] == "value_error":
+            complaints.append(str(item["ctx"]["error"]))
+        else:
+            complaints.append(f"{key} {item['input']!r}: {item['msg']}")
+    return "; ".join(complaints)
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        (model,) = (kind for kind in kinds if issubclass(kind, BaseModel))
+    return list(model.model_fields)
