@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from mint.trial.in_memory import prune, score_network
     from mint.trial.table_row import read_records
 
+# Torch and pandas take seconds to import: each name is imported when it is first used.
+_MODULES = {
+    "BlockScores": "pruning.masks",
+    "Experiment": "config.schema",
+    "FinishedTrial": "trial.api",
+    "InputError": "errors",
+    "Masks": "pruning.masks",
+    "TrainingDivergedError": "errors",
+    "conditional_gmi": "gmi.estimator",
+    "gmi_scores": "gmi.estimator",
+    "held_at_zero": "pruning.masks",
+    "load_experiment": "config.loading",
+    "prune": "trial.in_memory",
+    "read_records": "trial.table_row",
+    "run_experiment": "trial.api",
+    "score_network": "trial.in_memory",
+}
 __all__ = [
     "BlockScores",
     "Experiment",
@@ -30,23 +47,11 @@ __all__ = [
     "score_network",
 ]
 
-# Torch and pandas take seconds to import: each name is loaded when it is first asked for.
-_HOMES = {
-    "trial.api": ("FinishedTrial", "run_experiment"),
-    "config.schema": ("Experiment", "load_experiment"),
-    "errors": ("InputError", "TrainingDivergedError"),
-    "gmi.estimator": ("conditional_gmi", "gmi_scores"),
-    "pruning.masks": ("BlockScores", "Masks", "held_at_zero"),
-    "trial.table_row": ("read_records",),
-    "trial.in_memory": ("prune", "score_network"),
-}
-
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"mint.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"mint.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -533,7 +533,6 @@ def _forecast(planned: "PlannedTrial") -> int:
         planned.traced,
         pipeline.cache,
         1,
-        on_gpu=pipeline.device.type == "cuda",
     )
     print("\n".join(lines))
     return 0

@@ -393,8 +393,7 @@ def _show_plan(
         at_once = min(
             len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
         )
-        on_gpu = options.gpus_per_trial > 0
-        for line in forecast(expected, source, traced, request.cache, at_once, on_gpu=on_gpu):
+        for line in forecast(expected, source, traced, request.cache, at_once):
             request.display.say(line)
 
 

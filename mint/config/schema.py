@@ -329,11 +329,12 @@ class TrialConfig(_Frozen):
         return content_key("protocol", content)[:8]
 
     def _effective_content(self) -> dict[str, Any]:
-        """Return the content with the trial's own fraction and bootstraps in the experiment."""
+        """Return the content with everything that the trial uses spelt out in the experiment."""
         content = self.content(without={"bootstraps", "fraction"})
         unused = () if self.uses("bootstraps") else {"bootstraps"}
         content["experiment"]["estimate"] = self.estimate.content(without=unused)
         content["experiment"]["search"] = self.search.content()
+        content["experiment"]["retraining"] = self.experiment.retraining_settings.content()
         content["init"] = self.init and self.init.digest
         return content
 

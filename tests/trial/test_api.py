@@ -29,7 +29,7 @@ def test_import_of_the_package_loads_nothing() -> None:
 def test_every_public_name_is_there_and_says_what_it_is() -> None:
     assert mint.__all__ == sorted(mint.__all__)
     assert set(mint.__all__) <= set(dir(mint))
-    assert sorted(name for names in mint._HOMES.values() for name in names) == mint.__all__
+    assert sorted(mint._MODULES) == mint.__all__
     for name in mint.__all__:
         assert getattr(mint, name).__doc__, name
     with pytest.raises(AttributeError, match="module 'mint' has no attribute 'run_trial'"):
@@ -94,17 +94,17 @@ def test_defaults_are_those_of_the_section_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"groups": None}, "--groups: must be given, for there is no section trial of digits_mlp"),
-        ({"upper_limit": None}, "--upper-limit: must be given"),
-        ({"upper_limit": 1.5}, "--upper-limit 1.5: allowed are none, a number from 0 to 1"),
-        ({"groups": 301}, "--groups 301: fc1 -> fc2 of digits_mlp allows 1 to 300"),
+        ({"groups": None}, "groups: must be given, for digits_mlp has no section trial"),
+        ({"upper_limit": None}, "upper_limit: must be given"),
+        ({"upper_limit": 1.5}, "upper_limit 1.5: allowed are none, a number from 0 to 1"),
+        ({"groups": 301}, "groups 301: fc1 -> fc2 of digits_mlp allows 1 to 300"),
         ({"groups": -1}, "trial of digits_mlp: groups -1: "),
         ({"fraction": 2}, "trial of digits_mlp: fraction 2: "),
         ({"bootstraps": 0}, "trial of digits_mlp: bootstraps 0: "),
         ({"criterion": "tailor"}, "tailor: there is no such criterion; did you mean taylor"),
-        ({"device": "gpu"}, "--device gpu: allowed are auto, cpu, cuda"),
-        ({"init": "nowhere.pt"}, "--init nowhere.pt: cannot be read"),
-        ({"data_dir": "nowhere"}, "--data-dir nowhere: must be a folder that exists"),
+        ({"device": "gpu"}, "device gpu: allowed are auto, cpu, cuda"),
+        ({"init": "nowhere.pt"}, "init nowhere.pt: cannot be read"),
+        ({"data_dir": "nowhere"}, "data_dir nowhere: must be a folder that exists"),
     ],
 )
 def test_bad_arguments_are_told(small: Experiment, changed: dict[str, Any], said: str) -> None:

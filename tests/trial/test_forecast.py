@@ -1,17 +1,24 @@
 """What a plan says of time and memory, held against stages that were really made."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
+from mint.models import Traced
 from mint.store.stage_cache import Cache
 from mint.trial.forecast import forecast, memory_of, time_of
 from mint.trial.pipeline import TrialPipeline, run_trial
+from mint.trial.preflight import check_network
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
+
+
+def _traced(config: TrialConfig) -> Traced:
+    return check_network([config], (1, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +27,8 @@ def cache(
 ) -> Cache:
     """A folder of stages with one finished trial."""
     cache = Cache(tmp_path_factory.mktemp("cache"))
-    cpu, provenance = torch.device("cpu"), Provenance.of_this_process(None, [])
-    run_trial(TrialPipeline(quick_trial, digits, cache=cache, device=cpu, provenance=provenance))
+    provenance = Provenance.of_this_process(None, [])
+    run_trial(TrialPipeline(quick_trial, digits, cache=cache, provenance=provenance))
     return cache
 
 
@@ -33,13 +40,13 @@ def test_time_is_that_of_the_stages_still_to_be_made(
     result = TrialResult.load(folder)
     retraining = sum(probe.retraining.seconds for probe in result.search_steps)
     coarser = quick_trial.model_copy(update={"groups": 3})
-    again = time_of([coarser], cache, on_gpu=False)
+    again = time_of([coarser], cache)
     assert again
     assert again.baselines == 0
     assert again.scores == pytest.approx(result.score_seconds / 4)
     assert again.retraining == pytest.approx(retraining)
     seeds = [coarser.model_copy(update={"seed": seed}) for seed in (1, 2)]
-    others = time_of(seeds, cache, on_gpu=False)
+    others = time_of(seeds, cache)
     assert others
     assert others.baselines > 0
     assert others.scores == pytest.approx(2 * again.scores)
@@ -50,29 +57,58 @@ def test_nothing_is_said_of_what_was_not_measured(
     cache: Cache, quick_trial: TrialConfig, digits: Source
 ) -> None:
     random = quick_trial.model_copy(update={"criterion": "random"})
-    assert time_of([random], cache, on_gpu=False) is None
-    assert time_of([quick_trial], cache, on_gpu=True) is None
+    assert time_of([random], cache) is None
+    gpu = quick_trial.model_copy(update={"device": "cuda"})
+    assert time_of([gpu], cache) is None
     longer = quick_trial.experiment.training.model_copy(update={"epochs": 9})
     experiment = quick_trial.experiment.model_copy(update={"training": longer})
     other = quick_trial.model_copy(update={"experiment": experiment})
-    lines = forecast([other], digits, cache, 2, on_gpu=False)
-    assert lines[0] == "time:   unknown, for no such trial was measured here yet"
+    lines = forecast([other], digits, _traced(other), cache, 2)
+    assert lines[0] == "time:   unknown, no similar trial has finished here yet"
     assert lines[1].startswith("memory: about 1.0 GB a trial, ")
 
 
 def test_memory_grows_with_what_it_is_for(quick_trial: TrialConfig, digits: Source) -> None:
-    memory = memory_of([quick_trial], digits)
+    traced = _traced(quick_trial)
+    memory = memory_of([quick_trial], digits, traced)
     assert memory.data == (1437 + 360) * 64
-    more = memory_of([quick_trial.model_copy(update={"samples_per_class": 60})], digits)
+    more = memory_of([quick_trial.model_copy(update={"samples_per_class": 60})], digits, traced)
     assert 3 < more.scores / memory.scores < 5  # of matrices of distances
     assert more.training == memory.training
     magnitude = TrialConfig.model_validate(
         quick_trial.model_dump() | {"criterion": "activation-magnitude"}
     )
-    assert memory_of([magnitude], digits).scores == 4 * 10 * 30 * (500 + 300)
+    assert memory_of([magnitude], digits, traced).scores == 4 * 10 * 30 * (500 + 300)
 
 
 def test_finished_cache_is_not_touched(cache: Cache, quick_trial: TrialConfig) -> None:
     before = sorted(path for path in Path(cache.root).rglob("*"))
-    time_of([quick_trial], cache, on_gpu=False)
+    time_of([quick_trial], cache)
     assert sorted(path for path in Path(cache.root).rglob("*")) == before
+
+
+def test_memory_bounds_what_a_trial_takes(
+    quick_trial: TrialConfig, digits: Source, tmp_path: Path
+) -> None:
+    """Of a real process, whose distance matrices are large beside the libraries."""
+    large = quick_trial.model_copy(update={"groups": 40, "samples_per_class": 100})
+    forecast_bytes = memory_of([large], digits, _traced(large)).total
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from mint.config.schema import TrialConfig\n"
+        "from mint.data.datasets import load_source\n"
+        "from mint.store.stage_cache import Cache\n"
+        "from mint.trial.pipeline import TrialPipeline, run_trial\n"
+        "from mint.trial.provenance import Provenance\n"
+        "config = TrialConfig.model_validate_json(sys.argv[1])\n"
+        "source = load_source(config.experiment.data, Path('.'))\n"
+        "cache = Cache(Path(sys.argv[2]))\n"
+        "provenance = Provenance.of_this_process(None, [])\n"
+        "run_trial(TrialPipeline(config, source, cache=cache, provenance=provenance))\n"
+        "print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    words = [sys.executable, "-c", code, large.model_dump_json(), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    measured = int(done.stdout)
+    assert measured <= forecast_bytes <= 2 * measured

@@ -116,7 +116,7 @@ def test_shares_and_limits_hold_to_the_block() -> None:
     [
         (
             {"criterion": "tailor"},
-            "score_network: tailor: there is no such criterion",
+            "score_network: criterion tailor: there is no such criterion",
         ),
         ({"groups": 0}, "score_network: groups 0: "),
         ({"bootstraps": 1.5}, "score_network: bootstraps 1.5: "),

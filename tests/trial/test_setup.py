@@ -1,0 +1,98 @@
+"""Trials that the machine, the network or the data cannot serve are refused before any work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from mint.config.schema import Experiment, NetworkConfig
+from mint.errors import InputError
+from mint.trial import preflight
+from mint.trial.setup import PlannedTrials, plan_trials
+
+AXES: dict[str, Any] = {"groups": 6, "samples_per_class": 30, "upper_limit": None, "seed": 0}
+
+
+def _plan(experiment: Experiment, *axes: dict[str, Any], **options: Any) -> PlannedTrials:
+    points = [AXES | changed for changed in axes or ({},)]
+    settings: dict[str, Any] = {"init": None, "device": "cpu", "data_dir": Path("nowhere")}
+    return plan_trials(experiment, points, **settings | options)
+
+
+def _mlp(*widths: int) -> dict[str, Any]:
+    return {"network": NetworkConfig(name="mlp", arguments={"widths": list(widths)})}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "axes", "problem"),
+    [
+        ({}, {"groups": 301}, r"groups 301: fc1 -> fc2 of digits_mlp allows 1 to 300"),
+        ({}, {"samples_per_class": 200}, r"samples_per_class 200: digits allows 1 to \d+"),
+        ({}, {"fraction": 1.5}, "trial of digits_mlp: fraction 1.5: "),
+        ({}, {"fraction": 0.9, "upper_limit": 0.5}, "fraction 0.9: .* at most 0.5000: of 150000"),
+        ({}, {"criterion": "bn-scale"}, "criterion bn-scale: digits_mlp prunes fc2, which has no"),
+        ({"threads": 9999}, {}, "threads 9999: digits_mlp .* allows 1 to"),
+        ({"limits": {"fc3": 0.5}}, {}, "limits: fc3 is no layer that .* prunes; .* fc2"),
+        ({"groups": {"fc3": 5}}, {}, "groups: fc3 is no layer .* those are fc1, fc2"),
+        ({"groups": {"fc2": 301}}, {}, "groups 301 of fc2 in .*: allowed are 1 to 300"),
+        ({"prune": (("fc1", "fc9"),)}, {}, r"prune \[fc1, fc9\]: mlp has no such pair"),
+        (_mlp(63, 500, 300, 10), {}, r"does not run on an input of shape \(1, 1, 8, 8\)"),
+        (_mlp(64, 500, 300, 5), {}, r"its output for an image is \(5,\); .* need \(10,\)"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    quick: Experiment, experiment: dict[str, Any], axes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        _plan(quick.model_copy(update=experiment), {}, axes)
+
+
+@pytest.mark.parametrize("size", [9, 1437, 5000])
+def test_a_validation_split_leaves_both_parts_an_image_of_every_class(
+    quick: Experiment, size: int
+) -> None:
+    data = quick.data.model_copy(update={"validation_size": size})
+    with pytest.raises(InputError, match=f"validation_size {size}: .* allows 10 to 1427"):
+        _plan(quick.model_copy(update={"data": data}))
+
+
+def test_the_network_is_built_once_and_not_at_all_if_every_trial_is_finished(
+    quick: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[NetworkConfig] = []
+
+    def count(config: NetworkConfig) -> nn.Module:
+        built.append(config)
+        return build(config)
+
+    build = preflight.build_network
+    monkeypatch.setattr(preflight, "build_network", count)
+    planned = _plan(quick, {}, {"groups": 7}, {"groups": 7})
+    assert len(built) == 1
+    assert [config.groups for config in planned.configs] == [6, 7]
+    assert planned.traced
+    finished = _plan(quick, {"groups": 999}, is_finished=lambda key: True)
+    assert (len(built), finished.traced) == (1, None)
+
+
+def test_a_criterion_has_one_trial_for_all_values_of_an_axis_that_it_does_not_use(
+    quick: Experiment,
+) -> None:
+    axes = [{"criterion": "magnitude", "groups": groups, "fraction": 0.5} for groups in (5, 10)]
+    (config,) = _plan(quick, *axes).configs
+    assert (config.groups, config.samples_per_class) == (0, 0)
+
+
+def test_without_a_download_an_absent_data_set_is_still_checked_as_far_as_possible(
+    tmp_path: Path,
+) -> None:
+    from mint.config.loading import load_experiment
+
+    mnist = load_experiment("mnist_mlp")
+    planned = _plan(mnist, data_dir=tmp_path, download=False)
+    assert planned.source is None
+    assert planned.traced
+    with pytest.raises(InputError, match="groups 301: fc1 -> fc2 of mnist_mlp allows 1 to 300"):
+        _plan(mnist, {"groups": 301}, data_dir=tmp_path, download=False)
+    assert list(tmp_path.iterdir()) == []
