@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from mint.config.schema import Experiment
     from mint.errors import InputError, TrainingDivergedError
     from mint.gmi.estimator import conditional_gmi, gmi_scores
-    from mint.pruning.masks import BlockScores, Masks, held_at_zero
+    from mint.pruning.masks import Masks, apply_masks
+    from mint.pruning.scores import BlockScores
     from mint.trial.api import FinishedTrial, run_experiment
     from mint.trial.in_memory import prune, score_network
     from mint.trial.table_row import read_records
@@ -20,9 +21,9 @@ __all__ = [
     "InputError",
     "Masks",
     "TrainingDivergedError",
+    "apply_masks",
     "conditional_gmi",
     "gmi_scores",
-    "held_at_zero",
     "load_experiment",
     "prune",
     "read_records",
@@ -36,7 +37,8 @@ _HOMES = {
     "config.schema": ("Experiment", "load_experiment"),
     "errors": ("InputError", "TrainingDivergedError"),
     "gmi.estimator": ("conditional_gmi", "gmi_scores"),
-    "pruning.masks": ("BlockScores", "Masks", "held_at_zero"),
+    "pruning.masks": ("Masks", "apply_masks"),
+    "pruning.scores": ("BlockScores",),
     "trial.table_row": ("read_records",),
     "trial.in_memory": ("prune", "score_network"),
 }

@@ -261,10 +261,10 @@ class _Flow:
         shallow, deep = sorted(read.values(), key=lambda value: value.depth)
         if shallow.depth < deep.depth:
             self._shortcuts |= shallow.behind - deep.behind
-        elif shallow.reason or deep.reason or shallow.layers != deep.layers:
-            return None
-        elif shallow.span != deep.span:
-            return None
+        else:
+            same = (shallow.layers, shallow.span) == (deep.layers, deep.span)
+            if shallow.reason or deep.reason or not same:
+                return None
         same_channels = len({_shape(term)[:2] for term in (node, *read)}) == 1
         return replace(deep, node=node) if same_channels else None
 
