@@ -28,8 +28,7 @@ from mint.data.datasets import load_source
 from mint.data.loading import balanced_rows, split_source
 from mint.gmi.cpu.assignment import match
 from mint.gmi.cpu.engine import Split, count_blocks
-from mint.models import build_network, chosen_pairs, trace
-from mint.models.activations import collect
+from mint.models import build_network, chosen_pairs, collect_activations, trace
 from mint.rng import torch_seeded
 from mint.training.loop import train
 
@@ -88,8 +87,7 @@ def mnist_workloads(data_dir: Path, *, quick: bool, samples: list[int]) -> Itera
     for samples_per_class in samples:
         rows = balanced_rows(dataset.train.labels, samples_per_class=samples_per_class, seed=0)
         batches = dataset.train.batches(1024, rows)
-        nodes = {pair.child_node: pair.child_filters, pair.parent_node: pair.parent_filters}
-        found = collect(traced, (inputs for inputs, _ in batches), nodes)
+        found = collect_activations(traced, (inputs for inputs, _ in batches), [pair])
         child, parent = found[pair.child_node], found[pair.parent_node]
         yield Workload(
             f"MNIST ({kind}), {samples_per_class} a class, 20 x 20 groups",

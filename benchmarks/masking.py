@@ -27,7 +27,9 @@ from torch import nn
 from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.gmi.estimator import Scores, contiguous_groups, gmi_scores
-from mint.pruning.masks import BlockScores, Masks, PruningOrder
+from mint.pruning.masks import Masks
+from mint.pruning.ranking import BlockRanking
+from mint.pruning.scores import BlockScores
 from mint.reporting.measured import MASKING
 from mint.rng import stream
 from mint.store.atomic import write_whole
@@ -182,11 +184,11 @@ def _masks(
     stages: TrialPipeline, value: Floats, labels: tuple[Labels, Labels], share: float, floor: bool
 ) -> Masks:
     children, parents = labels
-    order = PruningOrder(
+    order = BlockRanking(
         {WEIGHT: BlockScores(value, children, parents[None])},
         limits={WEIGHT: None},
         generator=stream(stages.config.seed, "order of equal scores"),
-        floor=floor,
+        keep_connected=floor,
     )
     return order.masks(order.blocks_within(share, stages.counted))
 

@@ -8,22 +8,23 @@ if TYPE_CHECKING:
     from mint.config.schema import Experiment
     from mint.errors import InputError, TrainingDivergedError
     from mint.gmi.estimator import conditional_gmi, gmi_scores
-    from mint.pruning.masks import BlockScores, Masks, held_at_zero
+    from mint.pruning.masks import Masks, apply_masks
+    from mint.pruning.scores import BlockScores
     from mint.trial.api import FinishedTrial, run_experiment
     from mint.trial.in_memory import prune, score_network
     from mint.trial.table_row import read_records
 
 # Torch and pandas take seconds to import: each name is imported when it is first used.
 _MODULES = {
-    "BlockScores": "pruning.masks",
+    "BlockScores": "pruning.scores",
     "Experiment": "config.schema",
     "FinishedTrial": "trial.api",
     "InputError": "errors",
     "Masks": "pruning.masks",
     "TrainingDivergedError": "errors",
+    "apply_masks": "pruning.masks",
     "conditional_gmi": "gmi.estimator",
     "gmi_scores": "gmi.estimator",
-    "held_at_zero": "pruning.masks",
     "load_experiment": "config.loading",
     "prune": "trial.in_memory",
     "read_records": "trial.table_row",
@@ -37,9 +38,9 @@ __all__ = [
     "InputError",
     "Masks",
     "TrainingDivergedError",
+    "apply_masks",
     "conditional_gmi",
     "gmi_scores",
-    "held_at_zero",
     "load_experiment",
     "prune",
     "read_records",

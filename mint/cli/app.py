@@ -490,13 +490,13 @@ def _prune(options: argparse.Namespace) -> int:
             "prune; mint run does that"
         )
 
-    from mint.pruning.layer_table import breakdown
+    from mint.reporting.layer_text import layer_lines
 
     _need(stages.has_baseline, "train")
     _need(stages.has_scores, "estimate")
     folder = stages.pruned
     masks = stages.masks
-    print("\n".join(breakdown(stages.counted_layers(masks))))
+    print("\n".join(layer_lines(stages.counted_layers(masks))))
     share = 100 * masks.pruned / stages.counted
     print(f"pruned: {masks.pruned} of {stages.counted} counted weights, {share:.2f}%")
     print(f"masks:  {folder}")
@@ -634,10 +634,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from mint.pruning.layer_table import breakdown, count_layers
+    from mint.pruning.layer_table import count_layers
+    from mint.reporting.layer_text import layer_lines
 
     if options.trial:
-        print("\n".join(breakdown(_finished(options.trial).result.layers)))
+        print("\n".join(layer_lines(_finished(options.trial).result.layers)))
         return 0
     experiment = chosen_experiment(options).experiment
 
@@ -647,7 +648,7 @@ def _layers(options: argparse.Namespace) -> int:
 
     shape = _shape(experiment, options)
     traced = trace(build_network(experiment.network), torch.zeros(1, *shape))
-    print("\n".join(breakdown(count_layers(traced, chosen_pairs(traced, experiment)))))
+    print("\n".join(layer_lines(count_layers(traced, chosen_pairs(traced, experiment)))))
     return 0
 
 

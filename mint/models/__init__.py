@@ -1,10 +1,13 @@
-"""Networks by name, their pairs of layers, and weights from files."""
+"""Networks by name, their layer pairs, their activations, and weights from files."""
 
+from mint.models.activations import collect_activations
 from mint.models.checkpoints import load_weights
+from mint.models.layers import Layer, LayerPair, Traced
 from mint.models.mlp import mlp
+from mint.models.pair_selection import chosen_pairs
 from mint.models.registry import PUBLISHED_NAMES, build_network, own_module, source_digest
 from mint.models.resnet import resnet50, resnet56
-from mint.models.tracing import Layer, LayerPair, Traced, chosen_pairs, trace
+from mint.models.tracing import evaluating, trace
 from mint.models.vgg import vgg16
 
 __all__ = [
@@ -14,6 +17,8 @@ __all__ = [
     "Traced",
     "build_network",
     "chosen_pairs",
+    "collect_activations",
+    "evaluating",
     "load_weights",
     "mlp",
     "own_module",

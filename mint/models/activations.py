@@ -1,6 +1,6 @@
 """Activations of several layers for the same rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,43 +8,37 @@ import torch.fx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mint.models.tracing import LayerPair, Traced, evaluating
+from mint.models.layers import LayerPair, Traced
+from mint.models.tracing import evaluating
 
 ROWS_AT_ONCE = 1024
 
 
-def collect(
-    traced: Traced, inputs: Iterable[Tensor], nodes: Mapping[str, int]
+def collect_activations(
+    traced: Traced, inputs: Iterable[Tensor], pairs: Sequence[LayerPair]
 ) -> dict[str, NDArray[np.float32]]:
-    """Run a network on the inputs and return one number a row and filter: the mean over space.
+    """Return the activations that the pairs' scores are estimated from.
 
     Args:
         traced: the network.
         inputs: batches (n, ...) on the network's device.
-        nodes: for the name of every node of the graph that is wanted, its number of filters C;
-            its value is (n, C, ...), or (n, C * m) where C filters were flattened.
+        pairs: the layer pairs.
 
     Returns:
-        (total of n, C) for every name, rows in the order of the inputs.
+        For each pair's parent_node and child_node, (rows, filters): the activation of every filter,
+        averaged over space. Rows are in the order of the inputs.
     """
-    reader = _Reader(traced.graph, nodes)
+    filters = {pair.parent_node: pair.parent_filters for pair in pairs}
+    filters |= {pair.child_node: pair.child_filters for pair in pairs}
+    reader = _Reader(traced.graph, filters)
     with evaluating(traced.graph), torch.inference_mode():
         for batch in inputs:
             reader.run(batch)
     return {name: torch.cat(parts).cpu().numpy() for name, parts in reader.parts.items()}
 
 
-def nodes_of(pairs: Iterable[LayerPair]) -> dict[str, int]:
-    """Return the nodes that pairs tell of, each with its number of filters: for collect."""
-    nodes: dict[str, int] = {}
-    for pair in pairs:
-        nodes[pair.parent_node] = pair.parent_filters
-        nodes[pair.child_node] = pair.child_filters
-    return nodes
-
-
 class _Reader(torch.fx.Interpreter):
-    """Keeps the means of the wanted nodes, and no value longer than a node still reads it."""
+    """Records the spatial means of some nodes while the graph runs."""
 
     def __init__(self, graph: torch.fx.GraphModule, filters: Mapping[str, int]) -> None:
         super().__init__(graph, garbage_collect_values=True)
@@ -52,9 +46,8 @@ class _Reader(torch.fx.Interpreter):
         self.parts: dict[str, list[Tensor]] = {name: [] for name in filters}
 
     def run_node(self, n: torch.fx.Node) -> object:
-        # At once: an operation in place may come next and change the value.
         value = super().run_node(n)
-        if n.name in self._filters:
+        if n.name in self._filters:  # read now: an operation in place may change it next
             by_filter = value.reshape(len(value), self._filters[n.name], -1)
             self.parts[n.name].append(by_filter.mean(2, dtype=torch.float32))
         return value

@@ -1,4 +1,4 @@
-"""Weights from a file, checked to be those of the network before any is taken over."""
+"""Weights from a file, checked against the network before any is loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,39 +9,47 @@ from torch import Tensor, nn
 
 from mint.errors import InputError
 
-_SHOWN = 3  # keys of every kind that a message names
+_SHOWN = 3  # keys of each kind in an error message
 
 
 def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | None = None) -> None:
-    """Give the network the weights of a file.
+    """Load the weights of a file into a network, on the device where it is.
 
     Args:
-        network: whose parameters and buffers are overwritten, on the device where they are.
-        path: a .safetensors file, or one of torch that holds tensors only: a state_dict, by
-            itself or under state_dict or model. A prefix module. of all keys is dropped.
-        renamed: names of modules in the file, and what the network calls them. Tried where the
-            file's keys are not the network's, and used only if it makes them so.
+        network: its parameters and buffers are overwritten.
+        path: a .safetensors file, or a file of torch.save that holds tensors only: a state_dict, or
+            a mapping with one under state_dict or model. A prefix module. of all keys is dropped.
+        renamed: module names in the file and their names in the network; used if the file has keys
+            that the network does not have.
 
     Raises:
-        InputError: the file cannot be read, or its keys or shapes are not the network's; nothing
-            was changed then. Counters of batches (num_batches_tracked) may be missing.
+        InputError: the file cannot be read, or its keys or shapes differ from the network's; the
+            network is unchanged. Counters of batches (num_batches_tracked) may be missing.
     """
-    weights = _read(path)
-    wanted = network.state_dict()
-    candidates = [weights]
-    if renamed:
-        candidates.append({_rename(key, renamed): weights[key] for key in weights})
-    problems = [_problems(candidate, wanted) for candidate in candidates]
-    best = min(range(len(candidates)), key=lambda index: sum(map(len, problems[index].values())))
+    weights, wanted = _read(path), network.state_dict()
+    if renamed and not weights.keys() <= wanted.keys():
+        weights = {_rename(key, renamed): value for key, value in weights.items()}
+    problems = {
+        "missing": [
+            key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")
+        ],
+        "unexpected": [key for key in weights if key not in wanted],
+        "wrong shape": [
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted
+            if key in weights and weights[key].shape != wanted[key].shape
+        ],
+        "not finite": [key for key, value in weights.items() if not value.isfinite().all()],
+    }
     found = [
         f"{kind} {', '.join(keys[:_SHOWN])}"
         + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
-        for kind, keys in problems[best].items()
+        for kind, keys in problems.items()
         if keys
     ]
     if found:
         raise InputError(f"{path}: not the weights of this network: {'; '.join(found)}")
-    network.load_state_dict(candidates[best], strict=False)
+    network.load_state_dict(weights, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -53,10 +61,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # what unpickling stray bytes may raise has no end
+    except Exception as error:  # unpickling arbitrary bytes may raise any exception
         raise InputError(
-            f"{path}: is no file of weights; read are .safetensors, and files of torch.save with "
-            "tensors only (code in them is never run)"
+            f"{path}: not a file of weights; allowed are .safetensors files, and files of "
+            "torch.save that hold tensors only"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -69,10 +77,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         and all(v.layout == torch.strided and not v.is_complex() for v in content.values())
     ):
         raise InputError(
-            f"{path}: holds no state_dict: it must map names to dense real tensors, by itself or "
-            "under state_dict or model"
+            f"{path}: no state_dict in it: allowed is a mapping of names to dense real tensors, "
+            "as the whole file or under state_dict or model"
         )
-    if all(key.startswith("module.") for key in content):  # of DataParallel
+    if all(key.startswith("module.") for key in content):  # saved from DataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
 
@@ -80,18 +88,3 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _rename(key: str, renamed: Mapping[str, str]) -> str:
     module, _, parameter = key.rpartition(".")
     return f"{renamed.get(module, module)}.{parameter}"
-
-
-def _problems(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    return {
-        "missing": [
-            key for key in wanted if key not in found and not key.endswith("num_batches_tracked")
-        ],
-        "unexpected": [key for key in found if key not in wanted],
-        "misshapen": [
-            f"{key} {tuple(found[key].shape)} for {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in found and found[key].shape != wanted[key].shape
-        ],
-        "not finite": [key for key, value in found.items() if not value.isfinite().all()],
-    }

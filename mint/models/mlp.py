@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the record's first experiment."""
+"""Multilayer perceptron."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ def mlp(
     """Return flatten, fc1, relu1, dropout1, fc2, ...: inputs (n, ...), logits (n, widths[-1]).
 
     Args:
-        widths: neurons of every layer, inputs and classes included.
-        dropout: the share of activations dropped after every ReLU while training.
+        widths: neurons of every layer, including inputs and classes.
+        dropout: share of the activations dropped after every ReLU in training.
     """
     layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
     for index, (inputs, outputs) in enumerate(pairwise(widths), start=1):

@@ -1,6 +1,5 @@
-"""Networks by name, and the pairs of layers in them that can be pruned."""
+"""Networks by name: mint's own, and any function that returns an nn.Module."""
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -13,19 +12,19 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from torch import nn
 
 from mint.config.schema import NetworkConfig
-from mint.errors import InputError
+from mint.errors import InputError, nearest
 from mint.models.mlp import mlp
 from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
 from mint.models.vgg import vgg16
 
-_OWN: dict[str, Callable[..., nn.Module]] = {
+_OWN: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "vgg16": vgg16,
     "resnet56": resnet56,
     "resnet50": resnet50,
 }
 
-# For the name of a network, what published weights call its modules: for load_weights.
+# For a network's name, the module names in published weight files and our names for them.
 PUBLISHED_NAMES: Mapping[str, Mapping[str, str]] = {"resnet56": AKAMASTER_NAMES}
 
 
@@ -33,42 +32,37 @@ def build_network(config: NetworkConfig) -> nn.Module:
     """Return the network, its weights drawn from torch's global generator.
 
     Raises:
-        InputError: there is no such function, it does not take the arguments or their values, or
-            what it returns is no nn.Module.
+        InputError: the function does not exist, rejects the arguments, or returns anything but an
+            nn.Module whose layers have their sizes.
     """
-    build: Callable[..., object]
-    if config.name in _OWN:
-        build = validate_call(config=ConfigDict(strict=True))(_OWN[config.name])
+    name = config.name
+    if name in _OWN:
+        build: Callable[..., object] = validate_call(config=ConfigDict(strict=True))(_OWN[name])
     else:
-        _, build = _imported(config.name)
+        _, build = _imported(name)
     try:
         network = build(**config.arguments)
     except ValidationError as error:
-        raise InputError(f"network {config.name}: {_described(error)}") from None
-    except Exception as error:  # the function may be anyone's
+        raise InputError(f"network {name}: {_described(error)}") from None
+    except Exception as error:  # the function may be any code
         raise InputError(
-            f"network {config.name} with arguments {config.arguments}: {_line(error)}"
+            f"network {name} with arguments {config.arguments}: {_one_line(error)}"
         ) from error
-    if isinstance(network, nn.Module) and any(
-        isinstance(parameter, nn.parameter.UninitializedParameter)
-        for parameter in network.parameters()
-    ):
-        raise InputError(f"network {config.name}: has lazy layers; give them their sizes")
     if not isinstance(network, nn.Module):
-        raise InputError(
-            f"network {config.name}: must return an nn.Module, not {type(network).__name__}"
-        )
+        raise InputError(f"network {name}: must return an nn.Module, not {type(network).__name__}")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
+        raise InputError(f"network {name}: has lazy layers; give their sizes")
     return network
 
 
 def source_digest(config: NetworkConfig) -> str | None:
-    """Return sixteen hex digits of the source of a user's network; None for one of mint's own.
+    """Return sixteen hex digits of the source of a user's network; None for mint's own networks.
 
-    Read are the file of the module and, where it took the function from another, that one too;
-    a change in what these import goes unnoticed.
+    The digest covers the module, and the file of the function if that is another one. It does not
+    cover what these files import.
 
     Raises:
-        InputError: there is no such function, or its source is not at hand.
+        InputError: the function does not exist, or its source cannot be read.
     """
     if config.name in _OWN:
         return None
@@ -82,10 +76,10 @@ def source_digest(config: NetworkConfig) -> str | None:
 
 
 def own_module(name: str) -> Path | None:
-    """Return the file or package that a user's network comes from, to be taken along elsewhere.
+    """Return the file or package of a user's network, to be sent to other machines.
 
     Returns:
-        None for mint's own networks, and for those of installed packages.
+        None for mint's own networks and those of installed packages.
     """
     if name in _OWN:
         return None
@@ -97,23 +91,22 @@ def own_module(name: str) -> Path | None:
 
 def _imported(name: str) -> tuple[ModuleType, Callable[..., object]]:
     module_name, function_name = name.split(":")
-    # As python -m has it: what lies in the folder where the user stands can be imported.
     folder = str(Path.cwd())
-    if folder not in sys.path:
+    if folder not in sys.path:  # as with python -m: modules in the working directory are found
         sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the module's own code runs here
         raise InputError(
             f"network {name}: {module_name} cannot be imported: "
-            f"{type(error).__name__}: {_line(error)}"
+            f"{type(error).__name__}: {_one_line(error)}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [key for key in dir(module) if callable(getattr(module, key))]
-        near = difflib.get_close_matches(function_name, functions, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"network {name}: {module_name} has no function {function_name}{hint}")
+        hint = nearest(function_name, functions).strip()
+        problem = f"{module_name} has no function {function_name}; {hint}".removesuffix("; ")
+        raise InputError(f"network {name}: {problem}")
     return module, function
 
 
@@ -126,5 +119,5 @@ def _described(error: ValidationError) -> str:
     )
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

@@ -1,15 +1,14 @@
 """ResNet56 for images of 32 x 32 pixels, and torchvision's ResNet50."""
 
 from collections.abc import Mapping
-from itertools import count, pairwise
-from types import MappingProxyType
+from itertools import pairwise, product
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-_STAGES = (16, 32, 64)  # filters
-_BLOCKS = 9  # a stage, of two convolutions each
+_STAGES = (16, 32, 64)  # filters in each stage
+_BLOCKS = 9  # residual blocks in each stage, with two convolutions each
 
 
 def resnet56(classes: PositiveInt) -> "ResNet56":
@@ -17,7 +16,7 @@ def resnet56(classes: PositiveInt) -> "ResNet56":
 
 
 def resnet50(classes: PositiveInt) -> nn.Module:
-    from torchvision.models import resnet50 as published  # takes seconds, and no other needs it
+    from torchvision.models import resnet50 as published  # the import takes seconds
 
     network: nn.Module = published(weights=None, num_classes=classes)
     return network
@@ -26,9 +25,8 @@ def resnet50(classes: PositiveInt) -> nn.Module:
 class ResNet56(nn.Module):
     """He et al., Deep Residual Learning, CVPR 2016, section 4.2, for CIFAR-10.
 
-    Modules are conv1, bn1, and so on to conv55, bn55, and linear1. Shortcuts have no parameters
-    (option A): where a stage begins they take every other pixel, and channels of zeros on either
-    side make up the number.
+    Modules are conv1, bn1, ..., conv55, bn55 and linear1. Shortcuts have no parameters (option A):
+    where a stage begins they take every second pixel and pad the channels with zeros.
     """
 
     def __init__(self, classes: int) -> None:
@@ -68,15 +66,12 @@ class ResNet56(nn.Module):
 
 def _akamaster_names() -> dict[str, str]:
     names = {"linear": "linear1"}
-    index = count(2)
-    for stage in range(1, len(_STAGES) + 1):
-        for block in range(_BLOCKS):
-            for place in (1, 2):
-                ours = next(index)
-                names[f"layer{stage}.{block}.conv{place}"] = f"conv{ours}"
-                names[f"layer{stage}.{block}.bn{place}"] = f"bn{ours}"
+    blocks = product(range(1, len(_STAGES) + 1), range(_BLOCKS), (1, 2))
+    for index, (stage, block, place) in enumerate(blocks, start=2):
+        names[f"layer{stage}.{block}.conv{place}"] = f"conv{index}"
+        names[f"layer{stage}.{block}.bn{place}"] = f"bn{index}"
     return names
 
 
-# What github.com/akamaster/pytorch_resnet_cifar10 calls the modules of ResNet56, and the name here.
-AKAMASTER_NAMES: Mapping[str, str] = MappingProxyType(_akamaster_names())
+# Module names of github.com/akamaster/pytorch_resnet_cifar10, and ours.
+AKAMASTER_NAMES: Mapping[str, str] = _akamaster_names()

@@ -1,4 +1,4 @@
-"""What pruning buys: multiply-adds of one image and bytes of the weights, before and after."""
+"""Multiply-adds of one image and bytes of the weights, before and after pruning."""
 
 import copy
 import math
@@ -15,15 +15,15 @@ WEIGHT_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a network before pruning and with kept weights alone.
+    """Costs of a network, dense and with its kept weights alone.
 
     Attributes:
         multiply_adds: of one image, in convolutions and linear layers.
-        pruned_multiply_adds: likewise, of kept weights alone.
-        dense_bytes: of the state dict in safetensors, float32, without the file's header.
-        sparse_bytes: likewise, compressed: of a masked weight the kept values, 4 bytes each, and
-            where they are: the smaller of a bitmap, 1 bit a weight, and CSR's column indices and
-            row pointers, 4 bytes each; a tensor that is smaller as it is stays so.
+        pruned_multiply_adds: the same, of the kept weights alone.
+        dense_bytes: size of the state dict in float32.
+        sparse_bytes: the same, with masked weights compressed where that makes them smaller: 4
+            bytes for each kept value, and its position in a bitmap (1 bit for each weight) or in
+            CSR (4 bytes for each column index and row pointer), whichever is smaller.
     """
 
     multiply_adds: int
@@ -33,15 +33,15 @@ class Costs:
 
 
 def costs(network: nn.Module, masks: Masks, example: Tensor) -> Costs:
-    """Count what a network costs without and with its masks; the network is left as it is.
+    """Return the costs of a network without and with its masks.
 
     Args:
-        network: its convolutions and linear layers are called as modules.
-        masks: of its weights; what they do not name is kept.
-        example: (images, ...) an input, on the network's device.
+        network: unchanged; its forward must call convolutions and linear layers as modules.
+        masks: of its weights; weights without a mask are kept.
+        example: (images, ...) an input on the network's device.
 
     Raises:
-        InputError: the masks are of another network.
+        InputError: the masks do not fit the network.
     """
     masks.check_fit(network)
     dense = {name: _bytes(tensor) for name, tensor in network.state_dict().items()}
@@ -58,30 +58,25 @@ def costs(network: nn.Module, masks: Masks, example: Tensor) -> Costs:
 
 
 def multiply_adds(network: nn.Module, example: Tensor, masks: Masks | None = None) -> int:
-    """Return the multiply-adds of one image: of each weight, one at every place it is used.
+    """Return the multiply-adds of one image: one for each weight and output position.
 
-    Those with the zeros of a padding count, as is usual; biases and other layers do not.
-
-    Args:
-        network: its convolutions and linear layers are called as modules.
-        example: (images, ...) an input, on the network's device.
-        masks: of its weights, to count kept ones alone.
+    Multiplications with padding count, as usual; biases and other layers do not. With masks, only
+    kept weights count. See costs for the arguments.
     """
-    masks = masks or Masks({})
     counted = copy.deepcopy(network).eval()  # batch norm would learn from the example
     total = 0
 
     def count(kept: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        # A transposed convolution puts each weight to every place of its input instead.
-        places = inputs[0] if getattr(module, "transposed", False) else output
-        channels = places.shape[-1 if isinstance(module, nn.Linear) else 1]
-        total += kept * (places.numel() // channels)
+        # A transposed convolution applies each weight at every position of its input.
+        positions = inputs[0] if getattr(module, "transposed", False) else output
+        channels = positions.shape[-1 if isinstance(module, nn.Linear) else 1]
+        total += kept * (positions.numel() // channels)
 
     for name, module in counted.named_modules():
         if isinstance(module, WEIGHT_LAYERS):
             weight = f"{name}.weight".removeprefix(".")
-            kept = int(masks[weight].sum()) if weight in masks else module.weight.numel()
+            kept = int(masks[weight].sum()) if masks and weight in masks else module.weight.numel()
             module.register_forward_hook(partial(count, kept))
     with torch.inference_mode():
         counted(example)

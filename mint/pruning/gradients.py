@@ -1,4 +1,4 @@
-"""Gradients of the loss with respect to several weights, over the same rows."""
+"""Gradients of the loss with respect to weights."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mint.models.tracing import Traced, evaluating
+from mint.models import Traced, evaluating
 
-ROWS_AT_ONCE_BACKWARD = 128  # which keeps the values of every layer
+ROWS_AT_ONCE_BACKWARD = 128  # a backward pass keeps the values of every layer
 
 
 def loss_gradients(
     traced: Traced, batches: Iterable[tuple[Tensor, Tensor]], weights: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return the gradient of the mean cross-entropy over all rows, however they are in batches.
+    """Return the gradient of the mean cross-entropy over all rows, in evaluation mode.
 
     Args:
-        traced: the network; its gradients stay as they are.
+        traced: the network; its parameters' own gradients are unchanged.
         batches: inputs (n, ...) and labels (n,) on the network's device.
         weights: names of parameters.
 
@@ -27,7 +27,6 @@ def loss_gradients(
     parameters = [traced.graph.get_parameter(name) for name in weights]
     sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
     rows = 0
-    # As the network is used: with the batch norm's kept moments, and no dropout.
     with evaluating(traced.graph), torch.enable_grad():
         for inputs, labels in batches:
             loss = functional.cross_entropy(traced.graph(inputs), labels, reduction="sum")

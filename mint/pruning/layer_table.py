@@ -1,162 +1,98 @@
-"""The layer breakdown, as the record has it: every layer's weights, total and kept; as text too."""
+"""The layer table: total and kept weights of every layer, and its one-line form as text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from mint.reporting.markdown import table
-
-if TYPE_CHECKING:  # they bring torch along, which the tables of a report can do without
+if TYPE_CHECKING:  # they import torch, which reports do not need
     from mint.models import LayerPair, Traced
     from mint.pruning.masks import Masks
 
-READS_INPUT = "reads the input"  # why a layer's weights are left alone, where nobody named them
 _ENTRY = re.compile(
-    r"(?P<parent>\S+) > (?P<name>\S*): ((?P<kept>\d+)/)?(?P<weights>\d+)( \((?P<untouched>.+)\))?"
+    r"(?P<parent>\S+) > (?P<name>\S*): ((?P<kept>\d+)/)?(?P<weights>\d+)( \((?P<reason>.+)\))?"
 )
 
 
-class LayerCount(BaseModel):
+class LayerCount(BaseModel, extra="forbid", frozen=True):
     """Weights of one convolution or linear layer.
 
     Attributes:
-        parent: the layer before, whose filters it reads; None where it has none.
-        name: of the layer.
-        weights: how many it has.
-        kept: how many of them are left; None where nothing was pruned yet.
-        untouched: why its weights are not pruned; None where they may be.
+        parent: layer whose filters it reads; Input for the network's input; ? for neither.
+        name: name of the layer.
+        weights: number of weights.
+        kept: number of kept weights; None before pruning.
+        reason: why its weights are not pruned; None if they may be.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    parent: str | None
+    parent: str
     name: str
     weights: int
     kept: int | None
-    untouched: str | None
-
-    @property
-    def before(self) -> str:
-        """The layer before in words: Input where it reads that, ? where it has none."""
-        # Of the layers without one, only those that read the input may be pruned.
-        return self.parent or ("Input" if self.untouched in (None, READS_INPUT) else "?")
+    reason: str | None
 
 
 def count_layers(
     traced: "Traced", chosen: "Iterable[LayerPair]", masks: "Masks | None" = None
 ) -> tuple[LayerCount, ...]:
-    """Count the weights of every convolution and linear layer, in order of the forward pass.
+    """Count the weights of every convolution and linear layer, in forward order.
 
     Args:
         traced: the network.
-        chosen: the pairs that may be pruned; their children's weights.
-        masks: of a finished trial.
+        chosen: the pairs that may be pruned.
+        masks: of the chosen pairs; None before pruning.
     """
-    pruned = {pair.child for pair in chosen}
-    rows = []
+    prunable = {pair.child: pair.weight for pair in chosen}
+    layers = []
     for layer in traced.layers:
-        touched = layer.name in pruned
         kept = None
         if masks is not None:
-            kept = int(masks[f"{layer.name}.weight"].sum()) if touched else layer.weights
-        reason = None if touched else layer.reason or "left out"
-        rows.append(
+            weight = prunable.get(layer.name)
+            kept = int(masks[weight].sum()) if weight else layer.weights
+        layers.append(
             LayerCount(
-                parent=layer.parent,
+                parent="Input" if layer.reads_input else layer.parent or "?",
                 name=layer.name,
                 weights=layer.weights,
                 kept=kept,
-                untouched=reason,
+                reason=None if layer.name in prunable else layer.reason or "left out",
             )
         )
-    return tuple(rows)
-
-
-def breakdown(layers: Sequence[LayerCount], star: str = "*") -> list[str]:
-    """Return the lines of a markdown table; pairs that may be pruned are starred.
-
-    As in the record the third column tells what is left: of untouched layers always, of others
-    once they are pruned.
-
-    Args:
-        layers: of a network.
-        star: as the table's reader has it; a page of markdown needs it escaped.
-    """
-    rows = []
-    for layer in layers:
-        mark = "" if layer.untouched else star
-        kept = layer.weights if layer.untouched else layer.kept
-        rows.append(
-            [
-                f"{mark}{layer.before} - {layer.name}{mark}",
-                str(layer.weights),
-                "" if kept is None else str(kept),
-                "" if kept is None else f"{100 * kept / layer.weights:.1f}",
-                layer.untouched or "",
-            ]
-        )
-    total = sum(layer.weights for layer in layers)
-    prunable = sum(layer.weights for layer in layers if not layer.untouched)
-    pruned = all(layer.kept is not None for layer in layers)
-    kept_in_all = sum(layer.kept or 0 for layer in layers)
-    rows.append(
-        [
-            "Total",
-            str(total),
-            str(kept_in_all) if pruned else "",
-            f"{100 * kept_in_all / total:.1f}" if pruned else "",
-            "",
-        ]
-    )
-    header = ["Layer pair", "Weights", "Kept", "Kept (%)", "Untouched, because"]
-    return [
-        *table(header, rows, left=(0, 4)),
-        "",
-        f"Untouched weights: {total} - {prunable} = {total - prunable}",
-    ]
+    return tuple(layers)
 
 
 def layers_text(layers: Iterable[LayerCount]) -> str:
-    """Return all layers in one line.
+    """Return all layers in one line, as the trial table has them.
 
-    Such as `fc1 > fc2: 6000/150000; fc2 > fc3: 3000/3000 (left out)`: a layer behind the one
-    before it, its weights that are kept and all, or all alone where nothing was pruned yet, and
-    why they are left alone.
+    For example `fc1 > fc2: 6000/150000; fc2 > fc3: 3000/3000 (left out)`: parent, layer, kept and
+    total weights, and why the weights are not pruned. Before pruning there are no kept weights.
     """
     return "; ".join(
-        f"{layer.before} > {layer.name}: "
+        f"{layer.parent} > {layer.name}: "
         + ("" if layer.kept is None else f"{layer.kept}/")
         + f"{layer.weights}"
-        + (f" ({layer.untouched.replace(';', ',')})" if layer.untouched else "")
+        + (f" ({layer.reason.replace(';', ',')})" if layer.reason else "")
         for layer in layers
     )
 
 
 @lru_cache
 def parse_layers(text: str) -> tuple[LayerCount, ...]:
-    """Return the layers of such a line.
+    """Return the layers of a line that layers_text wrote.
 
     Raises:
-        ValueError: it is none, or a layer keeps more weights than it has.
+        ValueError: the line has another form, or a layer keeps an impossible number of weights.
     """
     layers = []
     for entry in text.split("; "):
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise ValueError(f"{entry!r} is no layer with its weights")
-        parent, kept = match["parent"], match["kept"]
-        layer = LayerCount(
-            parent=None if parent in ("Input", "?") else parent,
-            name=match["name"],
-            weights=int(match["weights"]),
-            kept=None if kept is None else int(kept),
-            untouched=match["untouched"],
-        )
-        least = layer.weights if layer.untouched else 0
+            raise ValueError(f"{entry!r} is not a layer with its weights")
+        layer = LayerCount.model_validate(match.groupdict())
+        least = layer.weights if layer.reason else 0
         if layer.kept is not None and not least <= layer.kept <= layer.weights:
-            raise ValueError(f"{entry!r} keeps weights that it cannot")
+            raise ValueError(f"{entry!r} keeps an impossible number of weights")
         layers.append(layer)
     return tuple(layers)

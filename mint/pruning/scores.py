@@ -1,60 +1,95 @@
-"""Scores of the weight blocks of one layer, from the criterion to the file they are kept in."""
+"""Scores of the weight blocks of a layer, and their file."""
 
 import math
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
-
-from mint.models import LayerPair
-from mint.pruning.criteria import FUNCTIONS, Evidence
-from mint.pruning.masks import BlockScores
-from mint.trial.result import SCORES_FILE, LayerScoring
 
 
-def estimate_layer(folder: Path, pair: LayerPair, criterion: str, evidence: Evidence) -> None:
-    """Score the blocks of one pair, and write them and what they took into the folder.
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores of the weight blocks of one layer.
 
-    Args:
-        folder: of the stage; scores.npz in it holds mint.pruning.criteria.Scored.arrays.
-        pair: of layers.
-        criterion: its name.
-        evidence: what it may judge by.
+    Example:
+        ```python
+        # A linear layer of 4 x 6 weights in 2 x 3 blocks, with scores of your own.
+        BlockScores(value, np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1, 2, 2]]))
+        ```
+
+    Attributes:
+        value: (child groups, parent groups); blocks of the lowest scores are pruned first.
+        child_labels: (rows,) the group of every row of the weight, that is of every child filter.
+        parent_labels: (1, columns) the group of the parent filter that each column reads;
+            (rows, columns) for a grouped convolution, whose filters read different parents; with
+            the dimensions of the kernel appended if the positions of a kernel differ in block.
+        kernel: further dimensions of the weight, such as (3, 3); () for a linear layer.
+        reliability: rank correlation to expect with the scores of as many new bootstraps; nan if
+            undefined, as for one bootstrap.
+        standard_error: (child groups, parent groups) of value; None without bootstraps.
+        z_score: (child groups, parent groups) of the test for dependence; None without bootstraps.
+        bootstraps: (bootstraps, child groups, parent groups) the estimates whose mean is value;
+            None for a criterion without bootstraps.
     """
-    start = time.perf_counter()
-    scored = FUNCTIONS[criterion](pair, evidence)
-    np.savez(folder / SCORES_FILE, allow_pickle=False, **scored.arrays)
-    LayerScoring(
-        parent=pair.parent,
-        child=pair.child,
-        blocks=scored.value.size,
-        bootstraps=scored.bootstraps,
-        reliability=None if math.isnan(scored.reliability) else scored.reliability,
-        seconds=time.perf_counter() - start,
-    ).save(folder)
+
+    value: NDArray[np.float64]
+    child_labels: NDArray[np.int64]
+    parent_labels: NDArray[np.int64]
+    kernel: tuple[int, ...] = ()
+    reliability: float = math.nan
+    standard_error: NDArray[np.float64] | None = None
+    z_score: NDArray[np.float64] | None = None
+    bootstraps: NDArray[np.float64] | None = None
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """child_labels as (rows, 1, ...), to broadcast with parent_labels."""
+        return self.child_labels.reshape(-1, *(1 for _ in self.parent_labels.shape[1:]))
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(child groups, parent groups) numbers of weights; 0 for a block that has none."""
+        children, parents = self.value.shape
+        block = self.rows * parents + self.parent_labels
+        entries = np.bincount(block.ravel(), minlength=children * parents)
+        per_entry = math.prod(self.kernel) // math.prod(self.parent_labels.shape[2:])
+        return entries.reshape(children, parents) * per_entry
+
+    def expand(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the weight's mask, (rows, columns, *kernel), from a mask of its blocks."""
+        entries = kept[self.rows, self.parent_labels]
+        shape = (*entries.shape[:2], *self.kernel)
+        entries = entries.reshape(*entries.shape, *(1 for _ in shape[entries.ndim :]))
+        return np.broadcast_to(entries, shape).copy()
 
 
-def load_scores(folder: Path, pair: LayerPair, network: nn.Module) -> BlockScores:
-    """Return the scores in a stage's folder as those of the blocks of the child's weight."""
-    with np.load(folder / SCORES_FILE, allow_pickle=False) as arrays:
-        return block_scores(arrays, pair, network)
+def save_scores(
+    path: Path, scores: Mapping[str, BlockScores], **arrays: NDArray[np.generic]
+) -> None:
+    """Write the scores of weights, by the weight's name, and further arrays as an .npz file.
+
+    The array WEIGHT/FIELD holds a field of the BlockScores of a weight.
+    """
+    content: dict[str, NDArray[np.generic]] = dict(arrays)
+    for weight, layer in scores.items():
+        for field in fields(layer):
+            if (value := getattr(layer, field.name)) is not None:
+                content[f"{weight}/{field.name}"] = np.asarray(value)
+    np.savez(path, allow_pickle=False, **content)
 
 
-def block_scores(
-    arrays: Mapping[str, NDArray[Any]], pair: LayerPair, network: nn.Module
-) -> BlockScores:
-    """Return mint.pruning.criteria.Scored.arrays as the scores of the blocks of the child's weight."""
-    weight = network.get_parameter(f"{pair.child}.weight")
-    labels = arrays["parent_labels"]
-    return BlockScores(
-        value=arrays["value"],
-        child_labels=arrays["child_labels"],
-        parent_labels=labels[pair.columns()] if labels.ndim == 1 else labels,
-        kernel=tuple(weight.shape[2:]),
-        reliability=float(arrays["reliability"]),
-        standard_error=arrays.get("standard_error"),
-    )
+def load_scores(path: Path) -> dict[str, BlockScores]:
+    """Return the scores that save_scores wrote, by the weight's name."""
+    layers: dict[str, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays:
+            weight, slash, field = name.rpartition("/")
+            if slash:
+                layers.setdefault(weight, {})[field] = arrays[name]
+    for layer in layers.values():
+        layer["kernel"] = tuple(map(int, layer["kernel"]))
+        layer["reliability"] = float(layer["reliability"])
+    return {weight: BlockScores(**layer) for weight, layer in layers.items()}

@@ -1,4 +1,4 @@
-"""The search for the largest pruning that keeps the accuracy."""
+"""The search for the largest number of pruned blocks that keeps the accuracy."""
 
 import math
 from collections.abc import Callable
@@ -12,22 +12,21 @@ def largest_passing(
     prunable: int,
     passes: Callable[[int], bool],
     *,
-    probes: int,
+    steps: int,
     try_last_first: bool,
 ) -> int:
-    """Return the step that prunes most among those seen to pass; 0, the unpruned network, does.
+    """Return the largest number of pruned blocks that was tried and passed; 0 if none did.
 
-    Bisects the kept share geometrically: pruning 98% instead of 96% halves a network as much as
-    50% instead of 0%, so accuracy changes evenly on that scale. Every other step is tried only
-    through `passes`, which may be noisy; what is returned was itself seen to pass.
+    Bisects the kept share geometrically: pruning 98% instead of 96% halves a network as 50% instead
+    of 0% does, so accuracy changes evenly on that scale. `passes` may be noisy.
 
     Args:
-        pruned: (steps + 1,) ascending weights pruned after 0, 1, 2, ... steps.
-        prunable: all weights that may be pruned.
-        passes: retrains at a step and tells whether accuracy held.
-        probes: how many steps may be tried.
-        try_last_first: a limit ends the steps, so the last may well pass; without one it is the
-            network with every weight pruned, which is never tried.
+        pruned: (blocks + 1,) ascending numbers of weights in the first 0, 1, 2, ... blocks.
+        prunable: number of all prunable weights.
+        passes: retrains with the first k blocks pruned, and returns whether the accuracy held.
+        steps: maximum number of calls of passes.
+        try_last_first: start with all blocks of pruned, as when limits end it. Otherwise the last
+            entry prunes every weight, and is never tried.
     """
     passing, failing = 0, len(pruned) - 1
     if failing == 0:
@@ -35,15 +34,15 @@ def largest_passing(
     if try_last_first:
         if passes(failing):
             return failing
-        probes -= 1
-    for _ in range(probes):
+        steps -= 1
+    for _ in range(steps):
         if failing - passing < 2:
             break
-        step = _middle(pruned, prunable, passing, failing)
-        if passes(step):
-            passing = step
+        middle = _middle(pruned, prunable, passing, failing)
+        if passes(middle):
+            passing = middle
         else:
-            failing = step
+            failing = middle
     return passing
 
 

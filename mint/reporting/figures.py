@@ -283,7 +283,7 @@ def draw_layers(file: BinaryIO, cells: Sequence[Cell]) -> None:
     figure = Figure(figsize=(max(6.4, 1.6 + 0.19 * len(layers)), 4.8), layout="constrained")
     axes = figure.subplots()
     for at, layer in enumerate(layers):
-        if layer.untouched:
+        if layer.reason:
             axes.axvspan(at - 0.5, at + 0.5, color="0.9", linewidth=0)
     for cell, colour, line, marker in zip(
         drawn, cycle(COLOURS), cycle(LINES), cycle(MARKERS), strict=False

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mint.pruning.masks import BlockScores, Masks
+from mint.pruning.masks import Masks
+from mint.pruning.scores import BlockScores
 from mint.reporting.figure_style import save
 
 _PANELS_A_ROW = 6

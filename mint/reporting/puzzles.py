@@ -328,7 +328,7 @@ def _limits_of_vgg16(cells: Sequence[Cell], breakdown: str) -> list[str]:
     prunable = {
         "as the record's breakdown has it": 13275136,
         "of the run of 83.43%, as here": sum(
-            layer.weights for layer in layers if not layer.untouched
+            layer.weights for layer in layers if not layer.reason
         ),
     }
     text = _heading(

@@ -272,14 +272,14 @@ def breakdown(
     header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Untouched, because"]
     rows = []
     for layer, own in zip(network, kept, strict=True):
-        star = "" if layer.untouched else r"\*"
+        star = "" if layer.reason else r"\*"
         rows.append(
             [
-                f"{star}{layer.before} - {layer.name}{star}",
+                f"{star}{layer.parent} - {layer.name}{star}",
                 str(layer.weights),
                 *_told(own, layer.weights),
                 _open(reduced.get(layer.name)),
-                layer.untouched or "N/A",
+                layer.reason or "N/A",
             ]
         )
     unknown = [own for own in left if isinstance(own, str)]
@@ -287,7 +287,7 @@ def breakdown(
     rows.append(["Total", str(total), *_told(in_all, total), "open", "N/A"])
     if not reduced:
         _drop("Published reduced", header, rows)
-    prunable = sum(layer.weights for layer in network if not layer.untouched)
+    prunable = sum(layer.weights for layer in network if not layer.reason)
     return [
         *table(header, rows, left=(0, len(header) - 1)),
         "",
@@ -304,7 +304,7 @@ def _kept(network: Sequence[LayerCount], cell: Cell | None) -> list[float | str]
         if seeds and all(_names(layers) == _names(network) for layers in seeds):
             mean = np.mean([[layer.kept or 0 for layer in layers] for layers in seeds], axis=0)
     return [
-        float(mean[index]) if mean is not None else layer.weights if layer.untouched else word
+        float(mean[index]) if mean is not None else layer.weights if layer.reason else word
         for index, layer in enumerate(network)
     ]
 

@@ -1,8 +1,8 @@
 """The page of one trial: its protocol and every figure of it."""
 
 from mint.config.schema import TrialConfig, format_share
-from mint.pruning.layer_table import breakdown
 from mint.reporting.aggregate import used
+from mint.reporting.layer_text import layer_lines
 from mint.reporting.markdown import table
 from mint.trial.result import TrialResult
 from mint.trial.table_row import setting
@@ -63,7 +63,7 @@ def trial_page(result: TrialResult) -> str:
         "",
         "## Layer breakdown",
         "",
-        *breakdown(result.layers, star=r"\*"),
+        *layer_lines(result.layers, star=r"\*"),
         "",
         "## Cost of the scores",
         "",

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from mint.config.schema import TrainingConfig
 from mint.data.loading import Dataset, Split
 from mint.errors import TrainingDivergedError, first_line
-from mint.pruning.masks import held_at_zero
+from mint.pruning.masks import apply_masks
 from mint.rng import stream, torch_seeded
 
 # Between two checkpoints: small networks then never stop to write one.
@@ -71,7 +71,7 @@ def train(
         TrainingDivergedError: the loss is no longer finite.
         InputError: an image cannot be read.
     """
-    with _laid_out(model, settings), held_at_zero(model, masks or {}):
+    with _laid_out(model, settings), apply_masks(model, masks or {}):
         run = _Run(model, dataset, settings, seed)
         device = dataset.train.labels.device
         with torch_seeded(seed, "dropout", device):

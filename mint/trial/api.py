@@ -3,7 +3,6 @@
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -11,9 +10,8 @@ from torch import nn
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
-from mint.models import chosen_pairs, trace
-from mint.pruning.masks import BlockScores, Masks
-from mint.pruning.scores import block_scores
+from mint.pruning.masks import Masks
+from mint.pruning.scores import BlockScores, load_scores
 from mint.store.locks import holding_trial
 from mint.trial.pipeline import finished_network, run_trial
 from mint.trial.result import MASKS_FILE, SCORES_FILE, TrialResult
@@ -152,21 +150,5 @@ class FinishedTrial:
 
     @cached_property
     def scores(self) -> dict[str, BlockScores]:
-        """The scores that the masks were made from, by the weight's name.
-
-        Raises:
-            InputError: the source of the network's function was changed since.
-        """
-        traced = trace(self.network, torch.zeros(1, *self.result.image_shape))
-        scores = {}
-        with np.load(self.folder / SCORES_FILE, allow_pickle=False) as kept:
-            for pair in chosen_pairs(traced, self.result.config.experiment):
-                weight = f"{pair.child}.weight"
-                prefix = f"{weight}/"
-                arrays = {
-                    name.removeprefix(prefix): kept[name]
-                    for name in kept
-                    if name.startswith(prefix)
-                }
-                scores[weight] = block_scores(arrays, pair, traced.graph)
-        return scores
+        """The scores that the masks were made from, by the weight's name."""
+        return load_scores(self.folder / SCORES_FILE)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from mint.config.loading import validated
 from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion
 from mint.errors import InputError, allowed
-from mint.models import LayerPair, Traced, trace
-from mint.models.activations import ROWS_AT_ONCE, collect, nodes_of
-from mint.pruning.criteria import FUNCTIONS, Evidence
+from mint.models import LayerPair, Traced, collect_activations, trace
+from mint.models.activations import ROWS_AT_ONCE
+from mint.pruning.criteria import FUNCTIONS, CriterionInputs
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
-from mint.pruning.masks import BlockScores, Masks, PruningOrder
-from mint.pruning.scores import block_scores
+from mint.pruning.masks import Masks
+from mint.pruning.ranking import BlockRanking
+from mint.pruning.scores import BlockScores
 from mint.rng import stream
 from mint.trial.pipeline import reproducible
 
@@ -49,11 +50,11 @@ def score_network(
 
     Example:
         ```python
-        from mint import held_at_zero, prune, score_network
+        from mint import apply_masks, prune, score_network
 
         scores = score_network(network, images, bootstraps=100)
         masks = prune(scores, fraction=0.9)
-        with held_at_zero(network, masks):
+        with apply_masks(network, masks):
             retrain(network)
         ```
 
@@ -92,7 +93,7 @@ def score_network(
     @cache
     def activations() -> dict[str, NDArray[np.float32]]:
         batches = (batch.to(device) for batch in inputs.split(ROWS_AT_ONCE))
-        return collect(traced, batches, nodes_of(pairs))
+        return collect_activations(traced, batches, pairs)
 
     @cache
     def gradients() -> dict[str, Tensor]:
@@ -101,9 +102,9 @@ def score_network(
         rows = ROWS_AT_ONCE_BACKWARD
         batches = zip(inputs.split(rows), labels.split(rows), strict=True)
         on_device = ((some.to(device), of_some.to(device)) for some, of_some in batches)
-        return loss_gradients(traced, on_device, [f"{pair.child}.weight" for pair in pairs])
+        return loss_gradients(traced, on_device, [pair.weight for pair in pairs])
 
-    evidence = Evidence(
+    criterion_inputs = CriterionInputs(
         traced=traced,
         groups_of=lambda _, filters: min(settings.groups, filters),
         estimate=EstimateConfig(bootstraps=settings.bootstraps),
@@ -115,10 +116,9 @@ def score_network(
     with reproducible(torch.get_num_threads(), device):
         for pair in pairs:
             try:
-                scored = FUNCTIONS[criterion](pair, evidence)
+                scores[pair.weight] = FUNCTIONS[criterion](pair, criterion_inputs)
             except ValueError as error:  # too few rows, or activations that are not finite
                 raise InputError(f"{pair.parent} -> {pair.child}: {error}") from error
-            scores[f"{pair.child}.weight"] = block_scores(scored.arrays, pair, traced.graph)
     return scores
 
 
@@ -127,12 +127,12 @@ def prune(
     fraction: float,
     *,
     upper_limit: float | None = None,
-    floor: bool = False,
+    keep_connected: bool = False,
     seed: int = 0,
 ) -> Masks:
     """Return the masks that prune the blocks of the lowest scores, over all layers together.
 
-    The network stays as it is: see held_at_zero.
+    The network stays as it is: see apply_masks.
 
     Example:
         ```python
@@ -145,7 +145,7 @@ def prune(
             or of your own making; leave a weight out to keep it whole.
         fraction: share of these weights that is pruned, 0 to 1, exact to the block.
         upper_limit: largest share of one layer's weights that may go, 0 to 1; None for no limit.
-        floor: every group of filters keeps a block as long as the fraction allows.
+        keep_connected: keep a block of every group of filters for as long as the fraction allows.
         seed: settles the order of equal scores.
 
     Raises:
@@ -160,13 +160,13 @@ def prune(
     if upper_limit is not None and fraction > upper_limit:
         raise InputError(f"fraction {fraction:g}: upper_limit allows at most {upper_limit:g}")
     limit = None if upper_limit is None else float(upper_limit)
-    order = PruningOrder(
+    ranking = BlockRanking(
         scores,
         limits=dict.fromkeys(scores, limit),
-        floor=floor,
+        keep_connected=keep_connected,
         generator=stream(seed, "order of equal scores"),
     )
-    return order.masks(order.blocks_within(float(fraction), order.prunable))
+    return ranking.masks(ranking.blocks_within(float(fraction), ranking.prunable))
 
 
 def _chosen_pairs(traced: Traced, layers: Collection[str] | None) -> list[LayerPair]:

@@ -1,5 +1,6 @@
 """One trial: baseline, activations, scores, masks, retraining."""
 
+import math
 import os
 import shutil
 import time
@@ -27,17 +28,19 @@ from mint.models import (
     Traced,
     build_network,
     chosen_pairs,
+    collect_activations,
     load_weights,
     source_digest,
     trace,
 )
-from mint.models.activations import ROWS_AT_ONCE, collect, nodes_of
-from mint.pruning.criteria import Evidence
+from mint.models.activations import ROWS_AT_ONCE
+from mint.pruning.criteria import FUNCTIONS, CriterionInputs
 from mint.pruning.flops import costs
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.layer_table import LayerCount, count_layers
-from mint.pruning.masks import BlockScores, Masks, PruningOrder
-from mint.pruning.scores import estimate_layer, load_scores
+from mint.pruning.masks import Masks
+from mint.pruning.ranking import BlockRanking
+from mint.pruning.scores import BlockScores, load_scores, save_scores
 from mint.pruning.sparsity_search import largest_passing
 from mint.rng import stream, torch_seeded
 from mint.store.stage_cache import MANIFEST, Cache
@@ -229,7 +232,7 @@ class TrialPipeline:
         def make(folder: Path) -> None:
             batches = self.dataset.train.batches(ROWS_AT_ONCE, self.rows)
             inputs = (inputs for inputs, _ in batches)
-            collected = collect(self.traced, inputs, nodes_of(self.pairs))
+            collected = collect_activations(self.traced, inputs, self.pairs)
             np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **collected)
 
         folder = self.cache.produce("activations", self.config.activations_key, make)
@@ -240,13 +243,14 @@ class TrialPipeline:
     def gradients(self) -> dict[str, Tensor]:
         """For the name of every weight that is pruned, the loss's gradient over these rows."""
         batches = self.dataset.train.batches(ROWS_AT_ONCE_BACKWARD, self.rows)
-        return loss_gradients(self.traced, batches, [f"{pair.child}.weight" for pair in self.pairs])
+        return loss_gradients(self.traced, batches, [pair.weight for pair in self.pairs])
 
     def scores(self, pair: LayerPair) -> Path:
         """Return the folder of the scores of a pair's blocks."""
 
         def make(folder: Path) -> None:
-            evidence = Evidence(
+            start = time.perf_counter()
+            inputs = CriterionInputs(
                 traced=self.traced,
                 groups_of=self.config.groups_of,
                 estimate=self.config.estimate,
@@ -254,7 +258,16 @@ class TrialPipeline:
                 activations=lambda: self.activations,
                 gradients=lambda: self.gradients,
             )
-            estimate_layer(folder, pair, self.config.criterion, evidence)
+            scores = FUNCTIONS[self.config.criterion](pair, inputs)
+            save_scores(folder / SCORES_FILE, {pair.weight: scores})
+            LayerScoring(
+                parent=pair.parent,
+                child=pair.child,
+                blocks=scores.value.size,
+                bootstraps=0 if scores.bootstraps is None else len(scores.bootstraps),
+                reliability=None if math.isnan(scores.reliability) else scores.reliability,
+                seconds=time.perf_counter() - start,
+            ).save(folder)
 
         folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
         self.callbacks.on_layer_scores(LayerScoring.load(folder))
@@ -263,27 +276,25 @@ class TrialPipeline:
     @cached_property
     def all_scores(self) -> dict[str, Path]:
         """For the name of every weight that is pruned, the folder of its blocks' scores."""
-        return {f"{pair.child}.weight": self.scores(pair) for pair in self.pairs}
+        return {pair.weight: self.scores(pair) for pair in self.pairs}
 
     @cached_property
     def block_scores(self) -> dict[str, BlockScores]:
-        """Likewise, the scores."""
-        folders = self.all_scores
+        """The scores of every weight that is pruned, by the weight's name."""
         return {
-            f"{pair.child}.weight": load_scores(
-                folders[f"{pair.child}.weight"], pair, self.traced.graph
-            )
-            for pair in self.pairs
+            weight: scores
+            for folder in self.all_scores.values()
+            for weight, scores in load_scores(folder / SCORES_FILE).items()
         }
 
     @cached_property
-    def order(self) -> PruningOrder:
+    def order(self) -> BlockRanking:
         """The order in which the blocks of all layers are pruned."""
-        limits = {f"{pair.child}.weight": self.config.limit_of(pair.child) for pair in self.pairs}
-        return PruningOrder(
+        limits = {pair.weight: self.config.limit_of(pair.child) for pair in self.pairs}
+        return BlockRanking(
             self.block_scores,
             limits=limits,
-            floor=self.experiment.keep_connected,
+            keep_connected=self.experiment.keep_connected,
             generator=stream(self.config.seed, "order of equal scores"),
         )
 
@@ -391,7 +402,7 @@ class TrialPipeline:
         baseline = Baseline.load(self.baseline)
         masks, steps = self._search(baseline)
         masks.save(folder / MASKS_FILE)
-        self._write_scores(folder / SCORES_FILE)
+        save_scores(folder / SCORES_FILE, self.block_scores, rows=self.rows)
         final_folder = self.retrained(masks) if masks.pruned else self.baseline
         shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
         pruned_network = self.network(final_folder)
@@ -460,17 +471,10 @@ class TrialPipeline:
             self.order.pruned,
             self.order.prunable,
             lambda step: try_masks(self.order.masks(step)),
-            probes=search.steps,
+            steps=search.steps,
             try_last_first=int(self.order.pruned[-1]) < self.order.prunable,
         )
         return self.order.masks(blocks), steps
-
-    def _write_scores(self, path: Path) -> None:
-        arrays: dict[str, NDArray[np.generic]] = {"rows": self.rows}
-        for weight, folder in self.all_scores.items():
-            with np.load(folder / SCORES_FILE, allow_pickle=False) as scores:
-                arrays |= {f"{weight}/{name}": scores[name] for name in scores}
-        np.savez(path, allow_pickle=False, **arrays)
 
 
 @contextmanager

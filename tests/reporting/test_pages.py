@@ -198,7 +198,7 @@ def test_breakdown_is_of_the_network(
     assert len(table) == len(layers) + 1
     for row, layer in zip(table, layers, strict=False):
         assert row[1] == str(layer.weights)
-        assert row[2] == (str(layer.weights) if layer.untouched else "not run")
+        assert row[2] == (str(layer.weights) if layer.reason else "not run")
     assert table[-1][2] == "not run"
 
 

@@ -11,9 +11,8 @@ from mint.config.schema import CRITERIA
 from mint.data.datasets import Source
 from mint.errors import InputError
 from mint.gmi.estimator import gmi_scores
-from mint.models import mlp, trace
-from mint.models.activations import collect, nodes_of
-from mint.pruning.masks import BlockScores
+from mint.models import collect_activations, mlp, trace
+from mint.pruning.scores import BlockScores
 from mint.trial.in_memory import prune, score_network
 
 
@@ -39,7 +38,7 @@ def test_scores_are_those_of_the_estimator(batch: tuple[Tensor, Tensor]) -> None
     scores = score_network(network, batch[0], groups=4, bootstraps=3, seed=5)
     assert list(scores) == ["fc2.weight", "fc3.weight"]
     traced = trace(network, batch[0][:1])
-    activations = collect(traced, [batch[0]], nodes_of(traced.pairs))
+    activations = collect_activations(traced, [batch[0]], traced.pairs)
     for pair, found in zip(traced.pairs, scores.values(), strict=True):
         arrays = activations[pair.child_node], activations[pair.parent_node]
         expected = gmi_scores(*arrays, 4, 4, bootstraps=3, seed=5)
@@ -104,7 +103,7 @@ def test_shares_and_limits_hold_to_the_block() -> None:
     assert prune(scores, 0.5)["first"].sum() == 0
     limited = prune(scores, np.float64(0.5), upper_limit=np.float64(0.7))
     assert [int(mask.sum()) for mask in limited.values()] == [30, 70]
-    floored = prune(scores, 0.5, floor=True)
+    floored = prune(scores, 0.5, keep_connected=True)
     assert floored.pruned == 100
     assert all(mask.any(0).all() and mask.any(1).all() for mask in floored.values())
     alone = prune({"second": scores["second"]}, 0.25)["second"]

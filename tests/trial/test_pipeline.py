@@ -88,7 +88,7 @@ def test_the_weights_that_read_the_input_are_pruned_where_they_are_named(
     assert list(masks) == ["fc1.weight"]
     assert result.counted_weights == 64 * 500
     fc1 = next(layer for layer in result.layers if layer.name == "fc1")
-    assert (fc1.before, fc1.untouched) == ("Input", None)
+    assert (fc1.parent, fc1.reason) == ("Input", None)
     assert parse_layers(layers_text(result.layers)) == result.layers
     # A pixel that is the same in all images says nothing of any filter: what it is read by goes.
     dead = FinishedTrial(folder).scores["fc1.weight"].value.max(0) <= 0

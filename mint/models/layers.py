@@ -1,0 +1,114 @@
+"""Weight layers of a traced network, and the layer pairs that can be pruned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.fx
+from numpy.typing import NDArray
+from torch import nn
+
+INPUT = "input"  # parent of a pair whose child reads the network's input
+READS_INPUT = "reads the input"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer.
+
+    Attributes:
+        name: name of the module.
+        weights: number of weights, without biases.
+        parent: layer whose filters this layer's weight reads; None if it reads no single layer.
+        reason: why parent is None; None otherwise.
+    """
+
+    name: str
+    weights: int
+    parent: str | None
+    reason: str | None
+
+    @property
+    def reads_input(self) -> bool:
+        return self.reason == READS_INPUT
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """A child layer whose weight reads the filters of its parent layer, or the network's input.
+
+    The child's activation is taken after the batch norm and activation functions that follow it,
+    before pooling and additions. The parent's activation is what the child reads: in a residual
+    network that is the sum after its activation function.
+
+    Attributes:
+        parent: module name of the parent, or input. For a pair with the input, the parent's
+            filters are the channels of the input, or the values of a flattened image.
+        child: module name of the child; the pair's mask prunes its weight.
+        parent_node: graph node whose value the child reads, before a flatten.
+        child_node: graph node whose value is the child's activation.
+        parent_filters: number of the parent's filters.
+        child_filters: number of the child's filters.
+        groups: groups of a grouped convolution, else 1.
+        span: columns of the child's weight that each parent filter owns: height times width for a
+            linear layer after a flattened convolution, else 1.
+        kernel: shape of the child's kernels, such as (3, 3); () for a linear layer.
+    """
+
+    parent: str
+    child: str
+    parent_node: str
+    child_node: str
+    parent_filters: int
+    child_filters: int
+    groups: int
+    span: int
+    kernel: tuple[int, ...]
+
+    @property
+    def weight(self) -> str:
+        """Name of the parameter that the pair's mask prunes."""
+        return f"{self.child}.weight"
+
+    def columns(self) -> NDArray[np.int64]:
+        """Return the parent filter that the entry weight[o, c] reads, for every o and c.
+
+        Returns:
+            (1, c) if it is the same for all child filters o; (child_filters, c) if grouped.
+        """
+        channels = np.arange(self.parent_filters * self.span, dtype=np.int64) // self.span
+        by_group = channels.reshape(self.groups, -1)
+        return by_group.repeat(self.child_filters // self.groups if self.groups > 1 else 1, axis=0)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph, with its weight layers and layer pairs in forward order.
+
+    Attributes:
+        graph: shares its modules with the network; valid in evaluation mode only.
+        layers: convolutions and linear layers.
+        all_pairs: pairs of two layers, and of the input and a layer that reads it.
+    """
+
+    graph: torch.fx.GraphModule
+    layers: tuple[Layer, ...]
+    all_pairs: tuple[LayerPair, ...]
+
+    @property
+    def pairs(self) -> list[LayerPair]:
+        """Pairs of two layers: those that are pruned by default."""
+        children = {layer.name for layer in self.layers if layer.parent}
+        return [pair for pair in self.all_pairs if pair.child in children]
+
+    def batch_norm_behind(self, layer: str) -> str | None:
+        """Return the name of the affine batch norm that alone reads a layer's output, or None."""
+        calls = (node for node in self.graph.graph.nodes if node.op == "call_module")
+        node = next(node for node in calls if node.target == layer)
+        while len(node.users) == 1:
+            (node,) = node.users
+            module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                return str(node.target)
+            if not isinstance(module, nn.Identity):
+                break
+        return None

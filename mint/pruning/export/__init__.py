@@ -1,0 +1,162 @@
+"""Export a pruned network as a smaller plain PyTorch module, in files that do not need mint."""
+
+import importlib.util
+import json
+import statistics
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils import benchmark
+
+from mint.errors import InputError
+from mint.pruning.export.code import extra_tensors, network_code
+from mint.pruning.export.shrink import masked_copy, outputs_of, sample_inputs, shrink
+from mint.pruning.flops import WEIGHT_LAYERS, multiply_adds
+from mint.pruning.masks import Masks
+
+_TIMED_PASSES = 21
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Size, speed and accuracy of an exported network; dense is the network without masks.
+
+    Attributes:
+        input_shape: of the example, batch first.
+        dense_weights: weights of convolutions and linear layers.
+        kept_weights: weights of these layers that the masks keep.
+        exported_weights: weights of the exported network's convolutions and linear layers.
+        dense_multiply_adds: of one image.
+        exported_multiply_adds: of one image.
+        max_difference: largest difference between outputs of the exported and the masked network.
+        dense_ms: median latency for the example (milliseconds).
+        exported_ms: median latency for the example (milliseconds).
+    """
+
+    input_shape: tuple[int, ...]
+    dense_weights: int
+    kept_weights: int
+    exported_weights: int
+    dense_multiply_adds: int
+    exported_multiply_adds: int
+    max_difference: float
+    dense_ms: float
+    exported_ms: float
+
+
+def export(
+    network: nn.Module, masks: Masks, example: Tensor, folder: Path, *, onnx: bool
+) -> Exported:
+    """Write the pruned network as a smaller one; the folder appears complete or not at all.
+
+    The folder gets network.py, PyTorch code whose build() returns the network;
+    weights.safetensors, which build() loads; export.json, an Exported; and on request network.onnx
+    for any batch size.
+
+    Args:
+        network: unchanged.
+        masks: of its weights.
+        example: (1, ...) an input on the network's device.
+        folder: new or empty.
+        onnx: whether to write ONNX too.
+
+    Raises:
+        InputError: the folder is not empty or cannot be written, the masks do not fit the network,
+            the network cannot be written as code, or the packages for ONNX are not installed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"folder {folder}: exists already; allowed is a new or empty folder")
+    if onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise InputError('ONNX needs packages: pip install "mint-pruning[onnx]"')
+    small = shrink(network, masks, example)
+    code = network_code(small)
+    tensors = {
+        name: tensor.contiguous().clone()  # safetensors refuses tensors that share memory
+        for name, tensor in (small.state_dict() | extra_tensors(small)).items()
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as partial:
+            complete = Path(partial) / "export"
+            complete.mkdir()
+            (complete / "network.py").write_text(code, encoding="utf-8")
+            safetensors.torch.save_file(tensors, complete / "weights.safetensors")
+            built = _build(complete / "network.py")
+            if onnx:
+                _write_onnx(built, example.cpu(), complete / "network.onnx")
+            exported = _describe(network, masks, example, built)
+            content = json.dumps(asdict(exported), indent=2) + "\n"
+            (complete / "export.json").write_text(content, encoding="utf-8")
+            complete.rename(folder)
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be written: {error}") from error
+    return exported
+
+
+def _build(path: Path) -> nn.Module:
+    """Return the network that network.py builds from the files just written."""
+    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    exec(path.read_text(encoding="utf-8"), names)  # an import would leave bytecode in the folder
+    network: nn.Module = names["build"]()
+    return network
+
+
+def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Module) -> Exported:
+    dense = masked_copy(network, Masks({}))
+    inputs = sample_inputs(example)
+    masked = masked_copy(network, masks).cpu()
+    difference = outputs_of(small, inputs) - outputs_of(masked, inputs)
+    weights = _weights(dense)
+    dense_ms, exported_ms = _latencies((dense, small.to(example.device)), example)
+    return Exported(
+        input_shape=tuple(example.shape),
+        dense_weights=weights,
+        kept_weights=weights - masks.pruned,
+        exported_weights=_weights(small),
+        dense_multiply_adds=multiply_adds(dense, example),
+        exported_multiply_adds=multiply_adds(small, example),
+        max_difference=float(difference.abs().max()),
+        dense_ms=dense_ms,
+        exported_ms=exported_ms,
+    )
+
+
+def _weights(network: nn.Module) -> int:
+    layers = [module for module in network.modules() if isinstance(module, WEIGHT_LAYERS)]
+    return sum(layer.weight.numel() for layer in layers)
+
+
+@torch.inference_mode()
+def _latencies(networks: Sequence[nn.Module], example: Tensor) -> list[float]:
+    """Return the median time of each network for the example, in milliseconds."""
+    times: list[list[float]] = [[] for _ in networks]
+    for _ in range(_TIMED_PASSES):  # in turns, so that other load affects all networks
+        for network, seconds in zip(networks, times, strict=True):
+            start = benchmark.timer()  # synchronizes with the GPU
+            network(example)
+            seconds.append(benchmark.timer() - start)
+    return [1000 * statistics.median(seconds) for seconds in times]
+
+
+def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
+    batch = torch.cat([example, example])  # a batch of one would fix the batch size to one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own code
+        torch.onnx.export(
+            network,
+            (batch,),
+            path,
+            dynamo=True,
+            external_data=False,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )

@@ -1,0 +1,118 @@
+"""The ranking of the blocks of all layers by score, with a limit on each layer."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mint.pruning.masks import Masks
+from mint.pruning.scores import BlockScores
+
+
+class BlockRanking:
+    """Blocks in the order in which they are pruned: by score over all layers, lowest first.
+
+    Masks are nested: a larger pruned fraction removes a superset of the blocks. A layer's ranking
+    ends before the first block that would exceed its limit. So the limit holds exactly, and within
+    a layer no block is pruned before one of a lower score.
+
+    Attributes:
+        pruned: (blocks + 1,) ascending; entry k is the number of weights in the first k blocks.
+        prunable: number of weights in all layers.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, BlockScores],
+        *,
+        limits: Mapping[str, float | None],
+        generator: np.random.Generator,
+        keep_connected: bool = False,
+    ) -> None:
+        """Rank the blocks.
+
+        Args:
+            scores: of every weight, by its name.
+            limits: for the same names, the largest share of the weight that may be pruned; None for
+                no limit.
+            generator: orders equal scores; an order by position would favour some filters.
+            keep_connected: rank the last block of a child or parent group after all blocks that are
+                not the last of a group, and a block that is the last of both at the end.
+        """
+        self._scores = dict(scores)
+        self._names = list(scores)
+        sizes = [scores[name].sizes for name in self._names]
+        self.prunable = int(sum(size.sum() for size in sizes))
+        layer = np.repeat(np.arange(len(sizes)), [size.size for size in sizes])
+        block = np.concatenate([np.arange(size.size) for size in sizes])
+        size = np.concatenate([size.ravel() for size in sizes])
+        value = np.concatenate([scores[name].value.ravel() for name in self._names])
+
+        ranked = generator.permutation(len(value))
+        ranked = ranked[np.argsort(value[ranked], kind="stable")]
+        if keep_connected:
+            disconnected = np.zeros(len(value), np.int8)
+            for index, of_layer in enumerate(sizes):
+                own = ranked[layer[ranked] == index]
+                disconnected[own] = _groups_disconnected(block[own], of_layer > 0)
+            ranked = ranked[np.argsort(disconnected[ranked], kind="stable")]
+        allowed = size[ranked] > 0
+        for index, name in enumerate(self._names):
+            own = layer[ranked] == index
+            limit = limits[name]
+            if limit is not None:
+                budget = _share(limit, int(sizes[index].sum()))
+                allowed[own] &= np.cumsum(size[ranked][own]) <= budget
+        ranked = ranked[allowed]
+        self._layers, self._blocks = layer[ranked], block[ranked]
+        self.pruned = np.concatenate([[0], np.cumsum(size[ranked])])
+
+    def masks(self, blocks: int) -> Masks:
+        """Return the masks that prune the first `blocks` blocks."""
+        masks = {}
+        for index, name in enumerate(self._names):
+            scores = self._scores[name]
+            kept = np.ones(scores.value.size, np.bool_)
+            kept[self._blocks[:blocks][self._layers[:blocks] == index]] = False
+            masks[name] = scores.expand(kept.reshape(scores.value.shape))
+        return Masks(masks)
+
+    def blocks_within(self, fraction: float, counted: int) -> int:
+        """Return the largest number of blocks whose weights are at most fraction * counted."""
+        return int(np.searchsorted(self.pruned, _share(fraction, counted), side="right")) - 1
+
+
+@numba.njit(cache=True)
+def _groups_disconnected(order: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Return how many groups lose their last block when each block of a layer is pruned.
+
+    Blocks that disconnect no group are pruned first, in the given order, then those that
+    disconnect one, then two. A block that would disconnect a group will do so from then on, so one
+    pass for each number suffices.
+
+    Args:
+        order: (blocks,) positions in the layer's matrix of blocks.
+        kept: (child groups, parent groups) which blocks have weights.
+    """
+    parents = kept.shape[1]
+    of_child, of_parent = kept.sum(1), kept.sum(0)
+    disconnected = np.full(len(order), -1, np.int8)
+    for allowed in range(3):
+        for index, position in enumerate(order):
+            child, parent = position // parents, position % parents
+            if disconnected[index] >= 0:
+                continue
+            lost = int(of_child[child] == 1) + int(of_parent[parent] == 1)
+            if lost <= allowed or not kept[child, parent]:
+                disconnected[index] = allowed
+                of_child[child] -= kept[child, parent]
+                of_parent[parent] -= kept[child, parent]
+    return disconnected
+
+
+def _share(fraction: float, weights: int) -> int:
+    # As a decimal number: in floating point 0.7 * 150000 is less than 105000.
+    return math.floor(Fraction(repr(fraction)) * weights)
