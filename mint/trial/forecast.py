@@ -8,9 +8,10 @@ from statistics import fmean
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from mint.config.schema import CRITERIA, TrialConfig
-from mint.data.datasets import Source, machine_memory
+from mint.data.datasets import Source
 from mint.data.images import StoredImages
 from mint.gmi.cpu.distances import shape_of
+from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
 from mint.store.stage_cache import Cache
 from mint.training.loop import evaluation_batch
@@ -103,7 +104,7 @@ def forecast(
     together = f", {_gb(at_once * memory.total)} GB for {at_once}" if at_once > 1 else ""
     return [
         *lines,
-        f"memory: about {_gb(memory.total)} GB a trial{together}, of {_gb(machine_memory())} GB "
+        f"memory: about {_gb(memory.total)} GB a trial{together}, of {_gb(memory_bytes())} GB "
         f"here: libraries {_gb(memory.program)}, data {_gb(memory.data)}, and training "
         f"{_gb(memory.training)} or scores {_gb(memory.scores)}",
     ]

@@ -12,7 +12,7 @@ from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
 from mint.config.schema import Experiment, InitialWeights, TrialConfig
-from mint.data.datasets import Source, is_absent, load_source
+from mint.data.datasets import Source, needs_download, load_source
 from mint.errors import InputError
 from mint.models import Traced, source_digest
 from mint.store.stage_cache import Cache
@@ -76,7 +76,7 @@ def plan_trials(
     trials = [validated(TrialConfig, {**point, **shared}, origin) for point in axes]
     trials = list({trial.key: trial for trial in trials}.values())
     traced = None
-    if is_absent(experiment.data, data_dir):
+    if needs_download(experiment.data, data_dir):
         shape = image_shape(experiment.data, None)
         traced = check_network(trials, shape, init) if shape else None
         if not download:
