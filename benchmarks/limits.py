@@ -21,7 +21,7 @@ from mint.config.schema import EstimateConfig
 from mint.data.datasets import load_source
 from mint.reporting.measured import LIMITS
 from mint.store.atomic import write_whole
-from mint.trial.pipeline import reproducible
+from mint.training.determinism import reproducible
 
 ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 

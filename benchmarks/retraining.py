@@ -22,8 +22,9 @@ from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
 from mint.models import mlp
 from mint.reporting.comparison import Difference
+from mint.training.determinism import reproducible
 from mint.training.loop import train
-from mint.trial.pipeline import TrialPipeline, reproducible
+from mint.trial.pipeline import TrialPipeline
 
 FRACTION = 0.96
 

@@ -458,7 +458,7 @@ class _Progress:
 def _train(options: argparse.Namespace) -> int:
     stages = _planned(options)
 
-    from mint.trial.pipeline import reproducible
+    from mint.training.determinism import reproducible
     from mint.trial.result import Baseline
 
     with reproducible(stages.experiment.threads, stages.device):
@@ -471,7 +471,7 @@ def _train(options: argparse.Namespace) -> int:
 def _estimate(options: argparse.Namespace) -> int:
     stages = _planned(options)
 
-    from mint.trial.pipeline import reproducible
+    from mint.training.determinism import reproducible
 
     _need(stages.has_baseline, "train")
     start = time.monotonic()

@@ -20,7 +20,7 @@ from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.masks import BlockScores, Masks, PruningOrder
 from mint.pruning.scores import block_scores
 from mint.rng import stream
-from mint.trial.pipeline import reproducible
+from mint.training.determinism import reproducible
 
 _DEVICES = ("cpu", "cuda")
 

@@ -1,21 +1,17 @@
 """One trial: baseline, activations, scores, masks, retraining."""
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from mint.config.schema import TrainingConfig, TrialConfig
@@ -41,6 +37,7 @@ from mint.pruning.scores import estimate_layer, load_scores
 from mint.pruning.sparsity_search import largest_passing
 from mint.rng import stream, torch_seeded
 from mint.store.stage_cache import MANIFEST, Cache
+from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
 from mint.trial.preflight import counted_weights, load_initial
 from mint.trial.provenance import Provenance
@@ -471,21 +468,3 @@ class TrialPipeline:
             with np.load(folder / SCORES_FILE, allow_pickle=False) as scores:
                 arrays |= {f"{weight}/{name}": scores[name] for name in scores}
         np.savez(path, allow_pickle=False, **arrays)
-
-
-@contextmanager
-def reproducible(threads: int, device: torch.device) -> Iterator[None]:
-    """Fix the number of threads, and on a GPU the algorithms, for sums to come out the same."""
-    before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    numba.get_num_threads()  # starts its threads, which would set torch's number once more later
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)

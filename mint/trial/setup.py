@@ -12,7 +12,7 @@ from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
 from mint.config.schema import Experiment, InitialWeights, TrialConfig
-from mint.data.datasets import Source, needs_download, load_source
+from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
 from mint.models import Traced, source_digest
 from mint.store.stage_cache import Cache
