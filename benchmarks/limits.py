@@ -21,7 +21,7 @@ from mint.config.schema import EstimateConfig
 from mint.data.datasets import load_source
 from mint.reporting.measured import LIMITS
 from mint.store.atomic import write_whole
-from mint.trial.pipeline import reproducible
+from mint.training.determinism import reproducible
 
 ASKED = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 
@@ -51,7 +51,9 @@ def main() -> int:
                     "asked": asked,
                     "distinct": len(unique),
                     "by_quantile": 100 * float(np.mean(value <= threshold)),
-                    "exactly": 100 * float(stages.order.blocks_within(asked, 150000)) / value.size,
+                    "exactly": 100
+                    * float(stages.ranking.blocks_within(asked, 150000))
+                    / value.size,
                 }
             )
     table = pd.DataFrame(rows)

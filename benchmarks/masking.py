@@ -33,8 +33,9 @@ from mint.pruning.scores import BlockScores
 from mint.reporting.measured import MASKING
 from mint.rng import stream
 from mint.store.atomic import write_whole
+from mint.training.determinism import reproducible
 from mint.training.loop import train
-from mint.trial.pipeline import TrialPipeline, reproducible
+from mint.trial.pipeline import TrialPipeline
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

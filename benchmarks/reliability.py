@@ -24,7 +24,7 @@ from mint.data.datasets import load_source
 from mint.gmi.estimator import gmi_bootstraps, reliability
 from mint.reporting.figure_style import COLOURS, MARKERS, save
 from mint.store.atomic import write_whole
-from mint.trial.pipeline import reproducible
+from mint.training.determinism import reproducible
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 NAME = "reliability-mnist_mlp-g20-s250"

@@ -22,8 +22,9 @@ from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
 from mint.models import mlp
 from mint.reporting.comparison import Difference
+from mint.training.determinism import reproducible
 from mint.training.loop import train
-from mint.trial.pipeline import TrialPipeline, reproducible
+from mint.trial.pipeline import TrialPipeline
 
 FRACTION = 0.96
 
@@ -63,7 +64,7 @@ def main() -> int:
                 criterion="random",
                 fraction=FRACTION,
             )
-            masks = stages.order.masks(stages.order.blocks_within(FRACTION, stages.counted))
+            masks = stages.ranking.masks(stages.ranking.blocks_within(FRACTION, stages.counted))
             for name, settings in schedules(experiment.training).items():
                 network = stages.network(stages.baseline)
                 history = train(network, stages.dataset, settings, seed=seed, masks=masks.tensors())

@@ -389,17 +389,15 @@ def _planned_trial(options: argparse.Namespace) -> "PlannedTrial":
     import torch
 
     from mint.trial.pipeline import TrialCallbacks
-    from mint.trial.setup import plan_trial
+    from mint.trial.setup import TrialPaths, plan_trial
 
     progress = _Progress()
     planned = plan_trial(
         file,
         {axis: getattr(options, axis) for axis in _AXES},
-        init=options.init,
-        device=options.device,
-        cache_dir=options.cache_dir,
-        data_dir=options.data_dir,
-        command=["mint", *options.words],
+        TrialPaths(options.init, options.cache_dir, options.data_dir),
+        options.device,
+        ["mint", *options.words],
         callbacks=TrialCallbacks(
             on_epoch=progress.epoch,
             on_layer_scores=progress.layer,
@@ -458,7 +456,7 @@ class _Progress:
 def _train(options: argparse.Namespace) -> int:
     stages = _planned(options)
 
-    from mint.trial.pipeline import reproducible
+    from mint.training.determinism import reproducible
     from mint.trial.result import Baseline
 
     with reproducible(stages.experiment.threads, stages.device):
@@ -471,9 +469,9 @@ def _train(options: argparse.Namespace) -> int:
 def _estimate(options: argparse.Namespace) -> int:
     stages = _planned(options)
 
-    from mint.trial.pipeline import reproducible
+    from mint.training.determinism import reproducible
 
-    _need(stages.has_baseline, "train")
+    _need(stages.is_done("baselines"), "train")
     start = time.monotonic()
     with reproducible(stages.experiment.threads, stages.device):
         folders = stages.all_scores
@@ -492,11 +490,11 @@ def _prune(options: argparse.Namespace) -> int:
 
     from mint.reporting.layer_text import layer_lines
 
-    _need(stages.has_baseline, "train")
-    _need(stages.has_scores, "estimate")
+    _need(stages.is_done("baselines"), "train")
+    _need(stages.is_done("scores"), "estimate")
     folder = stages.pruned
     masks = stages.masks
-    print("\n".join(layer_lines(stages.counted_layers(masks))))
+    print("\n".join(layer_lines(stages.layer_counts(masks))))
     share = 100 * masks.pruned / stages.counted
     print(f"pruned: {masks.pruned} of {stages.counted} counted weights, {share:.2f}%")
     print(f"masks:  {folder}")
@@ -506,10 +504,10 @@ def _prune(options: argparse.Namespace) -> int:
 def _retrain(options: argparse.Namespace) -> int:
     check_results(options.output)
     stages = _planned(options)
-    _need(stages.has_baseline, "train")
-    _need(stages.has_scores, "estimate")
+    _need(stages.is_done("baselines"), "train")
+    _need(stages.is_done("scores"), "estimate")
     if stages.config.search.fraction is not None:
-        _need(stages.has_masks, "prune")
+        _need(stages.is_done("masks"), "prune")
     return _finish(stages, options)
 
 

@@ -42,8 +42,8 @@ class ExperimentFile:
     """
 
     experiment: Experiment
-    defaults: TrialDefaults | None
-    reference: Path | None
+    defaults: TrialDefaults | None = None
+    reference: Path | None = None
 
 
 def experiment_names() -> list[str]:

@@ -1,9 +1,11 @@
-"""Images of one size by their rows: kept in memory, or decoded whenever they are asked for."""
+"""Images of one size: stored in memory, or decoded on every access."""
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,27 +17,31 @@ from mint.config.schema import DataConfig
 from mint.errors import InputError, first_line
 
 
+class EncodedImages(NamedTuple):
+    """Labelled images as published, of any size and mode.
+
+    Attributes:
+        labels: (n,) int64, from 0.
+        open: opens the image of a row; several threads may call it.
+        name: names the image of a row in error messages.
+        pixels: (n, H, W) or (n, H, W, 3) uint8 of images that are published decoded.
+    """
+
+    labels: NDArray[np.int64]
+    open: Callable[[int], Image.Image]
+    name: Callable[[int], str]
+    pixels: NDArray[np.uint8] | None = None
+
+
 class Images(Protocol):
-    """A part's images, all of one size."""
+    """Images of one size, selected by row."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Images, channels, height, width."""
+        """(n, C, H, W)."""
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (len(rows), C, H, W) uint8."""
-
-
-class Pictures(Protocol):
-    """Images as they are stored, of any size and mode."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, row: int) -> str:
-        """Name one in an error message."""
-
-    def open(self, row: int) -> Image.Image:
-        """Open one; called from several threads."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,15 @@ class StoredImages:
         return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
 
 
-@dataclass(frozen=True)
-class Form:
-    """What pictures are made into.
+class ImageFormat(NamedTuple):
+    """The common format of a data set's images.
 
     Attributes:
-        mode: Pillow's, L for grey or RGB; pictures of other modes are converted.
+        mode: L (grey) or RGB, in Pillow's terms.
         height: of the images (pixels).
-        width: likewise.
-        resized: whether pictures are resized to cover the images and their middle is cut out;
-            otherwise they have to be of this size.
+        width: of the images (pixels).
+        resized: whether images are resized to cover this size and cropped to the centre;
+            otherwise every image must have this size.
     """
 
     mode: str
@@ -70,93 +75,83 @@ class Form:
     width: int
     resized: bool
 
-    @classmethod
-    def of(cls, pictures: Pictures, data: DataConfig) -> "Form":
-        """Return the form of pictures: of the size and channels asked for, or their own.
-
-        They are grey if all of a sample are.
-        """
-        sample = np.linspace(0, len(pictures) - 1, min(64, len(pictures))).astype(int)
-        modes, sizes = set(), []
-        for row in sample:
-            with _opened(pictures, int(row)) as picture:
-                modes.add(picture.mode)
-                sizes.append(picture.size)
-        width, height = (data.size, data.size) if data.size else sizes[0]
-        grey = modes == {"L"} and data.channels is None
-        return cls("L" if grey else "RGB", height, width, resized=data.size is not None)
-
     @property
-    def bytes(self) -> int:
-        """Of one image."""
-        return len(self.mode) * self.height * self.width
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return len(self.mode), self.height, self.width
 
 
+def choose_format(encoded: EncodedImages, data: DataConfig) -> ImageFormat:
+    """Return the configured size and channels, or those of the images: grey if a sample is."""
+    count = len(encoded.labels)
+    modes, sizes = set(), []
+    for row in np.linspace(0, count - 1, min(64, count)).astype(int):
+        with _opened(encoded, int(row)) as image:
+            modes.add(image.mode)
+            sizes.append(image.size)
+    width, height = (data.size, data.size) if data.size else sizes[0]
+    grey = modes == {"L"} and data.channels is None
+    return ImageFormat("L" if grey else "RGB", height, width, resized=data.size is not None)
+
+
+@dataclass(frozen=True)
 class DecodedImages:
-    """Images that are decoded by several threads whenever they are taken."""
+    """Images that several threads decode on every access."""
 
-    def __init__(self, pictures: Pictures, form: Form) -> None:
-        self._pictures = pictures
-        self._form = form
+    encoded: EncodedImages
+    format: ImageFormat
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        form = self._form
-        return len(self._pictures), len(form.mode), form.height, form.width
+        return len(self.encoded.labels), *self.format.shape
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (len(rows), C, H, W) uint8.
 
         Raises:
-            InputError: an image cannot be decoded, or is of another size.
+            InputError: an image cannot be decoded, or has another size.
         """
-        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        pixels = np.empty((len(rows), *self.format.shape), np.uint8)
 
         def fill(places: NDArray[np.int64]) -> None:
             for place in places:
-                pixels[place] = self._decoded(int(rows[place]))
+                pixels[place] = self._decode(int(rows[place]))
 
         threads = os.cpu_count() or 1
-        # Neighbours in a file one after another, whatever their places in the batch.
+        # Each thread reads neighbouring rows of a file, wherever they stand in the batch.
         shares = np.array_split(np.argsort(rows), min(4 * threads, max(1, len(rows))))
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(fill, shares):
-                pass
+            list(pool.map(fill, shares))
         return torch.from_numpy(pixels)
 
-    def _decoded(self, row: int) -> NDArray[np.uint8]:
-        form = self._form
-        with _opened(self._pictures, row) as picture:
-            try:
-                image = picture.convert(form.mode)
-            except Exception as error:
-                raise _undecodable(self._pictures, row, error) from error
-        if form.resized:
-            image = _middle_square(image, form.width)
-        elif image.size != (form.width, form.height):
-            raise InputError(
-                f"{self._pictures.name(row)}: is of {image.width} x {image.height} pixels and "
-                f"others of {form.width} x {form.height}; give data.size to bring all to one size"
-            )
-        pixels = np.asarray(image).reshape(form.height, form.width, len(form.mode))
-        return pixels.transpose(2, 0, 1)
+    def _decode(self, row: int) -> NDArray[np.uint8]:
+        mode, height, width, resized = self.format
+        with _opened(self.encoded, row) as opened:
+            image = opened.convert(mode)
+            if resized:
+                image = _centre_square(image, width)
+            elif image.size != (width, height):
+                raise InputError(
+                    f"{self.encoded.name(row)}: has {image.width} x {image.height} pixels, others "
+                    f"have {width} x {height}; set data.size to resize all images to one size"
+                )
+        return np.asarray(image).reshape(height, width, len(mode)).transpose(2, 0, 1)
 
 
-def _opened(pictures: Pictures, row: int) -> Image.Image:
+@contextmanager
+def _opened(encoded: EncodedImages, row: int) -> Iterator[Image.Image]:
+    """Open an image, and raise InputError if it cannot be decoded inside the block."""
     try:
-        return pictures.open(row)
+        with encoded.open(row) as image:
+            yield image
     except InputError:
         raise
-    except Exception as error:  # Pillow lets errors of every format through
-        raise _undecodable(pictures, row, error) from error
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        problem = f"cannot be decoded as an image ({first_line(error)})"
+        raise InputError(f"{encoded.name(row)}: {problem}") from error
 
 
-def _undecodable(pictures: Pictures, row: int, error: Exception) -> InputError:
-    detail = first_line(error)
-    return InputError(f"{pictures.name(row)}: cannot be decoded as an image ({detail})")
-
-
-def _middle_square(image: Image.Image, side: int) -> Image.Image:
+def _centre_square(image: Image.Image, side: int) -> Image.Image:
     shorter = min(image.size)
     width, height = (side * length // shorter for length in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

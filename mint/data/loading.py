@@ -1,9 +1,10 @@
-"""A data set on one device: train, validation and test in batches, and class-balanced rows."""
+"""Training, validation and test images in batches on one device, and class-balanced rows."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,17 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mint.config.schema import DataConfig
-from mint.data.augmentation import DRAWS, centre, crop_flip, resized_crop_flip
+from mint.data.augmentation import AUGMENTATIONS, DRAWS, centre_crop
 from mint.data.datasets import Source, stratified_rows
 from mint.data.images import Images, StoredImages
 from mint.errors import InputError
 from mint.rng import stream
 
-# Means and variances of larger images are those of a sample, but for no fewer images than these.
-_MEASURED_VALUES = 2**28
-_MEASURED_IMAGES = 10000
-
-_AUGMENTATIONS = {"crop_flip": crop_flip, "resized_crop_flip": resized_crop_flip}
+# Means and variances come from so many pixel values, but from no fewer images than these.
+_SAMPLED_VALUES = 2**28
+_SAMPLED_IMAGES = 10000
 _BATCHES_AHEAD = 2
 
 
@@ -31,12 +30,12 @@ class Split:
 
     Attributes:
         labels: (n,) int64 on the device.
-        images: that the part's are among, stored on the device or taken from where they are.
-        rows: (n,) of the part's images.
-        mean: (C, 1, 1) of pixels, on the device.
-        deviation: (C, 1, 1), likewise.
-        side: (h, w) of inputs.
-        augmentation: of inputs that are to be augmented.
+        images: the images that this part is taken from.
+        rows: (n,) the rows of this part among these images.
+        mean: (C, 1, 1) of the pixels, on the device.
+        deviation: (C, 1, 1) standard deviation of the pixels, on the device.
+        side: (h, w) of the inputs.
+        augmentation: name of the augmentation, or none.
     """
 
     labels: Tensor
@@ -60,8 +59,8 @@ class Split:
 
         Args:
             batch_size: largest b.
-            rows: what to yield, in this order; None for all, as they come.
-            augment: draws what is done to every image; None for their middle as it is.
+            rows: rows of this part in the order to yield; None for all of them.
+            augment: generator for the augmentation; None to crop the centre instead.
 
         Raises:
             InputError: an image cannot be read.
@@ -69,41 +68,42 @@ class Split:
         device = self.labels.device
         order = torch.arange(len(self)) if rows is None else torch.as_tensor(rows).cpu()
         labels = self.labels[order.to(device)].split(batch_size)
-        function = _AUGMENTATIONS.get(self.augmentation)
+        function = AUGMENTATIONS.get(self.augmentation)
         draws = None
         if augment is not None and function is not None:
-            # All at once: a copy to the device for every batch would make it wait.
+            # Drawn for all batches at once: one copy for each batch would stall the device.
             drawn = augment.random((len(order), DRAWS), np.float32)
             draws = torch.from_numpy(drawn).to(device).split(batch_size)
         for index, pixels in enumerate(self._pixels(order, batch_size)):
             inputs = pixels.to(torch.float32).sub_(self.mean).div_(self.deviation)
             if draws is None or function is None:
-                inputs = centre(inputs, self.side)
+                inputs = centre_crop(inputs, self.side)
             else:
                 inputs = function(inputs, draws[index], self.side)
             yield inputs, labels[index]
 
     def _pixels(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """Yield (b, C, H, W) uint8 on the device."""
+        device = self.labels.device
         rows = torch.from_numpy(self.rows)[order]
-        if isinstance(self.images, StoredImages) and self.images.pixels.device == self.mean.device:
-            for some in rows.to(self.mean.device).split(batch_size):
-                yield self.images.pixels.index_select(0, some)
+        if isinstance(self.images, StoredImages) and self.images.pixels.device == device:
+            for batch in rows.to(device).split(batch_size):
+                yield self.images.pixels.index_select(0, batch)
         else:
-            yield from _ahead(
-                self.images, (some.numpy() for some in rows.split(batch_size)), self.mean.device
+            yield from _prefetch(
+                self.images, (batch.numpy() for batch in rows.split(batch_size)), device
             )
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts of a data set; the test part is for the last figure of a trial only.
+    """The three parts of a data set.
 
     Attributes:
-        train: what is learnt.
-        validation: held out of the training images.
-        test: as published.
-        image_shape: (C, h, w) as the network sees them.
+        train: the training images without the validation images.
+        validation: held out of the training images; selects the model.
+        test: as published; read once, for the result of a trial.
+        image_shape: (C, h, w) of the network's input.
     """
 
     train: Split
@@ -113,10 +113,10 @@ class Dataset:
 
 
 def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
-    """Hold a stratified validation set out of the training images, and put on the device what fits.
+    """Hold out a stratified validation set, and store on the device the images that fit.
 
-    Pixels are scaled to zero mean and unit variance, channel by channel, over the remaining
-    training images; of large images over a sample of 10000.
+    Pixels are scaled to zero mean and unit variance, each channel by the remaining training
+    images, or by a sample of them if they are large.
     """
     _, channels, height, width = source.train.shape
     side = (data.crop, data.crop) if data.crop else (height, width)
@@ -138,7 +138,7 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
 
 
 def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
-    """Return how many training rows the rarest class has once validation is held out."""
+    """Return the number of training rows of the rarest class, without the validation rows."""
     train_rows, _ = _split_rows(source, validation_size, seed)
     return int(np.bincount(source.train_labels[train_rows], minlength=source.classes).min())
 
@@ -146,7 +146,7 @@ def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
 def _split_rows(
     source: Source, validation_size: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training images that are learnt from, and those that are held out."""
+    """Return the training rows and the validation rows."""
     return stratified_rows(source.train_labels, validation_size, stream(seed, "validation split"))
 
 
@@ -157,7 +157,7 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
         (classes * samples_per_class,) row indices, ascending.
 
     Raises:
-        InputError: a class has fewer rows than asked for.
+        InputError: a class has fewer rows.
     """
     all_labels = labels.cpu().numpy()
     generator = stream(seed, "estimation rows")
@@ -165,8 +165,9 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
     for label, available in enumerate(np.bincount(all_labels)):
         if available < samples_per_class:
             raise InputError(
-                f"samples per class {samples_per_class}: class {label} has only {available} "
-                "training images"
+                f"class {label} has only {available} training images",
+                parameter="samples_per_class",
+                value=samples_per_class,
             )
         of_class = np.flatnonzero(all_labels == label)
         rows.append(generator.choice(of_class, samples_per_class, replace=False))
@@ -176,55 +177,47 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
 def _on_device(images: Images, device: torch.device) -> Images:
     if not isinstance(images, StoredImages):
         return images
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if images.pixels.nbytes > free // 4:
-            return images
+    if device.type == "cuda" and images.pixels.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
+        return images
     return StoredImages(images.pixels.to(device))
 
 
-def _ahead(
-    images: Images, batches: Iterable[NDArray[np.int64]], device: torch.device
+def _prefetch(
+    images: Images, batches: Iterator[NDArray[np.int64]], device: torch.device
 ) -> Iterator[Tensor]:
-    """Yield the images of batches on the device; the next ones are taken in the meantime."""
+    """Yield the images of batches on the device; a thread takes the next ones meanwhile."""
 
     def take(rows: NDArray[np.int64]) -> Tensor:
         pixels = images.take(rows)
         return pixels.pin_memory() if device.type == "cuda" else pixels
 
-    waiting: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(1) as pool:
-        try:
-            for rows in batches:
-                waiting.append(pool.submit(take, rows))
-                if len(waiting) > _BATCHES_AHEAD:
-                    yield waiting.popleft().result().to(device, non_blocking=True)
-            while waiting:
-                yield waiting.popleft().result().to(device, non_blocking=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        pending = deque(pool.submit(take, rows) for rows in islice(batches, _BATCHES_AHEAD))
+        while pending:
+            pending.extend(pool.submit(take, rows) for rows in islice(batches, 1))
+            yield pending.popleft().result().to(device, non_blocking=True)
 
 
 def _pixel_moments(
     images: Images, rows: NDArray[np.int64], generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (C,) means and standard deviations of pixels."""
+    """Return (C,) means and standard deviations of the pixels."""
     _, channels, height, width = images.shape
-    measured = max(_MEASURED_IMAGES, _MEASURED_VALUES // (channels * height * width))
-    if measured < len(rows):
-        rows = generator.choice(rows, measured, replace=False)
-    # From a histogram: exact, whatever the order or number of threads of the sum.
+    sampled = max(_SAMPLED_IMAGES, _SAMPLED_VALUES // (channels * height * width))
+    if sampled < len(rows):
+        rows = generator.choice(rows, sampled, replace=False)
+    # Sums over a histogram are exact, so they depend on neither order nor number of threads.
     counts = np.zeros((channels, 256), np.int64)
     for some in np.array_split(rows, 1 + len(rows) // 1000):
         pixels = images.take(some).numpy()
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
-    moments = np.array([_moments(of_channel) for of_channel in counts], np.float32)
+    moments = np.array([_mean_and_deviation(count) for count in counts], np.float32)
     return moments[:, 0], moments[:, 1]
 
 
-def _moments(counts: NDArray[np.int64]) -> tuple[float, float]:
+def _mean_and_deviation(counts: NDArray[np.int64]) -> tuple[float, float]:
     values = np.arange(256)
     mean = float(counts @ values / counts.sum())
     variance = float(counts @ (values - mean) ** 2 / counts.sum())
-    return mean, variance**0.5 or 1.0  # a channel that is the same everywhere is zero
+    return mean, variance**0.5 or 1.0  # a constant channel becomes zero

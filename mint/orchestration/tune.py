@@ -289,7 +289,8 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     # Only workers need these: the driver starts seconds earlier without.
     import torch
 
-    from mint.trial.pipeline import TrialPipeline, initial_file, run_trial
+    from mint.trial.pipeline import TrialPipeline, run_trial
+    from mint.trial.setup import kept_initial_weights
 
     start = time.monotonic()
     config = config_of(parameters, base)
@@ -304,7 +305,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
             ),
             cache=cache,
             provenance=settings.provenance,
-            init=initial_file(cache, config),
+            init=kept_initial_weights(cache, config),
             callbacks=_reporting(config, settings),
         )
         result = TrialResult.load(run_trial(stages))

@@ -327,9 +327,7 @@ def _limits_of_vgg16(cells: Sequence[Cell], breakdown: str) -> list[str]:
     total = sum(layer.weights for layer in layers)
     prunable = {
         "as the record's breakdown has it": 13275136,
-        "of the run of 83.43%, as here": sum(
-            layer.weights for layer in layers if not layer.reason
-        ),
+        "of the run of 83.43%, as here": sum(layer.weights for layer in layers if not layer.reason),
     }
     text = _heading(
         "Do limits per layer change VGG16 as the record expects?",

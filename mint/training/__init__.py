@@ -1,1 +1,1 @@
-"""The one training loop, for baselines and retraining."""
+"""The training loop of baselines and of retraining."""

@@ -1,39 +1,34 @@
-"""The one training loop: it trains the baseline, and retrains under masks."""
+"""The training loop: trains the baseline, and retrains under masks."""
 
 import math
 import time
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mint.config.schema import TrainingConfig
 from mint.data.loading import Dataset, Split
-from mint.errors import TrainingDivergedError, first_line
+from mint.errors import TrainingDivergedError
 from mint.pruning.masks import apply_masks
 from mint.rng import stream, torch_seeded
-
-# Between two checkpoints: small networks then never stop to write one.
-CHECKPOINT_SECONDS = 30.0
+from mint.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind.
+    """The result of one epoch.
 
     Attributes:
-        epoch: from 1.
+        epoch: number, from 1.
         loss: mean over the training batches (nats).
-        validation_accuracy: percent.
-        seconds: of training and validation.
+        validation_accuracy: top-1, in percent.
+        seconds: time of training and validation.
     """
 
     epoch: int
@@ -53,179 +48,107 @@ def train(
     on_checkpoint: Callable[[Path], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train the model in place and return its history; the last epoch counts, none is chosen.
+    """Train the model in place, up to the last epoch, and return its history.
 
     Args:
         model: on the data's device.
-        dataset: its training part is learnt, its validation part watched.
+        dataset: the training part is learned; the validation part gives the accuracies.
         settings: SGD, its schedule and the number of epochs.
-        seed: of the batches' order, of augmentation and of dropout.
-        masks: for a parameter's name, 1 where its weight is kept and 0 where it is held at zero.
-        checkpoint: file of this training alone that is written now and then; where it is there
-            already, the training carries on from it, to the same weights as if it had never been
-            stopped. It is the caller's to remove.
-        on_checkpoint: called whenever it was written.
+        seed: seeds the order of batches, the augmentation and dropout.
+        masks: by parameter name, 1 where a weight is kept and 0 where it is pruned.
+        checkpoint: file of this training alone, written now and then. If it exists, training
+            resumes from it, to the same weights as without an interruption. The caller removes it.
+        on_checkpoint: called after every write of the checkpoint.
         on_epoch: called after every epoch.
 
     Raises:
-        TrainingDivergedError: the loss is no longer finite.
+        TrainingDivergedError: the loss is not finite.
         InputError: an image cannot be read.
     """
-    with _laid_out(model, settings), apply_masks(model, masks or {}):
-        run = _Run(model, dataset, settings, seed)
-        device = dataset.train.labels.device
-        with torch_seeded(seed, "dropout", device):
-            if checkpoint and checkpoint.exists():
-                run.resume(checkpoint)
-            written = time.monotonic()
-            while len(run.history) < settings.epochs:
-                epoch = run.epoch()
-                if checkpoint and time.monotonic() - written >= CHECKPOINT_SECONDS:
-                    run.save(checkpoint)
-                    if on_checkpoint:
-                        on_checkpoint(checkpoint)
-                    written = time.monotonic()
-                if on_epoch:
-                    on_epoch(epoch)
-    return run.history
+    split, device = dataset.train, dataset.train.labels.device
+    # Batch normalisation needs two images: a last batch of one is left out.
+    used = len(split) - (len(split) % settings.batch_size == 1 < len(split))
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    with apply_masks(model, masks or {}), torch_seeded(seed, "dropout", device):
+        optimizer, schedule = _sgd(model, settings, math.ceil(used / settings.batch_size))
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        identity = f"{settings!r}, seed {seed}, {len(split)} rows on {device.type}, {model}"
+        saved = Checkpoint(checkpoint, identity, parts, device, on_checkpoint)
+        history = [Epoch(**epoch) for epoch in saved.restore()]
+        order = stream(seed, "batch order")
+        for number in range(1, settings.epochs + 1):
+            rows = order.permutation(len(split))
+            if number <= len(history):  # restored
+                continue
+            start = time.perf_counter()
+            augment = stream(seed, f"augmentation {number}")
+            batches = split.batches(settings.batch_size, rows[:used], augment)
+            loss = _train_epoch(model, batches, settings, optimizer, schedule)
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(f"loss {loss} in epoch {number} (lr {settings.lr})")
+            reached = accuracy(model, dataset.validation, settings)
+            history.append(Epoch(number, loss, reached, time.perf_counter() - start))
+            saved.write_if_due([asdict(epoch) for epoch in history])
+            if on_epoch:
+                on_epoch(history[-1])
+    model.to(memory_format=torch.contiguous_format)
+    return history
 
 
 def accuracy(model: nn.Module, split: Split, settings: TrainingConfig | None = None) -> float:
-    """Return the top-1 accuracy in percent, with dropout and the like switched off.
+    """Return the top-1 accuracy in percent, in evaluation mode.
 
     Args:
         model: on the data's device.
-        split: to classify.
-        settings: whose precision and memory layout to use; None for float32 as it comes.
+        split: the images to classify.
+        settings: precision and memory format; None for float32 and contiguous images.
     """
     model.eval()
     correct = 0
     with torch.inference_mode():
         values = split.images.shape[1] * split.side[0] * split.side[1]
-        for inputs, labels in split.batches(evaluation_batch(values)):
+        for inputs, labels in split.batches(evaluation_batch_size(values)):
             correct += int((_logits(model, inputs, settings).argmax(1) == labels).sum())
     return 100 * correct / len(split)
 
 
-class _Run:
-    """The state of a training between two epochs."""
+def evaluation_batch_size(values: int) -> int:
+    """Return how many images of so many values hold four million, from 128 to 4096."""
+    return min(4096, max(128, 2**22 // values))
 
-    def __init__(
-        self, model: nn.Module, dataset: Dataset, settings: TrainingConfig, seed: int
-    ) -> None:
-        self._model = model
-        self._dataset = dataset
-        self._settings = settings
-        self._seed = seed
-        self._device = dataset.train.labels.device
-        self._optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-        )
-        self._steps = math.ceil(self._images / settings.batch_size)
-        self._schedule = self._chosen_schedule()
-        self._order_of_rows = stream(seed, "batch order")
-        self.history: list[Epoch] = []
 
-    def epoch(self) -> Epoch:
-        start = time.perf_counter()
-        number = len(self.history) + 1
-        loss = self._pass(number)
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(
-                f"the training loss is {loss} in epoch {number} (lr {self._settings.lr})"
-            )
-        validated = accuracy(self._model, self._dataset.validation, self._settings)
-        self.history.append(Epoch(number, loss, validated, time.perf_counter() - start))
-        return self.history[-1]
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, whole or not at all."""
-        partial = path.with_name(f".{path.name}.partial")
-        torch.save(
-            {
-                "of": self._identity,
-                "model": self._model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "schedule": self._schedule.state_dict(),
-                "history": [asdict(epoch) for epoch in self.history],
-                "generators": self._generators(),
-            },
-            partial,
-        )
-        partial.replace(path)
-
-    def resume(self, path: Path) -> None:
-        """Take over the state of a checkpoint, or warn that it is none of this training."""
-        try:
-            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
-                if damaged := archive.testzip():
-                    raise ValueError(f"{damaged} is damaged")
-            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if found["of"] != self._identity:
-                raise ValueError("it is of another training")
-        except Exception as error:  # half a file makes torch raise errors of many kinds
-            detail = first_line(error)
-            warnings.warn(f"{path}: training starts afresh ({detail})", stacklevel=3)
-            return
-        self._model.load_state_dict(found["model"])
-        self._optimizer.load_state_dict(found["optimizer"])
-        self._schedule.load_state_dict(found["schedule"])
-        self.history = [Epoch(**epoch) for epoch in found["history"]]
-        torch.set_rng_state(found["generators"]["cpu"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(found["generators"]["cuda"], self._device)
-        for _ in self.history:
-            self._order_of_rows.permutation(len(self._dataset.train))
-
-    def _pass(self, number: int) -> float:
-        """Learn every training image once and return the mean loss."""
-        model, settings, split = self._model, self._settings, self._dataset.train
-        model.train()
-        order = torch.from_numpy(self._order_of_rows.permutation(len(split))[: self._images])
-        augment = stream(self._seed, f"augmentation {number}")
-        losses = []
-        for inputs, labels in split.batches(settings.batch_size, order, augment):
-            loss = nn.functional.cross_entropy(
-                _logits(model, inputs, settings), labels, label_smoothing=settings.label_smoothing
-            )
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-            if settings.schedule == "cosine":
-                self._schedule.step()
-            losses.append(loss.detach())
-        if settings.schedule == "milestones":
-            self._schedule.step()
-        return float(np.mean(torch.stack(losses).cpu().numpy()))
-
-    def _chosen_schedule(self) -> LRScheduler:
-        settings = self._settings
+def _train_epoch(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    settings: TrainingConfig,
+    optimizer: SGD,
+    schedule: LRScheduler,
+) -> float:
+    """Train on every batch once and return the mean loss."""
+    model.train()
+    losses = []
+    for inputs, labels in batches:
+        logits = _logits(model, inputs, settings)
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         if settings.schedule == "cosine":
-            return CosineAnnealingLR(self._optimizer, max(1, settings.epochs * self._steps))
-        return MultiStepLR(self._optimizer, list(settings.milestones), settings.gamma)
+            schedule.step()
+        losses.append(loss.detach())
+    if settings.schedule == "milestones":
+        schedule.step()
+    return float(np.mean(torch.stack(losses).cpu().numpy()))
 
-    def _generators(self) -> dict[str, Tensor]:
-        states = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self._device)
-        return states
 
-    @property
-    def _images(self) -> int:
-        """How many an epoch has; one that would be left alone is not, for batch norm needs two."""
-        images = len(self._dataset.train)
-        return images - 1 if images % self._settings.batch_size == 1 < images else images
-
-    @property
-    def _identity(self) -> str:
-        """What a checkpoint must share with this training."""
-        shapes = {name: list(value.shape) for name, value in self._model.state_dict().items()}
-        where = f"{len(self._dataset.train)} rows on {self._device.type}"
-        return f"{self._settings!r} seed {self._seed} {where} {shapes}"
+def _sgd(model: nn.Module, settings: TrainingConfig, steps: int) -> tuple[SGD, LRScheduler]:
+    """Return the optimizer and its schedule for so many steps an epoch."""
+    names = {"lr", "momentum", "nesterov", "weight_decay"}
+    optimizer = SGD(model.parameters(), **settings.model_dump(include=names))
+    if settings.schedule == "cosine":
+        return optimizer, CosineAnnealingLR(optimizer, max(1, settings.epochs * steps))
+    return optimizer, MultiStepLR(optimizer, list(settings.milestones), settings.gamma)
 
 
 def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -> Tensor:
@@ -235,21 +158,3 @@ def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         logits: Tensor = model(inputs)
     return logits.float()
-
-
-def evaluation_batch(values: int) -> int:
-    """Return how many images of so many values have four million, from 128 to 4096."""
-    return min(4096, max(128, 2**22 // values))
-
-
-@contextmanager
-def _laid_out(model: nn.Module, settings: TrainingConfig) -> Iterator[None]:
-    """Lay the filters out as the settings want it, and as usual again at the end."""
-    if not settings.channels_last:
-        yield
-        return
-    model.to(memory_format=torch.channels_last)
-    try:
-        yield
-    finally:
-        model.to(memory_format=torch.contiguous_format)

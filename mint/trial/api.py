@@ -10,12 +10,13 @@ from torch import nn
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
+from mint.models import build_network, load_weights, source_digest
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores, load_scores
 from mint.store.locks import holding_trial
-from mint.trial.pipeline import finished_network, run_trial
-from mint.trial.result import MASKS_FILE, SCORES_FILE, TrialResult
-from mint.trial.setup import plan_trial
+from mint.trial.pipeline import run_trial
+from mint.trial.result import MASKS_FILE, SCORES_FILE, WEIGHTS_FILE, TrialResult
+from mint.trial.setup import TrialPaths, plan_trial
 
 
 def run_experiment(
@@ -33,75 +34,53 @@ def run_experiment(
     cache_dir: str | Path | None = None,
     data_dir: str | Path | None = None,
 ) -> "FinishedTrial":
-    """Run one trial of an experiment: train, estimate scores, prune, retrain, as `mint run` does.
+    """Run one trial: train, estimate scores, prune, retrain, as `mint run` does.
 
-    Finished stages are kept in the folder of stages, so the same call again finds its trial there,
-    and one that was stopped carries on. Neither MLflow nor the tables are written: `mint sync`
-    brings the trial to the tracking store.
-
-    Example:
-        ```python
-        from mint import run_experiment
-
-        trial = run_experiment("digits_mlp", groups=10, fraction=0.9)
-        print(trial.result.accuracy, trial.result.baseline_accuracy)
-        ```
+    Finished stages stay in the cache, so a stopped trial resumes. `mint sync` brings the trial to
+    the tracking store.
 
     Args:
-        experiment: one that comes along, by its name; a YAML file by its path; or an `Experiment`,
-            which has no section `trial` and so no defaults of groups, samples_per_class and
-            upper_limit.
-        criterion: what scores the blocks: mint (the default), mint-unconditional, random,
-            block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
-        groups: of filters in each layer; None for the experiment's, as in all that follows.
-        samples_per_class: training images of every class that the scores are estimated from.
+        experiment: name, path of a YAML file, or an `Experiment` (without defaults of its axes).
+        criterion: one of mint.config.schema.CRITERIA.
+        groups: of filters in each layer; None takes the experiment's default, as below.
+        samples_per_class: training images per class that the scores are estimated from.
         upper_limit: largest share of a layer's weights that may be pruned: 0 to 1, or none.
-        bootstraps: estimates that the scores are the mean of.
-        fraction: prune this share of the counted weights, 0 to 1, instead of searching for the
-            most that keeps the accuracy.
-        seed: of everything that is drawn.
-        init: file of the weights that the baseline's training starts from; None for random ones.
-        device: where to train and estimate: cpu, cuda, or auto for a GPU where there is one.
+        bootstraps: estimates averaged in the scores.
+        fraction: share of the counted weights to prune, 0 to 1, instead of a search.
+        seed: seeds every random draw.
+        init: file of weights that the baseline starts from; None for random ones.
+        device: cpu, cuda, or auto for a GPU if there is one.
         cache_dir: folder of finished stages; None for MINT_CACHE_DIR, else ./.mint.
         data_dir: folder of the data sets; None for MINT_DATA_DIR, else ./data.
 
     Raises:
-        InputError: an argument is not allowed, named as `mint run` names its option; or somebody
-            else is running this trial. Nothing was changed.
+        InputError: an argument is not allowed, or the trial is already running.
         TrainingDivergedError: a training loss is no longer finite.
     """
     if isinstance(experiment, Experiment):
-        file = ExperimentFile(experiment, None, None)
+        file = ExperimentFile(experiment)
     else:
         file = read_experiment(str(experiment))
+    axes = {
+        "criterion": criterion,
+        "groups": groups,
+        "samples_per_class": samples_per_class,
+        "upper_limit": upper_limit,
+        "bootstraps": bootstraps,
+        "fraction": fraction,
+        "seed": seed,
+    }
+    places = {"init": init, "cache_dir": cache_dir, "data_dir": data_dir}
+    paths = {name: None if place is None else Path(place) for name, place in places.items()}
+    command = ["mint.run_experiment", file.experiment.name]
     with torch.random.fork_rng(devices=[]):  # networks are built on the CPU's generator
-        pipeline = plan_trial(
-            file,
-            {
-                "criterion": criterion,
-                "groups": groups,
-                "samples_per_class": samples_per_class,
-                "upper_limit": upper_limit,
-                "bootstraps": bootstraps,
-                "fraction": fraction,
-                "seed": seed,
-            },
-            init=_path(init),
-            device=device,
-            cache_dir=_path(cache_dir),
-            data_dir=_path(data_dir),
-            command=["mint.run_experiment", file.experiment.name],
-        ).pipeline
+        pipeline = plan_trial(file, axes, TrialPaths(**paths), device, command).pipeline
         with holding_trial(pipeline.cache, pipeline.config, pipeline.provenance.command):
             return FinishedTrial(run_trial(pipeline))
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
 class FinishedTrial:
-    """A finished trial, read back from its folder.
+    """A finished trial, read from its folder.
 
     Example:
         ```python
@@ -112,18 +91,18 @@ class FinishedTrial:
         ```
 
     Attributes:
-        folder: where it is, such as `.mint/trials/KEY`; a picture of its scores is there too.
-        result: every figure; accuracies and params_pruned in percent, and the trial's `config`.
+        folder: of the trial, such as `.mint/trials/KEY`.
+        result: all figures, accuracies and params_pruned in percent, and the trial's `config`.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the result; all else is read when it is asked for.
+        """Read the result; everything else is read when it is first used.
 
         Args:
-            folder: as run_experiment's trials have it, and as `mint run` prints it.
+            folder: as `mint run` prints it.
 
         Raises:
-            InputError: it is no folder of a finished trial.
+            InputError: the folder holds no finished trial.
         """
         self.folder: Path = Path(folder)
         try:
@@ -135,7 +114,7 @@ class FinishedTrial:
 
     @cached_property
     def masks(self) -> Masks:
-        """Which weights were kept, by the weight's name; those of all prunable layers."""
+        """The kept weights of all prunable layers, by the weight's name."""
         return Masks.load(self.folder / MASKS_FILE)
 
     @cached_property
@@ -143,10 +122,18 @@ class FinishedTrial:
         """The pruned and retrained network, on the CPU; pruned weights are zero.
 
         Raises:
-            InputError: the source of the network's function was changed since.
+            InputError: the source of the network's function has changed since the trial.
         """
+        config = self.result.config
+        if source_digest(config.experiment.network) != config.network_digest:
+            raise InputError(
+                f"{self.folder}: the source of {config.experiment.network.name} has changed since "
+                "this trial; restore it first"
+            )
         with torch.random.fork_rng(devices=[]):
-            return finished_network(self.folder)
+            network = build_network(config.experiment.network)
+        load_weights(network, self.folder / WEIGHTS_FILE)
+        return network
 
     @cached_property
     def scores(self) -> dict[str, BlockScores]:

@@ -8,12 +8,13 @@ from statistics import fmean
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from mint.config.schema import CRITERIA, TrialConfig
-from mint.data.datasets import Source, machine_memory
+from mint.data.datasets import Source
 from mint.data.images import StoredImages
 from mint.gmi.cpu.distances import shape_of
+from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
 from mint.store.stage_cache import Cache
-from mint.training.loop import evaluation_batch
+from mint.training.loop import evaluation_batch_size
 from mint.trial.preflight import image_shape
 from mint.trial.result import Baseline, TrialResult
 
@@ -103,7 +104,7 @@ def forecast(
     together = f", {_gb(at_once * memory.total)} GB for {at_once}" if at_once > 1 else ""
     return [
         *lines,
-        f"memory: about {_gb(memory.total)} GB a trial{together}, of {_gb(machine_memory())} GB "
+        f"memory: about {_gb(memory.total)} GB a trial{together}, of {_gb(memory_bytes())} GB "
         f"here: libraries {_gb(memory.program)}, data {_gb(memory.data)}, and training "
         f"{_gb(memory.training)} or scores {_gb(memory.scores)}",
     ]
@@ -162,7 +163,7 @@ def memory_of(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> 
     parameters = sum(parameter.numel() for parameter in traced.graph.parameters())
     batch = max(experiment.training.batch_size, experiment.retraining_settings.batch_size)
     trained = 4 * (_COPIES_OF_PARAMETERS * parameters + batch * sum(values))
-    evaluated = 4 * _COPIES_OF_LARGEST * evaluation_batch(math.prod(shape)) * max(values)
+    evaluated = 4 * _COPIES_OF_LARGEST * evaluation_batch_size(math.prod(shape)) * max(values)
     pairs = chosen_pairs(traced, experiment)
     filters = {pair.parent_node: pair.parent_filters for pair in pairs}
     filters |= {pair.child_node: pair.child_filters for pair in pairs}

@@ -1,4 +1,4 @@
-"""A network that lives in memory: the scores of its weight blocks, and the masks of a share."""
+"""Scores and masks of a network in memory, without a trial."""
 
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -21,7 +21,7 @@ from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
 from mint.rng import stream
-from mint.trial.pipeline import reproducible
+from mint.training.determinism import reproducible
 
 _DEVICES = ("cpu", "cuda")
 
@@ -44,74 +44,37 @@ def score_network(
     layers: Collection[str] | None = None,
     seed: int = 0,
 ) -> dict[str, BlockScores]:
-    """Score the weight blocks of a trained network by what it makes of some images.
+    """Score the weight blocks of a trained network from some of its training images.
 
-    The same network, inputs, seed and number of torch's threads give the same scores.
-
-    Example:
-        ```python
-        from mint import apply_masks, prune, score_network
-
-        scores = score_network(network, images, bootstraps=100)
-        masks = prune(scores, fraction=0.9)
-        with apply_masks(network, masks):
-            retrain(network)
-        ```
+    The same network, inputs, seed and number of torch threads give the same scores. The network
+    stays unchanged. See apply_masks for an example.
 
     Args:
-        network: that torch.fx can trace, on the CPU or a GPU; it is left as it is.
-        inputs: (n, ...) images as the network takes them, on any device: 6 at least for MINT, and
-            better some hundred of every class.
-        labels: (n,) classes as whole numbers; for the criterion taylor alone.
-        criterion: what scores the blocks: mint (the default), mint-unconditional, random,
-            block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude.
-        groups: of filters in each layer; one with fewer filters has a group each.
-        bootstraps: estimates that the scores of MINT are the mean of.
-        layers: names of the modules whose weights are scored, those that read the input among
-            them; None for every convolution and linear layer that reads the filters of another.
-        seed: of everything that is drawn.
+        network: traceable by torch.fx, on the CPU or a GPU.
+        inputs: (n, ...) images as the network takes them; at least 6 for MINT, better hundreds.
+        labels: (n,) whole-numbered classes; only the criterion taylor needs them.
+        criterion: one of mint.config.schema.CRITERIA.
+        groups: of filters in each layer; a layer with fewer filters has one for each.
+        bootstraps: estimates averaged in the scores of MINT.
+        layers: names of the modules whose weights are scored, possibly those that read the input;
+            None for every convolution and linear layer that reads the filters of another.
+        seed: seeds every random draw.
 
     Returns:
-        For the name of every weight, such as fc2.weight, the scores of its blocks, layers in the
-        order of the forward pass.
+        The scores by the names of the weights, such as fc2.weight, in forward order.
 
     Raises:
-        InputError: an argument is not allowed, the network cannot be traced, it has no weights to
+        InputError: an argument is not allowed, the network cannot be traced or has no weights to
             prune, or its activations are not finite.
     """
-    settings = validated(
-        _Settings,
-        {"criterion": criterion, "groups": groups, "bootstraps": bootstraps, "seed": seed},
-        "score_network",
-    )
+    given = {"criterion": criterion, "groups": groups, "bootstraps": bootstraps, "seed": seed}
+    settings = validated(_Settings, given, "score_network")
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     if device.type not in _DEVICES:
         raise InputError(f"network: is on {device.type}; allowed are {' and '.join(_DEVICES)}")
     traced = trace(network, inputs[:1].to(device))
     pairs = _chosen_pairs(traced, layers)
-
-    @cache
-    def activations() -> dict[str, NDArray[np.float32]]:
-        batches = (batch.to(device) for batch in inputs.split(ROWS_AT_ONCE))
-        return collect_activations(traced, batches, pairs)
-
-    @cache
-    def gradients() -> dict[str, Tensor]:
-        if labels is None or labels.shape != inputs.shape[:1] or labels.is_floating_point():
-            raise InputError(f"labels: {criterion} needs {len(inputs)} whole numbers")
-        rows = ROWS_AT_ONCE_BACKWARD
-        batches = zip(inputs.split(rows), labels.split(rows), strict=True)
-        on_device = ((some.to(device), of_some.to(device)) for some, of_some in batches)
-        return loss_gradients(traced, on_device, [pair.weight for pair in pairs])
-
-    criterion_inputs = CriterionInputs(
-        traced=traced,
-        groups_of=lambda _, filters: min(settings.groups, filters),
-        estimate=EstimateConfig(bootstraps=settings.bootstraps),
-        seed=settings.seed,
-        activations=activations,
-        gradients=gradients,
-    )
+    criterion_inputs = _criterion_inputs(traced, pairs, inputs, labels, settings, device)
     scores = {}
     with reproducible(torch.get_num_threads(), device):
         for pair in pairs:
@@ -132,8 +95,6 @@ def prune(
 ) -> Masks:
     """Return the masks that prune the blocks of the lowest scores, over all layers together.
 
-    The network stays as it is: see apply_masks.
-
     Example:
         ```python
         masks = prune(scores, fraction=0.9, upper_limit=0.95)
@@ -141,19 +102,20 @@ def prune(
         ```
 
     Args:
-        scores: for the name of every weight, as score_network and FinishedTrial.scores have them,
-            or of your own making; leave a weight out to keep it whole.
-        fraction: share of these weights that is pruned, 0 to 1, exact to the block.
-        upper_limit: largest share of one layer's weights that may go, 0 to 1; None for no limit.
+        scores: by the names of the weights, as score_network returns them; a weight without
+            scores is kept whole.
+        fraction: share of these weights to prune, 0 to 1, exact to the block.
+        upper_limit: largest share of a layer's weights that may be pruned, 0 to 1; None for no
+            limit.
         keep_connected: keep a block of every group of filters for as long as the fraction allows.
         seed: settles the order of equal scores.
 
     Raises:
-        InputError: a share is not allowed, the limit leaves less than the fraction, or there are no
-            scores.
+        InputError: a share is not allowed, the limit leaves less than the fraction, or there are
+            no scores.
     """
     if not scores:
-        raise InputError("scores: are of no weight")
+        raise InputError("scores: are empty")
     for name, share in (("fraction", fraction), ("upper_limit", upper_limit)):
         if share is not None and not 0 <= share <= 1:
             raise InputError(f"{name} {share:g}: allowed are numbers from 0 to 1")
@@ -167,6 +129,38 @@ def prune(
         generator=stream(seed, "order of equal scores"),
     )
     return ranking.masks(ranking.blocks_within(float(fraction), ranking.prunable))
+
+
+def _criterion_inputs(
+    traced: Traced,
+    pairs: list[LayerPair],
+    inputs: Tensor,
+    labels: Tensor | None,
+    settings: _Settings,
+    device: torch.device,
+) -> CriterionInputs:
+    @cache
+    def activations() -> dict[str, NDArray[np.float32]]:
+        batches = (batch.to(device) for batch in inputs.split(ROWS_AT_ONCE))
+        return collect_activations(traced, batches, pairs)
+
+    @cache
+    def gradients() -> dict[str, Tensor]:
+        if labels is None or labels.shape != inputs.shape[:1] or labels.is_floating_point():
+            raise InputError(f"labels: {settings.criterion} needs {len(inputs)} whole numbers")
+        rows = ROWS_AT_ONCE_BACKWARD
+        batches = zip(inputs.split(rows), labels.split(rows), strict=True)
+        on_device = ((images.to(device), classes.to(device)) for images, classes in batches)
+        return loss_gradients(traced, on_device, [pair.weight for pair in pairs])
+
+    return CriterionInputs(
+        traced=traced,
+        groups_of=lambda layer, filters: min(settings.groups, filters),
+        estimate=EstimateConfig(bootstraps=settings.bootstraps),
+        seed=settings.seed,
+        activations=activations,
+        gradients=gradients,
+    )
 
 
 def _chosen_pairs(traced: Traced, layers: Collection[str] | None) -> list[LayerPair]:

@@ -1,22 +1,18 @@
-"""One trial: baseline, activations, scores, masks, retraining."""
+"""One trial as a pipeline of stages: baseline, activations, scores, masks, retraining, result."""
 
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from mint.config.schema import TrainingConfig, TrialConfig
@@ -29,8 +25,6 @@ from mint.models import (
     build_network,
     chosen_pairs,
     collect_activations,
-    load_weights,
-    source_digest,
     trace,
 )
 from mint.models.activations import ROWS_AT_ONCE
@@ -43,7 +37,8 @@ from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores, load_scores, save_scores
 from mint.pruning.sparsity_search import largest_passing
 from mint.rng import stream, torch_seeded
-from mint.store.stage_cache import MANIFEST, Cache
+from mint.store.stage_cache import Cache
+from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
 from mint.trial.preflight import counted_weights, load_initial
 from mint.trial.provenance import Provenance
@@ -100,37 +95,11 @@ def run_trial(pipeline: "TrialPipeline") -> Path:
     return pipeline.cache.produce("trials", pipeline.config.key, make)
 
 
-def initial_file(cache: Cache, config: TrialConfig) -> Path | None:
-    """Return the file that was kept for a trial; None where it starts from random weights.
-
-    It has the name that it had when it was first kept, which may not be that of config.init.
-    """
-    folder = config.init and cache.find("initial", config.init.digest)
-    if not folder:
-        return None
-    (file,) = (path for path in folder.iterdir() if path.name != MANIFEST)
-    return file
-
-
-def finished_network(folder: Path) -> nn.Module:
-    """Return the pruned and retrained network of a finished trial's folder, on the CPU.
-
-    Raises:
-        InputError: its source was changed since, or the weights cannot be read.
-    """
-    config = TrialResult.load(folder).config
-    if source_digest(config.experiment.network) != config.network_digest:
-        raise InputError(
-            f"{folder}: the source of {config.experiment.network.name} was changed since this "
-            "trial; bring it back first"
-        )
-    network = build_network(config.experiment.network)
-    load_weights(network, folder / WEIGHTS_FILE)
-    return network
-
-
 class TrialPipeline:
-    """The stages of one trial; each runs when it is first needed, and is kept in the cache."""
+    """The stages of one trial; each runs when it is first needed, and is kept in the cache.
+
+    Run them inside `reproducible`, as run_trial does.
+    """
 
     def __init__(
         self,
@@ -142,7 +111,7 @@ class TrialPipeline:
         init: Path | None = None,
         callbacks: TrialCallbacks | None = None,
     ) -> None:
-        """Prepare the stages; run them inside `reproducible`.
+        """Prepare the stages.
 
         Args:
             config: of the trial.
@@ -165,60 +134,59 @@ class TrialPipeline:
         self.cache = cache
         self.device = torch.device(config.device)
         self.provenance = provenance
-        self._init = init
         self.callbacks = callbacks or TrialCallbacks()
+        self._init = init
         self._begun = time.perf_counter()
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The three parts of the data set."""
-        return split_source(
-            self.source, self.experiment.data, seed=self.config.seed, device=self.device
-        )
+        """Training, validation and test split."""
+        data = self.experiment.data
+        return split_source(self.source, data, seed=self.config.seed, device=self.device)
 
     @cached_property
     def baseline(self) -> Path:
-        """The folder of the trained network before pruning."""
-
-        def untrained_network() -> nn.Module:
-            with torch_seeded(self.config.seed, "initial weights", torch.device("cpu")):
-                network = build_network(self.experiment.network)
-            if self.config.init:
-                if self._init is None:
-                    raise InputError(
-                        f"the file {self.config.init.file} is needed", parameter="init"
-                    )
-                load_initial(network, self.experiment, self._init)
-            return network.to(self.device)
-
+        """Folder of the trained network before pruning."""
         return self._trained(
             "baselines",
             self.config.baseline_key,
-            untrained_network,
+            self._untrained,
             self.experiment.training,
-            lambda trained: Baseline(**trained),
+            Baseline,
         )
 
+    def _untrained(self) -> nn.Module:
+        with torch_seeded(self.config.seed, "initial weights", torch.device("cpu")):
+            network = build_network(self.experiment.network)
+        if self.config.init:
+            if self._init is None:
+                raise InputError(f"the file {self.config.init.file} is needed", parameter="init")
+            load_initial(network, self.experiment, self._init)
+        return network.to(self.device)
+
     def network(self, folder: Path) -> nn.Module:
-        """Return the network with the weights of a baseline's or a retraining's folder."""
+        """Return the network with the weights in the folder of a baseline or a retraining."""
         network = build_network(self.experiment.network)
         safetensors.torch.load_model(network, str(folder / WEIGHTS_FILE))
         return network.to(self.device)
 
     @cached_property
+    def _example(self) -> Tensor:
+        return torch.zeros(1, *self.dataset.image_shape, device=self.device)
+
+    @cached_property
     def traced(self) -> Traced:
-        """The trained network's layers and pairs."""
-        example = torch.zeros(1, *self.dataset.image_shape, device=self.device)
-        return trace(self.network(self.baseline), example)
+        """Layers and pairs of the trained network."""
+        return trace(self.network(self.baseline), self._example)
 
     @cached_property
     def pairs(self) -> list[LayerPair]:
-        """The pairs that are pruned."""
+        """The pairs to prune."""
         return chosen_pairs(self.traced, self.experiment)
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """(n,) the training rows that scores are estimated from, the same number of every class."""
+        """(n,) training rows that scores are estimated from, the same number for every class."""
         return balanced_rows(
             self.dataset.train.labels,
             samples_per_class=self.config.samples_per_class,
@@ -227,12 +195,12 @@ class TrialPipeline:
 
     @cached_property
     def activations(self) -> dict[str, NDArray[np.float32]]:
-        """For the name of every node that a pair tells of, (n, filters) for these rows."""
+        """(n, filters) activations of the rows, by the names of the pairs' nodes."""
 
         def make(folder: Path) -> None:
             batches = self.dataset.train.batches(ROWS_AT_ONCE, self.rows)
-            inputs = (inputs for inputs, _ in batches)
-            collected = collect_activations(self.traced, inputs, self.pairs)
+            images = (inputs for inputs, _ in batches)
+            collected = collect_activations(self.traced, images, self.pairs)
             np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **collected)
 
         folder = self.cache.produce("activations", self.config.activations_key, make)
@@ -241,7 +209,7 @@ class TrialPipeline:
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """For the name of every weight that is pruned, the loss's gradient over these rows."""
+        """Gradients of the mean loss over the rows, by the names of the prunable weights."""
         batches = self.dataset.train.batches(ROWS_AT_ONCE_BACKWARD, self.rows)
         return loss_gradients(self.traced, batches, [pair.weight for pair in self.pairs])
 
@@ -275,12 +243,12 @@ class TrialPipeline:
 
     @cached_property
     def all_scores(self) -> dict[str, Path]:
-        """For the name of every weight that is pruned, the folder of its blocks' scores."""
+        """Folders of the scores, by the names of the prunable weights."""
         return {pair.weight: self.scores(pair) for pair in self.pairs}
 
     @cached_property
     def block_scores(self) -> dict[str, BlockScores]:
-        """The scores of every weight that is pruned, by the weight's name."""
+        """The scores, by the names of the prunable weights."""
         return {
             weight: scores
             for folder in self.all_scores.values()
@@ -288,66 +256,60 @@ class TrialPipeline:
         }
 
     @cached_property
-    def order(self) -> BlockRanking:
+    def ranking(self) -> BlockRanking:
         """The order in which the blocks of all layers are pruned."""
-        limits = {pair.weight: self.config.limit_of(pair.child) for pair in self.pairs}
         return BlockRanking(
             self.block_scores,
-            limits=limits,
+            limits={pair.weight: self.config.limit_of(pair.child) for pair in self.pairs},
             keep_connected=self.experiment.keep_connected,
             generator=stream(self.config.seed, "order of equal scores"),
         )
 
     @cached_property
     def counted(self) -> int:
-        """The number of weights that fractions and percents are of."""
+        """Number of weights that fractions and percentages refer to."""
         return counted_weights(self.traced, self.pairs, self.experiment)
 
-    @property
-    def has_baseline(self) -> bool:
-        return self.cache.find("baselines", self.config.baseline_key) is not None
-
-    @property
-    def has_scores(self) -> bool:
-        """Whether all scores are there; needs the baseline."""
-        keys = [self.config.scores_key(pair.child) for pair in self.pairs]
-        return all(self.cache.find("scores", key) for key in keys)
-
-    @property
-    def has_masks(self) -> bool:
-        return self.cache.find("masks", self.config.key) is not None
+    def is_done(self, stage: str) -> bool:
+        """Return whether a stage has finished: baselines, scores (after baselines) or masks."""
+        keys = {
+            "baselines": lambda: [self.config.baseline_key],
+            "scores": lambda: [self.config.scores_key(pair.child) for pair in self.pairs],
+            "masks": lambda: [self.config.key],
+        }
+        return all(self.cache.find(stage, key) for key in keys[stage]())
 
     @cached_property
     def pruned(self) -> Path:
-        """The folder of the masks of the fraction that the experiment gives."""
+        """Folder of the masks that prune the given fraction."""
         fraction = self.config.search.fraction
         assert fraction is not None
 
         def make(folder: Path) -> None:
-            blocks = self.order.blocks_within(fraction, self.counted)
-            self.order.masks(blocks).save(folder / MASKS_FILE)
+            blocks = self.ranking.blocks_within(fraction, self.counted)
+            self.ranking.masks(blocks).save(folder / MASKS_FILE)
 
         return self.cache.produce("masks", self.config.key, make)
 
     @cached_property
     def masks(self) -> Masks:
-        """Those masks."""
+        """The masks that prune the given fraction."""
         masks = Masks.load(self.pruned / MASKS_FILE)
         masks.check_fit(self.traced.graph)
         return masks
 
-    def counted_layers(self, masks: Masks) -> tuple[LayerCount, ...]:
-        """Count the weights of every layer, and those that the masks keep."""
+    def layer_counts(self, masks: Masks) -> tuple[LayerCount, ...]:
+        """Count the weights of every layer, and those that masks keep."""
         return count_layers(self.traced, self.pairs, masks)
 
     def retrained(self, masks: Masks) -> Path:
-        """Return the folder of the network retrained under these masks."""
+        """Return the folder of the network retrained under masks."""
         return self._trained(
             "retrained",
             self.config.retrained_key(masks.digest),
             lambda: self.network(self.baseline),
             self.experiment.retraining_settings,
-            lambda trained: Retraining(
+            lambda **trained: Retraining(
                 pruned_weights=masks.pruned, counted_weights=self.counted, **trained
             ),
             masks,
@@ -359,10 +321,12 @@ class TrialPipeline:
         key: str,
         start_from: Callable[[], nn.Module],
         settings: TrainingConfig,
-        record: Callable[[dict[str, Any]], Baseline | Retraining],
+        result: Callable[..., Baseline | Retraining],
         masks: Masks | None = None,
     ) -> Path:
-        """Return the folder of a trained network and its record, training it if nobody has."""
+        """Return the folder of a trained network and its result, training it if necessary."""
+        checkpoint = self.cache.checkpoint(stage, key)
+        reported_as = "retraining" if masks else "baseline"
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
@@ -375,121 +339,103 @@ class TrialPipeline:
                 masks=masks.tensors() if masks else None,
                 checkpoint=checkpoint,
                 on_checkpoint=self.cache.keep_checkpoint,
-                on_epoch=lambda epoch: self.callbacks.on_epoch(
-                    "retraining" if masks else "baseline", epoch, settings.epochs
-                ),
+                on_epoch=lambda epoch: self.callbacks.on_epoch(reported_as, epoch, settings.epochs),
             )
             safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
-            reached = (
-                history[-1].validation_accuracy
+            result(
+                validation_accuracy=history[-1].validation_accuracy
                 if history
-                else accuracy(network, self.dataset.validation, settings)
-            )
-            trained = {
-                "validation_accuracy": reached,
-                "training": tuple(history),
-                "seconds": time.perf_counter() - start,
-            }
-            record(trained).save(folder)
+                else accuracy(network, self.dataset.validation, settings),
+                training=tuple(history),
+                seconds=time.perf_counter() - start,
+            ).save(folder)
 
-        checkpoint = self.cache.checkpoint(stage, key)
         folder = self.cache.produce(stage, key, make)
         self.cache.drop_checkpoint(checkpoint)
         return folder
 
     def finish(self, folder: Path) -> None:
-        """Prune and retrain, and write the trial's result, masks and scores into its folder."""
-        baseline = Baseline.load(self.baseline)
-        masks, steps = self._search(baseline)
+        """Prune and retrain, and write the trial's result, masks, weights and scores."""
+        masks, steps = self._search()
         masks.save(folder / MASKS_FILE)
         save_scores(folder / SCORES_FILE, self.block_scores, rows=self.rows)
         final_folder = self.retrained(masks) if masks.pruned else self.baseline
         shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-        pruned_network = self.network(final_folder)
-        baseline_accuracy = accuracy(self.network(self.baseline), self.dataset.test)
-        final_accuracy = accuracy(pruned_network, self.dataset.test)
-        scoring = tuple(LayerScoring.load(scores) for scores in self.all_scores.values())
-        reliabilities = [layer.reliability for layer in scoring]
-        known = [value for value in reliabilities if value is not None]
-        bought = costs(
-            pruned_network, masks, torch.zeros(1, *self.dataset.image_shape, device=self.device)
-        )
-        final = Retraining.load(final_folder) if masks.pruned else baseline
         TrialResult(
             keys=TrialKeys.of(self.config),
             config=self.config,
-            params_pruned=100 * masks.pruned / self.counted,
-            pruned_weights=masks.pruned,
-            prunable_weights=masks.prunable,
-            counted_weights=self.counted,
-            accuracy=final_accuracy,
-            baseline_accuracy=baseline_accuracy,
-            accuracy_drop=baseline_accuracy - final_accuracy,
-            validation_accuracy=final.validation_accuracy,
-            baseline_validation_accuracy=baseline.validation_accuracy,
             search_steps=tuple(steps),
-            score_seconds=sum(layer.seconds for layer in scoring),
-            bootstraps=max(layer.bootstraps for layer in scoring),
-            reliability=min(known) if len(known) == len(scoring) else None,
-            scoring=scoring,
             image_shape=self.dataset.image_shape,
-            layers=self.counted_layers(masks),
-            multiply_adds=(bought.multiply_adds, bought.pruned_multiply_adds),
-            state_bytes=(bought.dense_bytes, bought.sparse_bytes),
-            device=(
-                torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-            ),
-            seconds=time.perf_counter() - self._begun,
+            layers=self.layer_counts(masks),
+            device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
             provenance=self.provenance,
+            **self._accuracies(masks, final_folder),
+            **self._weight_counts(masks, final_folder),
+            **self._scoring(),
+            seconds=time.perf_counter() - self._begun,
         ).save(folder)
 
-    def _search(self, baseline: Baseline) -> tuple[Masks, list[SearchStep]]:
-        """Return the masks of the given fraction, or of the largest that the search passes."""
-        search = self.config.search
+    def _accuracies(self, masks: Masks, final_folder: Path) -> dict[str, Any]:
+        """Return all accuracies; this alone reads the test images, after the search is over."""
+        baseline = Baseline.load(self.baseline)
+        final = Retraining.load(final_folder) if masks.pruned else baseline
+        before = accuracy(self.network(self.baseline), self.dataset.test)
+        after = accuracy(self.network(final_folder), self.dataset.test)
+        return {
+            "accuracy": after,
+            "baseline_accuracy": before,
+            "accuracy_drop": before - after,
+            "validation_accuracy": final.validation_accuracy,
+            "baseline_validation_accuracy": baseline.validation_accuracy,
+        }
+
+    def _weight_counts(self, masks: Masks, final_folder: Path) -> dict[str, Any]:
+        found = costs(self.network(final_folder), masks, self._example)
+        return {
+            "params_pruned": 100 * masks.pruned / self.counted,
+            "pruned_weights": masks.pruned,
+            "prunable_weights": masks.prunable,
+            "counted_weights": self.counted,
+            "multiply_adds": (found.multiply_adds, found.pruned_multiply_adds),
+            "state_bytes": (found.dense_bytes, found.sparse_bytes),
+        }
+
+    def _scoring(self) -> dict[str, Any]:
+        scoring = tuple(LayerScoring.load(folder) for folder in self.all_scores.values())
+        known = [layer.reliability for layer in scoring if layer.reliability is not None]
+        return {
+            "scoring": scoring,
+            "score_seconds": sum(layer.seconds for layer in scoring),
+            "bootstraps": max(layer.bootstraps for layer in scoring),
+            "reliability": min(known) if len(known) == len(scoring) else None,
+        }
+
+    def _search(self) -> tuple[Masks, list[SearchStep]]:
+        """Return the masks of the given fraction, or the largest that the search passes."""
+        search, baseline = self.config.search, Baseline.load(self.baseline)
         steps: list[SearchStep] = []
 
-        def try_masks(masks: Masks) -> bool:
+        def passes(masks: Masks) -> bool:
             retraining = Retraining.load(self.retrained(masks))
             drop = baseline.validation_accuracy - retraining.validation_accuracy
             # The slack is for the last bit of a difference of two percentages.
             passed = None if search.max_drop is None else drop <= search.max_drop + 1e-9
-            step = SearchStep(
-                params_pruned=100 * masks.pruned / self.counted,
-                passed=passed,
-                retraining=retraining,
-            )
-            steps.append(step)
-            self.callbacks.on_search_step(step)
+            pruned = 100 * masks.pruned / self.counted
+            steps.append(SearchStep(params_pruned=pruned, passed=passed, retraining=retraining))
+            self.callbacks.on_search_step(steps[-1])
             return bool(passed)
 
         if search.fraction is not None:
             if self.masks.pruned:
-                try_masks(self.masks)
+                passes(self.masks)
             return self.masks, steps
         assert search.steps is not None
+        ranking = self.ranking
         blocks = largest_passing(
-            self.order.pruned,
-            self.order.prunable,
-            lambda step: try_masks(self.order.masks(step)),
+            ranking.pruned,
+            ranking.prunable,
+            lambda blocks: passes(ranking.masks(blocks)),
             steps=search.steps,
-            try_last_first=int(self.order.pruned[-1]) < self.order.prunable,
+            try_last_first=int(ranking.pruned[-1]) < ranking.prunable,
         )
-        return self.order.masks(blocks), steps
-
-
-@contextmanager
-def reproducible(threads: int, device: torch.device) -> Iterator[None]:
-    """Fix the number of threads, and on a GPU the algorithms, for sums to come out the same."""
-    before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    numba.get_num_threads()  # starts its threads, which would set torch's number once more later
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
+        return ranking.masks(blocks), steps

@@ -136,7 +136,7 @@ def _check_criteria(
         if traced.batch_norm_behind(pair.child) is None:
             raise InputError(
                 f"{trials[0].experiment.name} prunes {pair.child}, which has no batch norm of its "
-                "own right behind it; take another criterion, or leave that layer out of prune",
+                "own right after it; take another criterion, or leave that layer out of prune",
                 parameter="criterion",
                 value="bn-scale",
             )

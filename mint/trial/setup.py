@@ -12,10 +12,10 @@ from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
 from mint.config.schema import Experiment, InitialWeights, TrialConfig
-from mint.data.datasets import Source, is_absent, load_source
+from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
 from mint.models import Traced, source_digest
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import MANIFEST, Cache
 from mint.trial.pipeline import TrialCallbacks, TrialPipeline
 from mint.trial.preflight import check_data, check_network, image_shape
 from mint.trial.provenance import Provenance
@@ -76,7 +76,7 @@ def plan_trials(
     trials = [validated(TrialConfig, {**point, **shared}, origin) for point in axes]
     trials = list({trial.key: trial for trial in trials}.values())
     traced = None
-    if is_absent(experiment.data, data_dir):
+    if needs_download(experiment.data, data_dir):
         shape = image_shape(experiment.data, None)
         traced = check_network(trials, shape, init) if shape else None
         if not download:
@@ -105,14 +105,26 @@ class PlannedTrial:
     traced: Traced | None
 
 
+@dataclass(frozen=True)
+class TrialPaths:
+    """Where a single trial finds and keeps files; None takes the default place.
+
+    Attributes:
+        init: file of weights to start from; None for random ones.
+        cache_dir: folder of finished stages.
+        data_dir: folder of the data sets.
+    """
+
+    init: Path | None = None
+    cache_dir: Path | None = None
+    data_dir: Path | None = None
+
+
 def plan_trial(
     file: ExperimentFile,
     axes: Mapping[str, Any],
-    *,
-    init: Path | None,
+    paths: TrialPaths,
     device: str,
-    cache_dir: Path | None,
-    data_dir: Path | None,
     command: Sequence[str],
     callbacks: TrialCallbacks | None = None,
 ) -> PlannedTrial:
@@ -121,10 +133,8 @@ def plan_trial(
     Args:
         file: experiment of the trial, and the defaults of its axes.
         axes: as for plan_trials, with upper_limit as text; None takes the file's default.
-        init: file of weights to start from; None for random ones.
+        paths: of its files.
         device: auto, cpu or cuda.
-        cache_dir: folder of finished stages; None for the default one.
-        data_dir: folder of the data sets; None for the default one.
         command: words of the command that asks for the trial, for its provenance.
         callbacks: report its progress.
 
@@ -142,14 +152,14 @@ def plan_trial(
                 )
             values[name] = getattr(file.defaults, name)
     values["upper_limit"] = parse_limit(str(values["upper_limit"]), values["groups"])
-    cache = Cache(cache_folder(cache_dir))
+    cache = Cache(cache_folder(paths.cache_dir))
     device_class = _device_class(device)
     planned = plan_trials(
         file.experiment,
         [values],
-        init=init,
+        init=paths.init,
         device=device_class,
-        data_dir=data_folder(data_dir),
+        data_dir=data_folder(paths.data_dir),
         is_finished=lambda key: cache.find("trials", key) is not None,
     )
     (config,), source = planned.configs, planned.source
@@ -159,10 +169,20 @@ def plan_trial(
         source,
         cache=cache,
         provenance=Provenance.of_this_process(None, command, device_class),
-        init=init,
+        init=paths.init,
         callbacks=callbacks,
     )
     return PlannedTrial(pipeline, planned.traced)
+
+
+def kept_initial_weights(cache: Cache, config: TrialConfig) -> Path | None:
+    """Return the file of initial weights that the cache keeps for a trial; None without any."""
+    folder = config.init and cache.find("initial", config.init.digest)
+    if not folder:
+        return None
+    # Its name is that of its first use, which may not be that in config.init.
+    (file,) = (path for path in folder.iterdir() if path.name != MANIFEST)
+    return file
 
 
 def _device_class(name: str) -> Literal["cpu", "cuda"]:

@@ -18,7 +18,8 @@ from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import Cache
-from mint.trial.pipeline import TrialPipeline, reproducible
+from mint.training.determinism import reproducible
+from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 from mint.trial.table_row import read_records
@@ -177,10 +178,10 @@ trial: {groups: 4, samples_per_class: 10}
         [sys.executable, "-c", program], cwd="exported", capture_output=True, text=True, check=True
     )
     sys.path.insert(0, str(Path.cwd()))
-    from mint.trial.pipeline import finished_network
+    from mint.trial.api import FinishedTrial
 
     torch.manual_seed(0)
-    expected = finished_network(folder).eval()(torch.randn(4, 3, 8, 8)).sum().item()
+    expected = FinishedTrial(folder).network.eval()(torch.randn(4, 3, 8, 8)).sum().item()
     assert float(done.stdout) == pytest.approx(expected, abs=1e-4)
 
     # An edited network is another one: nothing kept answers for it.
@@ -212,15 +213,16 @@ def test_initial_weights_are_taken_as_they_are(capsys: pytest.CaptureFixture[str
 def test_training_carries_on_after_a_kill(
     quick_trial: TrialConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mint.training import loop as train
+    from mint.training import checkpoint
+    from mint.training.loop import Epoch
     from mint.trial.pipeline import TrialCallbacks
 
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     cpu = torch.device("cpu")
     trained: list[int] = []
 
     def stop_at(last: int) -> TrialCallbacks:
-        def on_epoch(_: str, epoch: train.Epoch, __: int) -> None:
+        def on_epoch(_: str, epoch: Epoch, __: int) -> None:
             trained.append(epoch.epoch)
             if epoch.epoch == last:
                 raise KeyboardInterrupt
@@ -251,7 +253,7 @@ def test_threads_stay_what_they_are_once_scores_are_estimated() -> None:
     program = (
         "import numpy as np, torch\n"
         "from mint.gmi.estimator import gmi_scores\n"
-        "from mint.trial.pipeline import reproducible\n"
+        "from mint.training.determinism import reproducible\n"
         "with reproducible(1, torch.device('cpu')):\n"
         "    values = np.random.default_rng(0).normal(size=(60, 4))\n"
         "    gmi_scores(values, values, 2, 2)\n"

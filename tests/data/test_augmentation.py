@@ -1,4 +1,4 @@
-"""Training parts are parts of the image, evenly drawn; evaluation takes the middle."""
+"""Training crops are drawn uniformly from the image; evaluation crops the centre."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mint.data.augmentation import DRAWS, centre, crop_flip, resized_crop_flip
+from mint.data.augmentation import DRAWS, centre_crop, crop_flip, resized_crop_flip
 
 
 def _draws(count: int, seed: int = 0) -> Tensor:
@@ -15,12 +15,12 @@ def _draws(count: int, seed: int = 0) -> Tensor:
 
 def test_centre() -> None:
     images = torch.arange(7 * 6.0).reshape(1, 1, 7, 6)
-    assert torch.equal(centre(images, (3, 2)), images[:, :, 2:5, 2:4])
-    assert torch.equal(centre(images, (7, 6)), images)
+    assert torch.equal(centre_crop(images, (3, 2)), images[:, :, 2:5, 2:4])
+    assert torch.equal(centre_crop(images, (7, 6)), images)
 
 
 @pytest.mark.parametrize("side", [(16, 24), (12, 12)])
-def test_crop_flip_takes_every_part_of_the_padded_image_as_often(side: tuple[int, int]) -> None:
+def test_crop_flip_draws_every_crop_equally_often(side: tuple[int, int]) -> None:
     image = torch.arange(1, 2 * 16 * 24 + 1.0).reshape(1, 2, 16, 24)
     padded = functional.pad(image, (3, 3, 2, 2))[0]
     rows, columns = 20 - side[0] + 1, 30 - side[1] + 1
@@ -35,7 +35,7 @@ def test_crop_flip_takes_every_part_of_the_padded_image_as_often(side: tuple[int
     parts = crop_flip(image.expand(count, -1, -1, -1), _draws(count), side)
     places = {part.numpy().tobytes(): 0 for part in expected}
     for part in parts:
-        places[part.numpy().tobytes()] += 1  # a part that is none of the image's is a KeyError
+        places[part.numpy().tobytes()] += 1  # KeyError for a part that is not of the image
     # Poisson counts of mean 100: five standard deviations.
     assert min(places.values()) > 50
     assert max(places.values()) < 150
@@ -51,7 +51,7 @@ def test_crop_flip_at_the_last_draw() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 64)])
-def test_resized_crop_flip_has_the_published_areas_and_aspects(shape: tuple[int, int]) -> None:
+def test_resized_crop_flip_draws_the_published_areas_and_aspects(shape: tuple[int, int]) -> None:
     height, width = shape
     down, across = torch.meshgrid(
         torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij"
@@ -59,8 +59,8 @@ def test_resized_crop_flip_has_the_published_areas_and_aspects(shape: tuple[int,
     images = torch.stack([down, across])[None].expand(4000, -1, -1, -1)
     parts = resized_crop_flip(images, _draws(4000), (9, 9))
     assert parts.shape == (4000, 2, 9, 9)
-    # Both channels are linear in the place, so steps between pixels tell the part's sides; near
-    # the border values are cut off at the outermost pixel's.
+    # Both channels are linear in the position, so differences between pixels give the sides of
+    # the crop; near the border, values are clamped to those of the outermost pixel.
     tall = 9 * (parts[:, 0, 5, 4] - parts[:, 0, 3, 4]) / 2
     wide = 9 * (parts[:, 1, 4, 5] - parts[:, 1, 4, 3]) / 2
     area = (tall * wide.abs() / (height * width)).numpy()
@@ -81,7 +81,7 @@ def test_resized_crop_flip_has_the_published_areas_and_aspects(shape: tuple[int,
     assert 0.4 < float((middle[:, 0] < height / 2).float().mean()) < 0.6
 
 
-def test_resized_crop_flip_of_an_image_that_is_far_from_square() -> None:
+def test_resized_crop_flip_of_an_elongated_image() -> None:
     images = torch.rand(500, 1, 10, 80)
     parts = resized_crop_flip(images, _draws(500), (8, 8))
     assert bool(torch.isfinite(parts).all())
@@ -89,7 +89,7 @@ def test_resized_crop_flip_of_an_image_that_is_far_from_square() -> None:
     assert float(parts.max()) <= 1
 
 
-def test_an_image_is_treated_the_same_in_any_batch() -> None:
+def test_augmentation_of_an_image_does_not_depend_on_its_batch() -> None:
     images, draws = torch.rand(10, 3, 32, 32), _draws(10)
     for function in (crop_flip, resized_crop_flip):
         whole = function(images, draws, (24, 24))

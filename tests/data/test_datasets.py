@@ -1,4 +1,4 @@
-"""Data sets are read as published, whatever they are stored in; what is wrong is named."""
+"""Data sets of every format are read as published, and errors name the damaged file or row."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from mint.config.schema import DataConfig
-from mint.data.datasets import Source, is_absent, load_source
+from mint.data.datasets import Source, load_source, needs_download
 from mint.data.images import StoredImages
 from mint.errors import InputError
 
@@ -56,11 +56,11 @@ def _folder_of(kind: str, folder: Path, **settings: Any) -> DataConfig:
 # Digits and MNIST
 
 
-def test_digits_are_all_there(digits: Source) -> None:
+def test_digits_are_complete(digits: Source) -> None:
     assert digits.train.shape == (1437, 1, 8, 8)
     assert digits.test.shape == (360, 1, 8, 8)
     assert digits.classes == 10
-    # The keys of finished trials hang on it.
+    # The keys of finished trials depend on it.
     assert digits.digest == "4f5be3a9f8102146"
 
 
@@ -73,7 +73,7 @@ def test_mnist_as_published(mnist_dir: Path) -> None:
     ]  # fmt: skip
 
 
-def test_arrays_are_resized_and_streamed_too(digits: Source) -> None:
+def test_arrays_can_be_resized_and_decoded_on_access(digits: Source) -> None:
     data = DataConfig(name="digits", validation_size=280, size=12)
     stored, streamed = (load_source(data, Path(), memory_limit=limit) for limit in (None, 1000))
     assert isinstance(stored.train, StoredImages)
@@ -84,16 +84,17 @@ def test_arrays_are_resized_and_streamed_too(digits: Source) -> None:
 
 
 @pytest.mark.parametrize("data", [MNIST, CIFAR10], ids=lambda data: data.name)
-def test_failed_download_names_the_ways_out_and_leaves_nothing(
+def test_failed_download_names_remedies_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: DataConfig
 ) -> None:
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar")
-    assert is_absent(data, tmp_path / "data")
+    assert needs_download(data, tmp_path / "data")
     with pytest.raises(InputError) as raised:
         load_source(data, tmp_path / "data")
-    for way_out in ("try again", "--data-dir", "MINT_DATA_DIR", "--experiment digits_mlp"):
-        assert way_out in str(raised.value)
+    assert raised.value.parameter == "data_dir"
+    for remedy in ("Try again", "MINT_DATA_DIR", "digits_mlp"):
+        assert remedy in str(raised.value)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -114,13 +115,13 @@ def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digi
             resources.append((name, None))
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     folder = tmp_path / "new" / "data"
-    (folder / "MNIST").mkdir(parents=True)  # as is left where mint told to remove what is in it
+    (folder / "MNIST").mkdir(parents=True)  # left after a user removed MNIST/raw
     with _served(mirror) as address:
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         downloaded = load_source(MNIST, folder)
     assert downloaded.digest == digits.digest
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    assert not is_absent(MNIST, folder)
+    assert not needs_download(MNIST, folder)
     assert load_source(MNIST, folder).digest == digits.digest
 
 
@@ -150,26 +151,26 @@ def test_download_of_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(dataset, "meta", meta)
         source = load_source(CIFAR10, tmp_path / "data")
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == [made.name]
-    assert not is_absent(CIFAR10, tmp_path / "data")
+    assert not needs_download(CIFAR10, tmp_path / "data")
     assert np.array_equal(_all(source), pixels[:4])
     assert np.array_equal(_all(source, "test"), pixels[4:])
     assert source.test_labels.tolist() == labels[4:]
     assert load_source(CIFAR10, tmp_path / "data").digest == source.digest
-    # Pickles that are not the published ones are never opened.
+    # Pickles with another checksum are never opened.
     (tmp_path / "data" / made.name / "test_batch").write_bytes(pickle.dumps({}))
-    with pytest.raises(InputError, match="CIFAR-10"):
+    with pytest.raises(InputError, match="cifar-10-batches-py: cifar10"):
         load_source(CIFAR10, tmp_path / "data")
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "empty"])
-def test_damaged_mnist_is_named(tmp_path: Path, damage: str) -> None:
+def test_damaged_mnist_is_refused(tmp_path: Path, damage: str) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     names = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
     for name in names[1:] if damage == "missing" else names:
         content = b"" if damage == "empty" else b"\0\0\x08\x01\0\0\0\x09\x01\x02"
         (raw / f"{name}-ubyte").write_bytes(content)
-    with pytest.raises(InputError, match="MNIST"):
+    with pytest.raises(InputError, match=r"MNIST/raw: mnist .*; remove this folder"):
         load_source(MNIST, tmp_path)
 
 
@@ -184,7 +185,7 @@ def test_cifar10_of_jpegs(cifar_dir: Path) -> None:
     assert np.bincount(source.test_labels).tolist() == [1000] * 10
 
 
-def test_rows_of_parquet_are_those_of_the_files(cifar_dir: Path, small_cifar: Path) -> None:
+def test_images_of_parquet_equal_those_of_its_files(cifar_dir: Path, small_cifar: Path) -> None:
     whole = parquet.read_table(cifar_dir / "cifar10-jpeg" / "train-00000-of-00001.parquet")
     source = load_source(_folder_of("parquet", small_cifar), cifar_dir, memory_limit=0)
     rows = np.random.default_rng(0).permutation(450)
@@ -211,7 +212,7 @@ def _write_parquet(path: Path, images: list[bytes | None], labels: list[int], **
 
 @pytest.fixture
 def grey(tmp_path: Path) -> Path:
-    """Five grey images of 6 x 4, two classes, below data/; the test part keeps its labels back."""
+    """Five grey images of 6 x 4, two classes, below data/; the test part withholds its labels."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (5, 4, 6)).astype(np.uint8)
     images = [_png(image, tmp_path) for image in pixels]
@@ -228,11 +229,11 @@ def test_grey_parquet(grey: Path) -> None:
     assert source.test_labels.tolist() == [1, 0]
     assert source.classes == 2
     square = load_source(_folder_of("parquet", grey, size=4), Path("elsewhere"))
-    # The shorter side is 4 already: the middle of the longer one is cut out.
+    # The shorter side is 4 already, so only the longer one is cropped.
     assert np.array_equal(_all(square), _all(source)[..., 1:5])
 
 
-def test_digest_of_files(grey: Path, tmp_path: Path) -> None:
+def test_parquet_digest_depends_on_content_alone(grey: Path, tmp_path: Path) -> None:
     data = _folder_of("parquet", grey)
     before = load_source(data, tmp_path).digest
     assert load_source(data, tmp_path, memory_limit=0).digest == before
@@ -264,7 +265,7 @@ def _corrupt_image(folder: Path) -> None:
     _write_parquet(folder / "data" / "train-0.parquet", [good, good, good[:-20]], [0, 1, 1])
 
 
-def _no_image(folder: Path) -> None:
+def _null_image(folder: Path) -> None:
     good = _png(np.zeros((4, 6), np.uint8), folder)
     _write_parquet(folder / "data" / "train-0.parquet", [good, good, None], [0, 1, 1])
 
@@ -287,32 +288,32 @@ def _no_rows(folder: Path) -> None:
         parquet.write_table(parquet.read_table(path).slice(0, 0), path)
 
 
-def _strange_label(folder: Path) -> None:
+def _unknown_label(folder: Path) -> None:
     good = _png(np.zeros((4, 6), np.uint8), folder)
     _write_parquet(folder / "data" / "validation-0.parquet", [good, good, good], [0, 1, 2])
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "message"),
     [
         (_garbage, r"train-0\.parquet: cannot be read as Parquet"),
         (_cut, r"train-0\.parquet: cannot be read as Parquet"),
-        (_no_train, r"grey: holds no files train-\*\.parquet"),
-        (_no_labels, r"grey: holds no labelled files test-\*\.parquet"),
+        (_no_train, r"grey: .*train-\*\.parquet"),
+        (_no_labels, r"grey: .*test-\*\.parquet"),
         (_corrupt_image, r"train-0\.parquet, row 2: cannot be decoded"),
-        (_no_image, r"train-0\.parquet, row 2: holds no image"),
-        (_other_size, r"train-0\.parquet, row 2: is of 7 x 4 .* give data\.size"),
-        (_two_labels, r"one column of integer labels; .*class \(int32\), coarse \(int64\)"),
-        (_no_rows, r"train-0\.parquet: holds no rows"),
-        (_strange_label, r"validation-0\.parquet, row 2: label 2 must be from 0 to 1"),
+        (_null_image, r"train-0\.parquet, row 2: holds no image"),
+        (_other_size, r"train-0\.parquet, row 2: .*7 x 4 .*data\.size"),
+        (_two_labels, r"train-0\.parquet: .*class \(int32\), coarse \(int64\)"),
+        (_no_rows, r"train-0\.parquet: must hold at least one row"),
+        (_unknown_label, r"validation-0\.parquet, row 2: label 2 must be from 0 to 1"),
     ],
 )
 @pytest.mark.parametrize("memory_limit", [None, 0])
-def test_what_is_wrong_with_parquet_is_named(
-    grey: Path, spoil: Callable[[Path], None], told: str, memory_limit: int | None
+def test_damaged_parquet_is_refused(
+    grey: Path, damage: Callable[[Path], None], message: str, memory_limit: int | None
 ) -> None:
-    spoil(grey)
-    with pytest.raises(InputError, match=told) as raised:
+    damage(grey)
+    with pytest.raises(InputError, match=message) as raised:
         _all(load_source(_folder_of("parquet", grey), Path(), memory_limit=memory_limit))
     assert "\n" not in str(raised.value)
 
@@ -352,7 +353,7 @@ def test_folder_of_images(tree: Path) -> None:
     assert np.array_equal(grey[0], grey[2])
 
 
-def test_resizing_is_that_of_torchvision(tree: Path) -> None:
+def test_resizing_equals_torchvision(tree: Path) -> None:
     from torchvision.transforms import functional
 
     data = _folder_of("imagefolder", tree, size=16)
@@ -363,7 +364,7 @@ def test_resizing_is_that_of_torchvision(tree: Path) -> None:
     assert torch.equal(ours[5], theirs)
 
 
-def test_digest_of_a_folder(tree: Path) -> None:
+def test_folder_digest_depends_on_the_files(tree: Path) -> None:
     data = _folder_of("imagefolder", tree, size=16)
     before = load_source(data, Path()).digest
     assert load_source(data, Path()).digest == before
@@ -389,38 +390,38 @@ def _no_training(folder: Path) -> None:
     (folder / "train").rename(folder / "other")
 
 
-def _no_picture(folder: Path) -> None:
+def _text_file(folder: Path) -> None:
     (folder / "train" / "dog" / "2.png").write_text("not an image\n")
 
 
-def _half_a_picture(folder: Path) -> None:
+def _truncated_image(folder: Path) -> None:
     file = folder / "train" / "dog" / "2.png"
     file.write_bytes(file.read_bytes()[:300])
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "message"),
     [
-        (_no_class, "train and val must have the same class folders, .* has dog"),
-        (_empty_class, "train: is no folder of classes .*empty"),
-        (_no_test, "holds no folder test or val"),
-        (_no_training, "train: is no folder of classes"),
-        (_no_picture, r"dog/2\.png: cannot be decoded as an image"),
-        (_half_a_picture, r"dog/2\.png: cannot be decoded as an image"),
+        (_no_class, "train and val must have the same class folders; .* dog"),
+        (_empty_class, "train: must hold a folder a class .*empty"),
+        (_no_test, "must hold a folder test or val"),
+        (_no_training, "train: must hold a folder a class"),
+        (_text_file, r"dog/2\.png: cannot be decoded as an image"),
+        (_truncated_image, r"dog/2\.png: cannot be decoded as an image"),
     ],
 )
 @pytest.mark.parametrize("memory_limit", [None, 0])
-def test_what_is_wrong_with_a_folder_is_named(
-    tree: Path, spoil: Callable[[Path], None], told: str, memory_limit: int | None
+def test_damaged_image_folder_is_refused(
+    tree: Path, damage: Callable[[Path], None], message: str, memory_limit: int | None
 ) -> None:
-    spoil(tree)
+    damage(tree)
     data = _folder_of("imagefolder", tree, size=16)
-    with pytest.raises(InputError, match=told) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         _all(load_source(data, Path(), memory_limit=memory_limit))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "imagefolder"])
-def test_a_folder_that_is_not_there(kind: str, tmp_path: Path) -> None:
+def test_missing_folder_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         load_source(_folder_of(kind, Path("nowhere")), tmp_path)

@@ -1,4 +1,4 @@
-"""Splits are stratified, seeded and apart; batches are the same however images are kept."""
+"""Splits are stratified, seeded and disjoint; stored and decoded images give equal batches."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def test_split_keeps_every_image_once_and_classes_in_proportion(
     pixels = torch.cat([_inputs(digits_dataset, part) for part in ("train", "validation")])
     raw = digits.train.take(np.arange(1437)).double().sum((1, 2, 3)).numpy()
     ours = pixels.double().sum((1, 2, 3)).numpy()
-    # One affine map takes the raw sums to ours, whatever the order.
+    # One affine map takes the raw sums to the normalised ones, in any order.
     assert np.corrcoef(np.sort(raw), np.sort(ours))[0, 1] > 0.999999
 
 
@@ -41,7 +41,7 @@ def test_pixels_have_zero_mean_and_unit_variance(digits_dataset: Dataset) -> Non
     assert float(pixels.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
 
 
-def test_channels_are_scaled_each_by_its_own() -> None:
+def test_channels_are_normalised_separately() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers([[[0]], [[100]], [[7]]], [[[50]], [[256]], [[8]]], (90, 3, 5, 4))
     images = StoredImages(torch.from_numpy(pixels.astype(np.uint8)))
@@ -51,7 +51,7 @@ def test_channels_are_scaled_each_by_its_own() -> None:
     inputs = _inputs(split_source(source, data, seed=0, device=CPU), "train").double()
     assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5)
     deviation = inputs.std((0, 2, 3), unbiased=False)
-    # A channel that is the same everywhere stays finite.
+    # A constant channel stays finite.
     assert torch.allclose(deviation, torch.tensor([1.0, 1, 0]).double(), atol=1e-5)
 
 
@@ -67,14 +67,14 @@ def test_batches_follow_the_rows(digits_dataset: Dataset) -> None:
     train = digits_dataset.train
     whole = _inputs(digits_dataset, "train")
     rows = np.random.default_rng(0).permutation(len(train))[:250]
-    for asked in (rows, torch.from_numpy(rows)):
-        batches = list(train.batches(100, asked))
+    for selected in (rows, torch.from_numpy(rows)):
+        batches = list(train.batches(100, selected))
         assert [len(labels) for _, labels in batches] == [100, 100, 50]
         assert torch.equal(torch.cat([inputs for inputs, _ in batches]), whole[rows])
         assert torch.equal(torch.cat([labels for _, labels in batches]), train.labels[rows])
 
 
-def test_augmentation_is_for_who_asks_and_repeats_itself(digits: Source) -> None:
+def test_augmentation_is_optional_and_seeded(digits: Source) -> None:
     data = DIGITS.model_copy(update={"augmentation": "crop_flip", "crop": 6})
     dataset = split_source(digits, data, seed=0, device=CPU)
     assert dataset.image_shape == (1, 6, 6)
@@ -93,7 +93,7 @@ def test_augmentation_is_for_who_asks_and_repeats_itself(digits: Source) -> None
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "resized_crop_flip"])
 @pytest.mark.parametrize("size", [None, 20])
-def test_streamed_or_in_memory_the_batches_are_the_same_bits(
+def test_stored_and_decoded_images_give_equal_batches(
     cifar_dir: Path, small_cifar: Path, augmentation: Any, size: int | None
 ) -> None:
     data = DataConfig(
@@ -106,7 +106,7 @@ def test_streamed_or_in_memory_the_batches_are_the_same_bits(
     sources = [load_source(data, cifar_dir, memory_limit=limit) for limit in (None, 0)]
     assert [isinstance(source.train, StoredImages) for source in sources] == [True, False]
     assert sources[0].digest == sources[1].digest
-    stored, streamed = (split_source(source, data, seed=0, device=CPU) for source in sources)
+    stored, decoded = (split_source(source, data, seed=0, device=CPU) for source in sources)
     rows = np.random.default_rng(1).permutation(len(stored.train))
     for part, order, seed in (("train", rows, 5), ("validation", None, None), ("test", None, None)):
         batches = [
@@ -115,14 +115,14 @@ def test_streamed_or_in_memory_the_batches_are_the_same_bits(
                     64, order, None if seed is None else np.random.default_rng(seed)
                 )
             )
-            for dataset in (stored, streamed)
+            for dataset in (stored, decoded)
         ]
         for ours, theirs in zip(*batches, strict=True):
             assert torch.equal(ours[0], theirs[0])
             assert torch.equal(ours[1], theirs[1])
 
 
-def test_a_stream_may_be_left_early(cifar_dir: Path, small_cifar: Path) -> None:
+def test_iteration_may_end_early(cifar_dir: Path, small_cifar: Path) -> None:
     data = DataConfig(name=f"parquet:{small_cifar}", validation_size=100)
     dataset = split_source(load_source(data, cifar_dir, memory_limit=0), data, seed=0, device=CPU)
     for inputs, _ in dataset.train.batches(10):
@@ -139,8 +139,8 @@ def test_balanced_rows(digits_dataset: Dataset) -> None:
     assert not np.array_equal(rows, balanced_rows(labels, samples_per_class=50, seed=4))
 
 
-def test_more_rows_than_a_class_has(digits: Source, digits_dataset: Dataset) -> None:
+def test_too_many_samples_per_class_are_refused(digits: Source, digits_dataset: Dataset) -> None:
     most = smallest_class(digits, validation_size=280, seed=0)
     balanced_rows(digits_dataset.train.labels, samples_per_class=most, seed=0)
-    with pytest.raises(InputError, match=f"samples per class {most + 1}"):
+    with pytest.raises(InputError, match=f"samples_per_class {most + 1}: class"):
         balanced_rows(digits_dataset.train.labels, samples_per_class=most + 1, seed=0)

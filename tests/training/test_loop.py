@@ -1,4 +1,4 @@
-"""Training learns, repeats itself, carries on where it was, and holds masks at zero throughout."""
+"""Training learns, is reproducible, resumes from a checkpoint, and keeps pruned weights at zero."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from mint.data.loading import Dataset, split_source
 from mint.errors import TrainingDivergedError
 from mint.models import mlp
 from mint.rng import torch_seeded
-from mint.training import loop as module
+from mint.training import checkpoint as checkpoint_module
 from mint.training.loop import Epoch, accuracy, train
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ SETTINGS = TrainingConfig(
     weight_decay=1e-4,
     milestones=(2,),
 )
-# All that differs between convolutional networks and multilayer perceptrons.
+# Every setting that multilayer perceptrons do not use.
 CONVOLUTIONAL = SETTINGS.model_copy(
     update={
         "schedule": "cosine",
@@ -41,7 +41,7 @@ CONVOLUTIONAL = SETTINGS.model_copy(
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Two wait for one another for most of a step this small, if others use the machine."""
+    """On a busy machine, two threads wait for each other during most of a step this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -88,7 +88,7 @@ def test_training_learns(digits_dataset: Dataset) -> None:
     assert all(epoch.seconds > 0 for epoch in history)
 
 
-def test_a_convolutional_network_learns_in_half_precision(digits_dataset: Dataset) -> None:
+def test_convolutional_network_learns_in_bfloat16(digits_dataset: Dataset) -> None:
     network = _convolutional()
     train(network, digits_dataset, CONVOLUTIONAL, seed=0)
     assert accuracy(network, digits_dataset.test) > 90
@@ -98,7 +98,7 @@ def test_a_convolutional_network_learns_in_half_precision(digits_dataset: Datase
         assert parameter.is_contiguous()
 
 
-def test_no_epochs_leave_the_network_as_it_is(digits_dataset: Dataset, tmp_path: Path) -> None:
+def test_zero_epochs_leave_the_network_unchanged(digits_dataset: Dataset, tmp_path: Path) -> None:
     network = _convolutional()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert (
@@ -108,7 +108,7 @@ def test_no_epochs_leave_the_network_as_it_is(digits_dataset: Dataset, tmp_path:
         assert torch.equal(value, before[name])
 
 
-def test_masks_are_put_on_without_an_epoch_too(digits_dataset: Dataset) -> None:
+def test_zero_epochs_apply_the_masks(digits_dataset: Dataset) -> None:
     network = _network()
     mask = torch.rand(30, 50) < 0.5
     train(
@@ -121,7 +121,7 @@ def test_masks_are_put_on_without_an_epoch_too(digits_dataset: Dataset) -> None:
     assert torch.equal(network.get_parameter("fc2.weight") != 0, mask)
 
 
-def test_same_seed_same_weights_whatever_was_drawn_before(augmented: Dataset) -> None:
+def test_weights_depend_on_the_seed_alone(augmented: Dataset) -> None:
     def weights(seed: int) -> Tensor:
         network = _network()
         train(network, augmented, SETTINGS, seed=seed)
@@ -134,13 +134,13 @@ def test_same_seed_same_weights_whatever_was_drawn_before(augmented: Dataset) ->
     assert not torch.equal(first, weights(1))
 
 
-def test_training_leaves_the_global_generator_alone(digits_dataset: Dataset) -> None:
+def test_training_does_not_advance_the_global_generator(digits_dataset: Dataset) -> None:
     before = torch.get_rng_state()
     train(_network(), digits_dataset, SETTINGS, seed=0)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_images_of_every_epoch_are_others(
+def test_every_epoch_augments_differently(
     augmented: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sums = []
@@ -149,7 +149,7 @@ def test_images_of_every_epoch_are_others(
     train(network, augmented, SETTINGS.model_copy(update={"epochs": 2}), seed=0)
     batches = math.ceil(len(augmented.train) / 64)
     of_epoch = sums[:batches], sums[batches + 1 : -1]
-    # An order does not change the sum over all images; shifting them does.
+    # The sum over all images depends on their shifts, not on their order.
     assert len(of_epoch[1]) == batches
     assert abs(float(sum(of_epoch[0]) - sum(of_epoch[1]))) > 1
 
@@ -161,11 +161,11 @@ def test_learning_rates(
     rates = []
     step = torch.optim.SGD.step
 
-    def noted_step(self: torch.optim.SGD) -> None:
+    def recorded_step(self: torch.optim.SGD) -> None:
         rates.append(self.param_groups[0]["lr"])
         step(self)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", noted_step)
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded_step)
     settings = SETTINGS.model_copy(update={"schedule": schedule})
     train(_network(), digits_dataset, settings, seed=0)
     steps = math.ceil(len(digits_dataset.train) / 64)
@@ -212,7 +212,7 @@ def test_masked_weights_are_zero_after_every_step(
     assert steps == 3 * math.ceil(len(digits_dataset.train) / 64)
     assert not torch.equal(weight[mask], before[mask])
     assert int((weight == 0).sum()) == int((~mask).sum())
-    # The mask is of that training alone.
+    # The masks do not outlast that training.
     train(network, digits_dataset, settings, seed=0)
     assert int((weight == 0).sum()) < int((~mask).sum())
 
@@ -221,7 +221,7 @@ def test_masked_weights_are_zero_after_every_step(
     ("build", "settings"), [(_network, SETTINGS), (_convolutional, CONVOLUTIONAL)]
 )
 @pytest.mark.parametrize("stop_after", [1, 3])
-def test_a_training_that_was_stopped_carries_on_to_the_same_bits(
+def test_resumed_training_reaches_the_same_bits(
     augmented: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +229,7 @@ def test_a_training_that_was_stopped_carries_on_to_the_same_bits(
     settings: TrainingConfig,
     stop_after: int,
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module, "CHECKPOINT_SECONDS", 0)
     settings = settings.model_copy(update={"epochs": 4})
     name, weight = list(build().named_parameters())[-2]
     masks = {name: torch.from_numpy(np.random.default_rng(0).random(tuple(weight.shape)) < 0.5)}
@@ -238,8 +238,8 @@ def test_a_training_that_was_stopped_carries_on_to_the_same_bits(
         if epoch.epoch == stop_after:
             raise KeyboardInterrupt
 
-    undisturbed = build()
-    expected = train(undisturbed, augmented, settings, seed=0, masks=masks)
+    uninterrupted = build()
+    expected = train(uninterrupted, augmented, settings, seed=0, masks=masks)
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
         train(
@@ -260,20 +260,20 @@ def test_a_training_that_was_stopped_carries_on_to_the_same_bits(
     assert [(epoch.loss, epoch.validation_accuracy) for epoch in history] == [
         (epoch.loss, epoch.validation_accuracy) for epoch in expected
     ]
-    state = undisturbed.state_dict()
+    state = uninterrupted.state_dict()
     for name, value in resumed.state_dict().items():
         assert torch.equal(value, state[name]), name
-    # Once more, from the last checkpoint: nothing is left to do.
+    # From the last checkpoint, no epoch is left to train.
     again = build()
     assert train(again, augmented, settings, seed=0, checkpoint=checkpoint) == history
-    assert torch.equal(_weights(again), _weights(undisturbed))
+    assert torch.equal(_weights(again), _weights(uninterrupted))
 
 
 @pytest.mark.parametrize("damage", ["half", "flipped", "empty", "foreign", "other seed"])
-def test_a_checkpoint_that_is_none_is_passed_over(
+def test_unusable_checkpoint_restarts_the_training(
     digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module, "CHECKPOINT_SECONDS", 0)
     checkpoint = tmp_path / "checkpoint.pt"
     settings = SETTINGS.model_copy(update={"epochs": 2})
     seed = 1 if damage == "other seed" else 0
@@ -290,25 +290,25 @@ def test_a_checkpoint_that_is_none_is_passed_over(
         checkpoint.write_bytes(b"")
     elif damage == "foreign":
         torch.save([torch.ones(3)], checkpoint)
-    network, undisturbed = _network(), _network()
-    with pytest.warns(UserWarning, match=r"checkpoint\.pt: training starts afresh"):
+    network, uninterrupted = _network(), _network()
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt: training restarts"):
         train(network, digits_dataset, settings, seed=0, checkpoint=checkpoint)
-    train(undisturbed, digits_dataset, settings, seed=0)
-    assert torch.equal(_weights(network), _weights(undisturbed))
+    train(uninterrupted, digits_dataset, settings, seed=0)
+    assert torch.equal(_weights(network), _weights(uninterrupted))
 
 
-def test_a_short_training_writes_no_checkpoint(digits_dataset: Dataset, tmp_path: Path) -> None:
+def test_short_training_writes_no_checkpoint(digits_dataset: Dataset, tmp_path: Path) -> None:
     train(_network(), digits_dataset, SETTINGS, seed=0, checkpoint=tmp_path / "checkpoint.pt")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_divergence_is_told(digits_dataset: Dataset) -> None:
+def test_divergence_is_reported(digits_dataset: Dataset) -> None:
     wild = SETTINGS.model_copy(update={"lr": 1e9})
     with pytest.raises(TrainingDivergedError, match=r"epoch \d .*lr 1000000000"):
         train(_network(), digits_dataset, wild, seed=0)
 
 
-def test_an_image_that_would_be_a_batch_by_itself_is_left_out(digits: Source) -> None:
+def test_last_batch_of_one_image_is_left_out(digits: Source) -> None:
     data = DataConfig(name="digits", validation_size=284)  # 1153 are left: 18 batches and one
     dataset = split_source(digits, data, seed=0, device=CPU)
     assert len(dataset.train) % SETTINGS.batch_size == 1

@@ -129,7 +129,7 @@ def test_shares_and_limits_hold_to_the_block() -> None:
         ({"criterion": "taylor"}, "labels: taylor needs 9 whole numbers"),
         ({"criterion": "taylor", "labels": torch.zeros(9)}, "labels: taylor needs 9 whole"),
         ({"criterion": "taylor", "labels": torch.arange(8)}, "labels: taylor needs 9 whole"),
-        ({"criterion": "bn-scale"}, "bn-scale: 9 has no batch norm of its own right behind it"),
+        ({"criterion": "bn-scale"}, "bn-scale: 9 has no batch norm of its own right after it"),
         ({"layers": ["head"]}, "layers head: known are 0, 3, 9"),
         (
             {
@@ -156,7 +156,7 @@ def test_bad_arguments_are_told(network: nn.Module, changed: dict[str, Any], sai
         ({"fraction": 0.5, "upper_limit": -1}, "upper_limit -1: allowed are numbers from 0 to 1"),
         ({"fraction": float("nan")}, "fraction nan: allowed are"),
         ({"fraction": 0.9, "upper_limit": 0.8}, "fraction 0.9: upper_limit allows at most 0.8"),
-        ({"scores": {}, "fraction": 0.5}, "scores: are of no weight"),
+        ({"scores": {}, "fraction": 0.5}, "scores: are empty"),
     ],
 )
 def test_bad_shares_are_told(arguments: dict[str, Any], said: str) -> None:
