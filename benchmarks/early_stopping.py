@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mint.reporting.markdown import table
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.result import TrialResult
 
 MARGINS = (1.0, 1.25, 1.5, 2.0, 3.0)
@@ -34,7 +34,7 @@ class Tried:
     passed: bool
 
 
-def tried(cache: Cache, experiment: str) -> list[Tried]:
+def tried(cache: StageCache, experiment: str) -> list[Tried]:
     """Return the probes of an experiment's searches, of equally many epochs, each once."""
     found: dict[tuple[object, ...], Tried] = {}
     for key in cache.keys("trials"):
@@ -71,7 +71,7 @@ def main() -> int:
         "--cache-dir", type=Path, default=Path(".mint"), help="folder of stages (default: .mint)"
     )
     options = parser.parse_args()
-    probes = tried(Cache(options.cache_dir), options.experiment)
+    probes = tried(StageCache(options.cache_dir), options.experiment)
     passed = [probe for probe in probes if probe.passed]
     if len({probe.seed for probe in passed}) < 2:
         parser.error("--cache-dir: needs passing probes of two seeds at least")

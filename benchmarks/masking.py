@@ -32,7 +32,7 @@ from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
 from mint.reporting.measured import MASKING
 from mint.rng import stream
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible
 from mint.training.loop import train
 from mint.trial.pipeline import TrialPipeline
@@ -65,7 +65,7 @@ def main() -> int:
     shown = table.groupby(["ways", "grouping", "floor", "share", "score"])["accuracy"]
     print(shown.agg(["mean", "std"]).round(2).to_string())
     content = table.to_csv(index=False, lineterminator="\n").encode()
-    write_whole(options.output / MASKING, content)
+    write_atomic(options.output / MASKING, content)
     return 0
 
 

@@ -23,7 +23,7 @@ from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.gmi.estimator import gmi_bootstraps, reliability
 from mint.reporting.figure_style import COLOURS, MARKERS, save
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
@@ -60,7 +60,7 @@ def main() -> int:
         ]
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
-    write_whole(options.output / f"{NAME}.csv", table.to_csv(index=False).encode())
+    write_atomic(options.output / f"{NAME}.csv", table.to_csv(index=False).encode())
     _draw(options.output / f"{NAME}.png", table)
     return 0
 

@@ -43,7 +43,7 @@ from mint.trial.provenance import PACKAGE, installed_version
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
-    from mint.store.stage_cache import Cache
+    from mint.store.stage_cache import StageCache
     from mint.tracking.mlflow_store import Tracker
     from mint.tracking.writer import Delivery
     from mint.training.loop import Epoch
@@ -538,8 +538,8 @@ def _forecast(planned: "PlannedTrial") -> int:
 
 def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
-    from mint.store.atomic import write_whole
-    from mint.store.locks import holding_trial
+    from mint.store.atomic import write_atomic
+    from mint.store.locks import locked
     from mint.tracking.mlflow_store import Tracker
     from mint.tracking.writer import Delivery
     from mint.trial.result import TrialResult
@@ -550,13 +550,17 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     delivered = tracker.runs(stages.experiment.name)
     say = partial(print, flush=True)
     with (
-        holding_trial(stages.cache, stages.config, stages.provenance.command),
+        locked(
+            stages.cache,
+            f"{stages.config.experiment.name}-{stages.config.key}",
+            stages.provenance.command,
+        ),
         Delivery(tracker, stages.cache, stages.provenance, delivered, say) as delivery,
     ):
         result = TrialResult.load(_ran(stages, delivery))
         behind = delivery.close()
     page = options.output / TRIAL_PAGES / page_name(stages.config)
-    write_whole(page, trial_page(result).encode())
+    write_atomic(page, trial_page(result).encode())
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
         f"baseline's {result.baseline_accuracy:.2f}%"
@@ -720,7 +724,7 @@ def _verify(options: argparse.Namespace) -> int:
     cache_dir = cache_folder(options.cache_dir)
 
     from mint.reporting.verify import verify
-    from mint.store.stage_cache import Cache
+    from mint.store.stage_cache import StageCache
 
     of_store = None
     if options.tracking_uri:
@@ -730,7 +734,7 @@ def _verify(options: argparse.Namespace) -> int:
         if not tracker.exists:
             raise InputError(f"--tracking-uri {tracker.shown}: there is no such store")
         of_store = tracker.records()
-    found = verify(options.output, Cache(cache_dir), of_store)
+    found = verify(options.output, StageCache(cache_dir), of_store)
     for difference in found.differences[:_MOST_DIFFERENCES]:
         print(difference)
     if len(found.differences) > _MOST_DIFFERENCES:
@@ -768,17 +772,17 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from mint.store.locks import holding_all
-    from mint.store.stage_cache import Cache
+    from mint.store.locks import locked_exclusively
+    from mint.store.stage_cache import StageCache
     from mint.tracking.mlflow_store import Tracker
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
-    cache = Cache(cache_folder(options.cache_dir))
-    with holding_all(cache, "mint sync"):
+    cache = StageCache(cache_folder(options.cache_dir))
+    with locked_exclusively(cache, "mint sync"):
         return _synced(tracker, cache, options)
 
 
-def _synced(tracker: "Tracker", cache: "Cache", options: argparse.Namespace) -> int:
+def _synced(tracker: "Tracker", cache: "StageCache", options: argparse.Namespace) -> int:
     from mint.tracking.writer import Delivery, deliver_missing
     from mint.trial.failed_trials import FailedTrials
     from mint.trial.provenance import Provenance
@@ -804,13 +808,14 @@ def _synced(tracker: "Tracker", cache: "Cache", options: argparse.Namespace) -> 
 
 
 def _cache(options: argparse.Namespace) -> int:
-    from mint.cli.cache import LEFTOVERS, STAGES, listing, prune
-    from mint.store.stage_cache import Cache
+    from mint.cli.cache import listing
+    from mint.store.cleanup import LEFTOVERS, STAGES, prune
+    from mint.store.stage_cache import StageCache
 
     root = cache_folder(options.cache_dir)
     if not root.is_dir():
         raise InputError(f"--cache-dir {root}: there is no such folder; nothing was kept there yet")
-    cache = Cache(root)
+    cache = StageCache(root)
     if options.action == "ls":
         print("\n".join(listing(cache)))
         return 0
@@ -819,7 +824,7 @@ def _cache(options: argparse.Namespace) -> int:
         if stage not in known:
             raise InputError(f"STAGE {stage}: {allowed(stage, known)}")
 
-    from mint.store.locks import holding_all
+    from mint.store.locks import locked_exclusively
 
     delivered: frozenset[str] = frozenset()
     if "trials" in options.stages:
@@ -829,7 +834,7 @@ def _cache(options: argparse.Namespace) -> int:
         if tracker.exists:
             records = tracker.records()
             delivered = frozenset(records.loc[records["status"] == "finished", "key"])
-    with holding_all(cache, "mint cache prune"):
+    with locked_exclusively(cache, "mint cache prune"):
         removed, kept = prune(
             cache,
             tuple(options.stages),

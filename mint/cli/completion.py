@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from mint.cli.cache import LEFTOVERS, STAGES
 from mint.config.loading import experiment_names
 from mint.config.schema import CRITERIA
+from mint.store.cleanup import LEFTOVERS, STAGES
 
 
 def completion(program: argparse.ArgumentParser, shell: str) -> str:

@@ -41,7 +41,7 @@ from mint.tracking.preflight import reach_ray
 if TYPE_CHECKING:
     from mint.orchestration.search_spaces import Plan
     from mint.orchestration.settings import SweepSettings
-    from mint.store.stage_cache import Cache
+    from mint.store.stage_cache import StageCache
     from mint.trial.setup import PlannedTrials
 
 EPILOG = (
@@ -215,11 +215,11 @@ def run_sweep_command(
     blocks = _blocks(options, experiment, sweep.grids)
     check_results(options.output)
 
-    from mint.store.remote import Storage
-    from mint.store.stage_cache import Cache
+    from mint.store.remote import RemoteStore
+    from mint.store.stage_cache import StageCache
 
-    storage = Storage(options.storage) if options.storage else None
-    cache = Cache(cache_folder(options.cache_dir), storage)
+    storage = RemoteStore(options.storage) if options.storage else None
+    cache = StageCache(cache_folder(options.cache_dir), storage)
     planned = _checked_trials(options, experiment, blocks, cache)
     trials = planned.configs
     request = _Request(
@@ -266,7 +266,7 @@ class _Request:
     experiment: Experiment
     blocks: Sequence[Grid]
     trials: Sequence[TrialConfig]
-    cache: "Cache"
+    cache: "StageCache"
     display: Lines
 
     def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
@@ -303,14 +303,14 @@ class _Request:
 
         from mint.orchestration.driver import Sweep, drive
         from mint.orchestration.settings import SweepSettings
-        from mint.store.locks import holding
+        from mint.store.locks import locked
         from mint.trial.provenance import Provenance
 
         held = f"{self.name}-{self.experiment.name}"
         device = "cuda" if options.gpus_per_trial else "cpu"
         provenance = Provenance.of_this_process(self.name, self.words, device)
         init = self.trials[0].init
-        with holding(cache, held, provenance.command):
+        with locked(cache, held, provenance.command):
             delivered = tracker.runs(self.experiment.name)
             waiting = self.announce(delivered)
             orphans = tracker.close_orphans(
@@ -467,7 +467,7 @@ def _blocks(
 
 
 def _checked_trials(
-    options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "Cache"
+    options: argparse.Namespace, experiment: Experiment, blocks: Sequence[Grid], cache: "StageCache"
 ) -> "PlannedTrials":
     """Return all trials of the axes; the unfinished ones were checked."""
     from mint.trial.setup import plan_trials

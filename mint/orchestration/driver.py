@@ -16,7 +16,7 @@ from mint.orchestration.display import Lines, duration
 from mint.orchestration.monitor import Ledger
 from mint.orchestration.settings import SweepSettings
 from mint.reporting.folder import rebuild_report, store_records
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import Tracker
 from mint.tracking.writer import Delivery, deliver_missing
 from mint.trial.failed_trials import FailedTrials
@@ -52,7 +52,7 @@ class Sweep:
 
 def drive(
     sweep: Sweep,
-    cache: Cache,
+    cache: StageCache,
     tracker: Tracker,
     room: Callable[[SweepSettings], int],
     display: Lines,
@@ -130,7 +130,7 @@ def drive(
 
 def _report(
     trials: Mapping[str, TrialConfig],
-    cache: Cache,
+    cache: StageCache,
     output: Path,
     of_store: pd.DataFrame | None,
     say: Callable[[str], None],

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from mint.config.schema import TrialConfig
 from mint.orchestration.display import Lines, duration
 from mint.orchestration.settings import Ending, Progress
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.tracking.writer import Delivery
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
@@ -26,7 +26,7 @@ class Ledger:
     def __init__(
         self,
         trials: int,
-        cache: Cache,
+        cache: StageCache,
         delivery: Delivery,
         provenance: Provenance,
         display: Lines,

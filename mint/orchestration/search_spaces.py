@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from mint.config.grid import parse_limit
 from mint.config.schema import TrialConfig
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.failed_trials import FailedTrials
 from mint.trial.result import TrialResult
 
@@ -96,7 +96,7 @@ def asha_plan(
     return Plan(grid_plan(trials).space, scheduler=scheduler)
 
 
-def histories(trials: Sequence[TrialConfig], cache: Cache) -> list[tuple[str, History]]:
+def histories(trials: Sequence[TrialConfig], cache: StageCache) -> list[tuple[str, History]]:
     """Return, for the key of every trial that has ended, how its last retraining went."""
     gaps = FailedTrials(cache)
     known: list[tuple[str, History]] = []

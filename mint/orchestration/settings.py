@@ -18,7 +18,7 @@ class SweepSettings:
         gpus_per_trial: a share of a card, or 0 for the CPU.
         threads: of one trial.
         provenance: of the trials.
-        owner: the folder of stages (Cache.identity) that holds the sweep.
+        owner: the folder of stages (StageCache.identity) that holds the sweep.
         every_epoch: whether a scheduler is to hear of every epoch of retraining.
         live: whether somebody watches the trials as they run.
         on_cluster: whether trials may run on other machines.

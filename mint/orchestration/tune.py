@@ -52,8 +52,8 @@ from mint.orchestration.search_spaces import (
     grid_plan,
 )
 from mint.orchestration.settings import Ending, Progress, SweepSettings
-from mint.store.remote import Storage
-from mint.store.stage_cache import Cache
+from mint.store.remote import RemoteStore
+from mint.store.stage_cache import StageCache
 from mint.trial.result import SearchStep, TrialResult
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSyste
 
     It is always the same for the same sweep, so that what a killed driver left is gone too.
     """
-    storage = Storage(settings.storage or str(settings.cache_root))
+    storage = RemoteStore(settings.storage or str(settings.cache_root))
     name = f"ray/{settings.name}-{settings.owner}"
     folder = storage.scratch(name)
     try:
@@ -296,8 +296,8 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     config = config_of(parameters, base)
     own = os.environ if settings.on_cluster else {}
     try:
-        storage = None if settings.storage is None else Storage(settings.storage)
-        cache = Cache(Path(own.get("MINT_CACHE_DIR") or settings.cache_root), storage)
+        storage = None if settings.storage is None else RemoteStore(settings.storage)
+        cache = StageCache(Path(own.get("MINT_CACHE_DIR") or settings.cache_root), storage)
         stages = TrialPipeline(
             config,
             load_source(

@@ -22,7 +22,7 @@ from mint.reporting.curves import variation_curves
 from mint.reporting.figures import draw_criteria, draw_layers, draw_tradeoff, draw_variations
 from mint.reporting.measured import Measured
 from mint.reporting.puzzles import Comparison, puzzles_page
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 from mint.trial.table_row import parse_records, records_bytes, sort_records
 
 RECORDS, SUMS, RESULTS, PUZZLES = "records.csv", "records.sums", "RESULTS.md", "PUZZLES.md"
@@ -119,7 +119,7 @@ def write_report(output: Path, records: pd.DataFrame) -> None:
         draw(buffer)
         made[name] = buffer.getvalue()
     for name, content in made.items():
-        write_whole(output / name, content)
+        write_atomic(output / name, content)
 
 
 def make_report(records: pd.DataFrame, measured: Measured) -> Report:

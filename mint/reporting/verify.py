@@ -16,7 +16,7 @@ from mint.reporting.checksums import Checksums
 from mint.reporting.measured import Measured
 from mint.reporting.pages import RECORDS, SUMS, make_report
 from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.result import MASKS_FILE, TrialResult
 from mint.trial.table_row import COLUMNS, ORIGIN, parse_records, result_record, written_records
 
@@ -46,7 +46,7 @@ class Verified:
     runs: int = 0
 
 
-def verify(output: Path, cache: Cache, of_store: pd.DataFrame | None) -> Verified:
+def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Verified:
     """Recompute a folder of results from its records, and these from what is at hand.
 
     Args:

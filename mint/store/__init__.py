@@ -1,1 +1,1 @@
-"""Finished stages on disk, whole or not at all, shared by processes and nodes."""
+"""Finished stages on disk, complete or absent, shared by processes and nodes."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and stay when the machine stops."""
+"""Files that appear complete or not at all, and survive a power cut."""
 
 import hashlib
 import os
@@ -6,29 +6,29 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its name and rename it, so that nobody ever sees half of it.
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a temporary file beside the path and rename it, so that nobody reads half of it.
 
     Raises:
-        OSError: such as a full disk; what was there before is there still.
+        OSError: for example, the disk is full; the previous file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)  # mkstemp's file is for its owner alone
-        Path(partial).replace(path)
-        flush(path.parent)
+        sync_to_disk(partial)
+        partial.chmod(0o644)  # mkstemp lets only the owner read
+        partial.replace(path)
+        sync_to_disk(path.parent)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
-def flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, before anything else relies on it."""
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -36,7 +36,7 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex digits."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,91 +1,69 @@
-"""One driver a sweep, or a trial: who holds it, told to whoever comes second."""
+"""Locks of sweeps and trials: a second process learns which one runs them already."""
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 from filelock import Timeout
 
-from mint.config.schema import TrialConfig
 from mint.errors import InputError
-from mint.store.atomic import write_whole
-from mint.store.stage_cache import Cache
+from mint.store.atomic import write_atomic
+from mint.store.stage_cache import StageCache
 
 _FOLDER = "running"
-_ALL = "upkeep"
+_EXCLUSIVE = "exclusive"
 
 
 @contextmanager
-def holding(cache: Cache, name: str, command: str) -> Iterator[None]:
-    """Hold a sweep or a trial inside the block; the hold ends with the process, however it ends.
+def locked(cache: StageCache, name: str, command: str) -> Iterator[None]:
+    """Lock a sweep or a trial inside the block; the lock ends with the process.
 
     Args:
-        cache: the folder of stages that it runs in.
-        name: of the sweep and its experiment, or of the trial.
-        command: that runs it, without secrets.
+        cache: where the sweep or trial keeps its stages.
+        name: identifies the sweep and its experiment, or the trial.
+        command: the command line that runs it, without secrets.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process runs it, or has locked the whole cache.
     """
-    with _held(cache, name, command):
-        with _held(cache, _ALL, None, seconds=5):
-            pass  # nobody holds all of them; whoever else looks is gone at once
+    with _lock(cache, name, command):
+        with _lock(cache, _EXCLUSIVE, None, seconds=5):  # other sweeps only look at it, as here
+            pass
         yield
 
 
-def holding_trial(cache: Cache, config: TrialConfig, command: str) -> AbstractContextManager[None]:
-    """Hold a trial by itself. See holding."""
-    return holding(cache, f"{config.experiment.name}-{config.key}", command)
-
-
 @contextmanager
-def _held(cache: Cache, name: str, command: str | None, seconds: float = 0) -> Iterator[None]:
-    """Hold a name, leaving a note of the command; None for a look that leaves none."""
-    note = cache.root / _FOLDER / f"{name}.json"
-    lock = cache.lock(f"{_FOLDER}/{name}", timeout=seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{name} is being run by {_holder(note)}") from None
-    try:
-        if command is not None:
-            holder = {
-                "process": os.getpid(),
-                "machine": socket.gethostname(),
-                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-                "command": command,
-            }
-            write_whole(note, json.dumps(holder).encode())
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def holding_all(cache: Cache, command: str) -> Iterator[None]:
-    """Keep anything from being run in a folder of stages inside the block.
+def locked_exclusively(cache: StageCache, command: str) -> Iterator[None]:
+    """Let no sweep or trial run in the cache inside the block.
 
     Raises:
-        InputError: something is; names who runs it.
+        InputError: one is running.
     """
-    with _held(cache, _ALL, command):
-        for note in sorted((cache.root / _FOLDER).glob("*.json")):
-            if note.stem != _ALL:
-                with _held(cache, note.stem, None):
+    with _lock(cache, _EXCLUSIVE, command):
+        for note in sorted((cache.root / _FOLDER).glob("*.txt")):
+            if note.stem != _EXCLUSIVE:
+                with _lock(cache, note.stem, None):
                     pass
         yield
 
 
-def _holder(note: Path) -> str:
+@contextmanager
+def _lock(cache: StageCache, name: str, command: str | None, seconds: float = 0) -> Iterator[None]:
+    """Hold a lock, with a note about its holder if the command is given."""
+    note = cache.root / _FOLDER / f"{name}.txt"
+    lock = cache.lock(f"{_FOLDER}/{name}", timeout=seconds)
     try:
-        holder = json.loads(note.read_bytes())
-        return (
-            f"process {holder['process']} on {holder['machine']} since {holder['since']}: "
-            f"{holder['command']}"
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun
-        return "another process"
+        lock.acquire()
+    except Timeout:
+        what = "the stage cache is locked" if name == _EXCLUSIVE else f"{name} is being run"
+        holder = note.read_text("utf-8") if note.exists() else "another process"
+        raise InputError(f"{what} by {holder}") from None
+    try:
+        if command is not None:
+            holder = f"process {os.getpid()} on {socket.gethostname()}"
+            write_atomic(note, f"{holder} since {time.strftime('%F %T')}: {command}".encode())
+        yield
+    finally:
+        lock.release()

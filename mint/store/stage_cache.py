@@ -1,121 +1,135 @@
-"""Finished stages on disk: made once, by whoever comes first, and shared by everyone after."""
+"""Finished stages on disk: computed once, and reused by every process that needs them."""
 
-import json
 import shutil
 import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated, Self
 
 from filelock import FileLock
+from pydantic import BaseModel, Field
 
 from mint.errors import error_line, without_secrets
-from mint.store.atomic import digest, flush, write_whole
-from mint.store.remote import Storage
+from mint.store.atomic import sha256, sync_to_disk, write_atomic
+from mint.store.remote import RemoteStore
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress"
 
 
-class Cache:
+class _Manifest(BaseModel):
+    """Size and SHA-256 of every file of a stage."""
+
+    files: dict[Annotated[str, Field(pattern=r"^[^/\\]+$")], tuple[int, str]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls.model_validate_json((folder / MANIFEST).read_bytes())
+
+
+class StageCache:
     """A folder of stages; each stage has a folder for every content key.
 
-    A stage's manifest tells the size and the checksum of each of its files, so that a file that
-    a full disk, a power cut or a hand has damaged is never taken for a result: it is set aside,
-    and the stage made again.
+    A stage's manifest lists the size and checksum of each of its files. A stage with a damaged
+    file is moved aside and computed again.
 
     Attributes:
-        root: of the stages on this machine.
-        storage: where the nodes of a cluster share them; None for this machine alone.
+        root: the folder on this machine.
+        storage: shared by the nodes of a cluster; None for this machine alone.
     """
 
-    def __init__(self, root: Path, storage: Storage | None = None) -> None:
+    def __init__(self, root: Path, storage: RemoteStore | None = None) -> None:
         self.root = root.absolute()
         self.storage = storage
-        self._checked: set[Path] = set()
+        self._verified: set[Path] = set()
         self._published: set[Path] = set()
 
     @property
     def identity(self) -> str:
-        """A name for this folder of stages that stays with it, whatever the machine is called."""
+        """A random name of this folder that never changes."""
         path = self.root / "identity"
         with self.lock("identity"):
             if not path.exists():
-                write_whole(path, uuid.uuid4().hex.encode())
+                write_atomic(path, uuid.uuid4().hex.encode())
         return path.read_text(encoding="utf-8")
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
-        """Return a lock of this folder that ends with whoever holds it, however that ends.
+        """Return a lock of this folder that the end of the process releases.
 
         Args:
             name: of the lock.
-            timeout: seconds to wait for it; negative to wait for ever.
+            timeout: seconds to wait for it; negative to wait without limit.
         """
         path = self.root / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, timeout=timeout)
 
     def folder(self, stage: str, key: str) -> Path:
-        """Return where a stage of this key lives once it is finished."""
+        """Return the path of a finished stage."""
         return self.root / stage / key
 
+    def keys(self, stage: str) -> Iterator[str]:
+        """Yield the keys of a stage that are finished on this machine, in order."""
+        folder = self.root / stage
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_dir() and not path.name.startswith("."):
+                yield path.name
+
     def find(self, stage: str, key: str) -> Path | None:
-        """Return the folder of a stage that is finished and whole, here or in the storage."""
-        if found := self._here(stage, key):
+        """Return the folder of a finished, undamaged stage, here or in the storage."""
+        if found := self._find_here(stage, key):
             return found
         if not self.storage or not self.storage.has(f"{stage}/{key}/{MANIFEST}"):
             return None
         with self.lock(f"{stage}/{key}"):
-            return self._here_or_fetched(stage, key)
+            return self._find_or_fetch(stage, key)
 
     def produce(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the finished stage of this key, making it if nobody has.
+        """Return the folder of a stage; compute the stage if no process has.
 
-        Whoever needs what another process is making waits for it. The folder appears under its
-        name only when it is whole and on the disk: a process that dies while making it leaves
-        nothing behind that could be taken for a result, and lets go of the lock.
+        A second process waits for the first. The folder gets its name only when it is complete
+        and on the disk, so that a crash leaves nothing that looks like a result.
 
         Args:
             stage: such as baselines or scores.
-            key: content key of everything the stage depends on.
-            make: fills the empty folder it is given.
+            key: content key of everything that the stage depends on.
+            make: fills an empty folder.
         """
         finished = self.folder(stage, key)
-        if found := self._here(stage, key):
-            if self.storage:  # whoever made it may have been stopped before others could have it
-                self._publish(self.storage, stage, found)
+        if found := self._find_here(stage, key):
+            self._publish(stage, found)  # the process that computed it may have died before this
             return found
         with self.lock(f"{stage}/{key}"):
-            if found := self._here_or_fetched(stage, key):
+            if found := self._find_or_fetch(stage, key):
                 return found
-            for abandoned in finished.parent.glob(f".{key}-*"):  # by makers that were killed
+            for abandoned in finished.parent.glob(f".{key}-*"):  # by killed processes
                 shutil.rmtree(abandoned)
             if finished.exists():
                 aside = finished.parent / f".damaged-{key}-{uuid.uuid4().hex[:8]}"
                 warnings.warn(
-                    f"{finished}: {damage(finished)}; it is set aside as {aside.name} and made "
-                    "again",
+                    f"{finished}: {damage(finished)}; moved to {aside.name} and computed again",
                     stacklevel=2,
                 )
                 finished.rename(aside)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=finished.parent))
-            try:
+            with self._partial(finished) as partial:
                 make(partial)
-                self._finish(partial, finished)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            if self.storage:
-                self._publish(self.storage, stage, finished)
+                files = sorted(path for path in partial.iterdir() if path.is_file())
+                sums = {path.name: (path.stat().st_size, sha256(path)) for path in files}
+                content = _Manifest(files=sums).model_dump_json(indent=1)
+                (partial / MANIFEST).write_text(content, encoding="utf-8")
+                for path in (*files, partial / MANIFEST, partial):
+                    sync_to_disk(path)
+                partial.rename(finished)
+                sync_to_disk(finished.parent)
+            self._verified.add(finished)
+            self._publish(stage, finished)
         return finished
 
     def checkpoint(self, stage: str, key: str) -> Path:
-        """Return where a stage that is being made keeps its progress, for who takes it up again.
-
-        What another node of the cluster has left of it in the storage is fetched first.
-        """
+        """Return the path of an unfinished stage's checkpoint, fetched if another node wrote it."""
         path = self.root / PROGRESS / f"{stage}-{key}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.storage and not path.exists() and self.storage.has(f"{PROGRESS}/{path.name}"):
@@ -125,112 +139,90 @@ class Cache:
         return path
 
     def keep_checkpoint(self, path: Path) -> None:
-        """Have the storage, if there is one, hold a checkpoint as it is now."""
-        if not self.storage:
-            return
-        try:
-            self.storage.put([f"{PROGRESS}/{path.name}"], path.parent)
-        except Exception as error:  # the training is worth more than what it may save another
-            reason = error_line(error)
-            warnings.warn(f"{path.name}: not kept in the storage ({reason})", stacklevel=2)
+        """Copy a checkpoint to the storage, if there is one."""
+        if self.storage:
+            with _warn_of_errors(f"{path.name}: not copied to the storage"):
+                self.storage.put([f"{PROGRESS}/{path.name}"], path.parent)
 
     def drop_checkpoint(self, path: Path) -> None:
-        """Remove a checkpoint whose stage is finished."""
+        """Remove the checkpoint of a finished stage."""
         path.unlink(missing_ok=True)
-        if not self.storage:
-            return
+        if self.storage:
+            with _warn_of_errors(f"{path.name}: not removed from the storage"):
+                self.storage.remove(f"{PROGRESS}/{path.name}")
+
+    @contextmanager
+    def _partial(self, finished: Path) -> Iterator[Path]:
+        """Make a temporary folder beside a stage's; remove it if the block does not rename it."""
+        partial = Path(tempfile.mkdtemp(prefix=f".{finished.name}-", dir=finished.parent))
         try:
-            self.storage.remove(f"{PROGRESS}/{path.name}")
-        except Exception as error:  # the stage is worth more than the room that it takes
-            warnings.warn(f"{path.name}: left in the storage ({error_line(error)})", stacklevel=2)
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def keys(self, stage: str) -> Iterator[str]:
-        """Yield the keys of the finished stages on this machine, in order."""
-        folder = self.root / stage
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.is_dir() and not path.name.startswith("."):
-                yield path.name
-
-    def _here(self, stage: str, key: str) -> Path | None:
+    def _find_here(self, stage: str, key: str) -> Path | None:
         folder = self.folder(stage, key)
-        if folder in self._checked and folder.exists():
+        if folder in self._verified and folder.exists():
             return folder
         if folder.exists() and damage(folder) is None:
-            self._checked.add(folder)
-            (folder / MANIFEST).touch()  # when it was last of use: mint cache prune asks
+            self._verified.add(folder)
+            (folder / MANIFEST).touch()  # the time of last use, for mint.store.cleanup
             return folder
         return None
 
-    def _here_or_fetched(self, stage: str, key: str) -> Path | None:
-        """Return the folder of a finished stage whose lock is held."""
-        if found := self._here(stage, key):
+    def _find_or_fetch(self, stage: str, key: str) -> Path | None:
+        """Return the folder of a finished stage; the caller holds its lock."""
+        finished, remote = self.folder(stage, key), f"{stage}/{key}"
+        if found := self._find_here(stage, key):
             return found
-        name = f"{stage}/{key}/{MANIFEST}"
-        if not self.storage or self.folder(stage, key).exists() or not self.storage.has(name):
+        if not self.storage or finished.exists() or not self.storage.has(f"{remote}/{MANIFEST}"):
             return None
-        return self._fetch(self.storage, stage, key)
-
-    def _finish(self, partial: Path, finished: Path) -> None:
-        files = sorted(path for path in partial.iterdir() if path.is_file())
-        sums = {path.name: [path.stat().st_size, digest(path)] for path in files}
-        (partial / MANIFEST).write_text(json.dumps({"files": sums}, indent=1), encoding="utf-8")
-        for path in (*files, partial / MANIFEST, partial):
-            flush(path)
-        partial.rename(finished)
-        flush(finished.parent)
-        self._checked.add(finished)
-
-    def _publish(self, storage: Storage, stage: str, finished: Path) -> None:
-        if finished in self._published:
-            return
-        names = [f"{stage}/{finished.name}/{name}" for name in (*_files(finished), MANIFEST)]
-        if not storage.has(names[-1]):  # the manifest comes last: without it there is no stage
-            storage.put(names, finished)
-        self._published.add(finished)
-
-    def _fetch(self, storage: Storage, stage: str, key: str) -> Path | None:
-        finished = self.folder(stage, key)
-        partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=finished.parent))
-        try:
-            storage.get(f"{stage}/{key}/{MANIFEST}", partial / MANIFEST)
-            with suppress(ValueError):  # of a damaged manifest, told below
-                for name in _files(partial):
-                    storage.get(f"{stage}/{key}/{name}", partial / name)
-            if wrong := damage(partial):
-                place = without_secrets(storage.uri)
-                warnings.warn(f"{place}/{stage}/{key}: {wrong}", stacklevel=3)
-                storage.remove(f"{stage}/{key}/{MANIFEST}")
+        with self._partial(finished) as partial:
+            self.storage.get(f"{remote}/{MANIFEST}", partial / MANIFEST)
+            with suppress(ValueError):  # a damaged manifest, reported below
+                for name in _Manifest.load(partial).files:
+                    self.storage.get(f"{remote}/{name}", partial / name)
+            if problem := damage(partial):
+                place = without_secrets(self.storage.uri)
+                warnings.warn(f"{place}/{remote}: {problem}", stacklevel=3)
+                self.storage.remove(f"{remote}/{MANIFEST}")
                 return None
             partial.rename(finished)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        self._checked.add(finished)
+        self._verified.add(finished)
         return finished
+
+    def _publish(self, stage: str, finished: Path) -> None:
+        """Copy a stage to the storage, if there is one, with the manifest last."""
+        if not self.storage or finished in self._published:
+            return
+        names = [
+            f"{stage}/{finished.name}/{name}"
+            for name in (*_Manifest.load(finished).files, MANIFEST)
+        ]
+        if not self.storage.has(names[-1]):
+            self.storage.put(names, finished)
+        self._published.add(finished)
+
+
+@contextmanager
+def _warn_of_errors(problem: str) -> Iterator[None]:
+    """Warn of an error inside the block: it must not fail the stage."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"{problem} ({error_line(error)})", stacklevel=4)
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with the files of a finished stage; None where they are whole."""
+    """Return what is wrong with the files of a finished stage; None if they are intact."""
     try:
-        sums = _files(folder)
+        sums = _Manifest.load(folder).files
     except (OSError, ValueError) as error:
         return f"its {MANIFEST} cannot be read ({type(error).__name__})"
     for name, (size, checksum) in sums.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size or digest(path) != checksum:
-            return f"{name} is not as it was written"
+        if path.stat().st_size != size or sha256(path) != checksum:
+            return f"{name} has changed since it was written"
     return None
-
-
-def _files(folder: Path) -> dict[str, tuple[int, str]]:
-    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    try:
-        files = {
-            str(name): (int(size), str(sum_)) for name, (size, sum_) in content["files"].items()
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{MANIFEST} has another form") from error
-    if any(Path(name).name != name for name in files):
-        raise ValueError(f"{MANIFEST} names files elsewhere")
-    return files

@@ -214,7 +214,7 @@ class Tracker:
         Args:
             config: of the trial.
             provenance: of the trial.
-            owner: the folder of stages that it is run in (Cache.identity).
+            owner: the folder of stages that it is run in (StageCache.identity).
         """
         client = MlflowClient(self.uri)
         tags = {

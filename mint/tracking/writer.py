@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from mint.config.schema import TrialConfig
 from mint.errors import without_secrets
 from mint.orchestration.interruption import STOP_SECONDS
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import Tracker
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
@@ -29,7 +29,7 @@ class Delivery:
     def __init__(
         self,
         tracker: Tracker,
-        cache: Cache,
+        cache: StageCache,
         provenance: Provenance,
         delivered: Collection[str],
         say: Callable[[str], None],
@@ -177,7 +177,7 @@ class Delivery:
             self._tracker.close(self._runs[config.key], "KILLED", reason)
 
 
-def deliver_missing(delivery: Delivery, cache: Cache, configs: Iterable[TrialConfig]) -> None:
+def deliver_missing(delivery: Delivery, cache: StageCache, configs: Iterable[TrialConfig]) -> None:
     """Have the trials that have ended on the disk be delivered, where the store has them not.
 
     Args:

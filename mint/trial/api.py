@@ -13,7 +13,7 @@ from mint.errors import InputError
 from mint.models import build_network, load_weights, source_digest
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores, load_scores
-from mint.store.locks import holding_trial
+from mint.store.locks import locked
 from mint.trial.pipeline import run_trial
 from mint.trial.result import MASKS_FILE, SCORES_FILE, WEIGHTS_FILE, TrialResult
 from mint.trial.setup import TrialPaths, plan_trial
@@ -75,7 +75,8 @@ def run_experiment(
     command = ["mint.run_experiment", file.experiment.name]
     with torch.random.fork_rng(devices=[]):  # networks are built on the CPU's generator
         pipeline = plan_trial(file, axes, TrialPaths(**paths), device, command).pipeline
-        with holding_trial(pipeline.cache, pipeline.config, pipeline.provenance.command):
+        name = f"{pipeline.config.experiment.name}-{pipeline.config.key}"
+        with locked(pipeline.cache, name, pipeline.provenance.command):
             return FinishedTrial(run_trial(pipeline))
 
 

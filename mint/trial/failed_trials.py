@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from mint.config.schema import TrialConfig
-from mint.store.atomic import write_whole
-from mint.store.stage_cache import Cache
+from mint.store.atomic import write_atomic
+from mint.store.stage_cache import StageCache
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialKeys
 
@@ -42,13 +42,13 @@ class FailedTrial(BaseModel, extra="forbid", frozen=True):
 class FailedTrials:
     """The failed trials that a folder of stages remembers until they have a result."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: StageCache) -> None:
         self._cache = cache
 
     def write(self, failed: FailedTrial) -> None:
         """Remember a failed trial, in place of its earlier failure."""
         content = failed.model_dump_json(indent=1) + "\n"
-        write_whole(self._path(failed.keys.key), content.encode())
+        write_atomic(self._path(failed.keys.key), content.encode())
 
     def read(self, key: str) -> FailedTrial | None:
         """Return the failed trial of a key; None if there is none, or it has a result now."""
@@ -76,7 +76,7 @@ class FailedTrials:
 
 
 def missing_trials(
-    trials: Sequence[TrialConfig], cache: Cache, delivered: Collection[str], *, stopped: bool
+    trials: Sequence[TrialConfig], cache: StageCache, delivered: Collection[str], *, stopped: bool
 ) -> list[TrialConfig]:
     """Return the trials that have no result, neither on disk nor in the tracking store.
 

@@ -13,7 +13,7 @@ from mint.data.images import StoredImages
 from mint.gmi.cpu.distances import shape_of
 from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.training.loop import evaluation_batch_size
 from mint.trial.preflight import image_shape
 from mint.trial.result import Baseline, TrialResult
@@ -76,7 +76,7 @@ def forecast(
     trials: Sequence[TrialConfig],
     source: Source,
     traced: Traced,
-    cache: Cache,
+    cache: StageCache,
     at_once: int,
 ) -> list[str]:
     """Return two lines on the time and the memory of unfinished trials of one experiment.
@@ -110,7 +110,7 @@ def forecast(
     ]
 
 
-def time_of(trials: Sequence[TrialConfig], cache: Cache) -> Time | None:
+def time_of(trials: Sequence[TrialConfig], cache: StageCache) -> Time | None:
     """Return the time of trials, from finished ones of the same protocol and criteria.
 
     The time of scores is taken as proportional to bootstraps, blocks and the square of the rows;
@@ -204,7 +204,7 @@ def _work(config: TrialConfig) -> int:
     return bootstraps * max(1, config.groups) ** 2 * max(1, config.samples_per_class) ** 2
 
 
-def _baseline_seconds(config: TrialConfig, cache: Cache) -> float | None:
+def _baseline_seconds(config: TrialConfig, cache: StageCache) -> float | None:
     folder = cache.find("baselines", config.baseline_key)
     return Baseline.load(folder).seconds if folder else None
 

@@ -37,7 +37,7 @@ from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores, load_scores, save_scores
 from mint.pruning.sparsity_search import largest_passing
 from mint.rng import stream, torch_seeded
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
 from mint.trial.preflight import counted_weights, load_initial
@@ -106,7 +106,7 @@ class TrialPipeline:
         config: TrialConfig,
         source: Source,
         *,
-        cache: Cache,
+        cache: StageCache,
         provenance: Provenance,
         init: Path | None = None,
         callbacks: TrialCallbacks | None = None,

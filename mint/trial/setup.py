@@ -15,7 +15,7 @@ from mint.config.schema import Experiment, InitialWeights, TrialConfig
 from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
 from mint.models import Traced, source_digest
-from mint.store.stage_cache import MANIFEST, Cache
+from mint.store.stage_cache import MANIFEST, StageCache
 from mint.trial.pipeline import TrialCallbacks, TrialPipeline
 from mint.trial.preflight import check_data, check_network, image_shape
 from mint.trial.provenance import Provenance
@@ -152,7 +152,7 @@ def plan_trial(
                 )
             values[name] = getattr(file.defaults, name)
     values["upper_limit"] = parse_limit(str(values["upper_limit"]), values["groups"])
-    cache = Cache(cache_folder(paths.cache_dir))
+    cache = StageCache(cache_folder(paths.cache_dir))
     device_class = _device_class(device)
     planned = plan_trials(
         file.experiment,
@@ -175,7 +175,7 @@ def plan_trial(
     return PlannedTrial(pipeline, planned.traced)
 
 
-def kept_initial_weights(cache: Cache, config: TrialConfig) -> Path | None:
+def kept_initial_weights(cache: StageCache, config: TrialConfig) -> Path | None:
     """Return the file of initial weights that the cache keeps for a trial; None without any."""
     folder = config.init and cache.find("initial", config.init.digest)
     if not folder:

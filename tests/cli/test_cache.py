@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mint.cli.app import main
-from mint.store.locks import holding
-from mint.store.stage_cache import Cache
+from mint.store.locks import locked
+from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import Tracker
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -27,7 +27,7 @@ def _fill(folder: Path) -> None:
 
 
 def _stage(name: str, days: float = 0) -> Path:
-    cache = Cache(Path(".mint"))
+    cache = StageCache(Path(".mint"))
     folder = cache.produce(name, KEY, _fill)
     then = time.time() - days * 24 * 3600
     os.utime(folder / "manifest.json", (then, then))
@@ -99,7 +99,7 @@ def test_trials_stay_until_the_store_has_them(capsys: pytest.CaptureFixture[str]
 
 def test_nothing_goes_while_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     kept = _stage("baselines")
-    with holding(Cache(Path(".mint")), "a-sweep", "a_sweep.py"):
+    with locked(StageCache(Path(".mint")), "a-sweep", "a_sweep.py"):
         assert _mint("cache prune baselines") == 2
     assert "a-sweep is being run by process" in capsys.readouterr().err
     assert kept.exists()

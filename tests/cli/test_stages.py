@@ -17,7 +17,7 @@ from mint.config.locations import bundled
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
@@ -233,7 +233,7 @@ def test_training_carries_on_after_a_kill(
         stages = TrialPipeline(
             quick_trial,
             digits,
-            cache=Cache(root),
+            cache=StageCache(root),
             device=cpu,
             provenance=PROVENANCE,
             callbacks=stop_at(last),

@@ -18,8 +18,8 @@ from services import environment, free_port, group, run_python, wait_until_open
 
 from mint.cli.sweep import sweep_main
 from mint.config.grid import Grid, SweepDefinition
-from mint.store.locks import holding
-from mint.store.stage_cache import Cache
+from mint.store.locks import locked
+from mint.store.stage_cache import StageCache
 
 SCRIPT = Path(__file__).resolve().parents[2] / "sweeps" / "groups_vs_samples.py"
 AXES = "--groups 5 10 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 1 --epochs 5"
@@ -197,7 +197,7 @@ def test_second_driver_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     holds = []
 
     def hold() -> None:
-        with holding(Cache(Path(".mint")), "a_sweep-digits_mlp", "a_sweep.py --seeds 7"):
+        with locked(StageCache(Path(".mint")), "a_sweep-digits_mlp", "a_sweep.py --seeds 7"):
             holds.append(True)
             while holds:
                 time.sleep(0.1)

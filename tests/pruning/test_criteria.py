@@ -21,7 +21,7 @@ from mint.pruning.criteria import FUNCTIONS, Evidence
 from mint.pruning.gradients import loss_gradients
 from mint.pruning.masks import BlockScores, Masks, PruningOrder
 from mint.pruning.scores import estimate_layer, load_scores
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_trials
 from mint.trial.provenance import Provenance
@@ -336,7 +336,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(config: TrialConfig, digits: Source, root: Path) -> Path:
     return run_trial(
-        TrialPipeline(config, digits, cache=Cache(root), device=CPU, provenance=PROVENANCE)
+        TrialPipeline(config, digits, cache=StageCache(root), device=CPU, provenance=PROVENANCE)
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from mint.cli.app import main
 from mint.reporting.pages import write_report
 from mint.reporting.verify import verify
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.table_row import read_records
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
@@ -22,7 +22,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def _differences(results: Path) -> list[str]:
-    return verify(results, Cache(results.parent / "none"), None).differences
+    return verify(results, StageCache(results.parent / "none"), None).differences
 
 
 def _change(path: Path, old: str, new: str) -> None:

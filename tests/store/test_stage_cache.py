@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mint.errors import InputError
-from mint.store.remote import Storage
-from mint.store.stage_cache import MANIFEST, Cache
+from mint.store.remote import RemoteStore
+from mint.store.stage_cache import MANIFEST, StageCache
 
 
 def _slow_stage(folder: Path) -> None:
@@ -20,7 +20,7 @@ def _slow_stage(folder: Path) -> None:
 
 
 def _produce(root: Path) -> None:
-    Cache(root).produce("stage", "key", _slow_stage)
+    StageCache(root).produce("stage", "key", _slow_stage)
 
 
 def _never_ends(folder: Path) -> None:
@@ -30,7 +30,7 @@ def _never_ends(folder: Path) -> None:
 
 
 def _produce_forever(root: Path) -> None:
-    Cache(root).produce("stage", "key", _never_ends)
+    StageCache(root).produce("stage", "key", _never_ends)
 
 
 def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_failure_leaves_no_stage(tmp_path: Path) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        Cache(tmp_path).produce("stage", "key", fail)
+        StageCache(tmp_path).produce("stage", "key", fail)
     assert not [path for path in (tmp_path / "stage").iterdir() if path.is_dir()]
 
 
@@ -79,7 +79,7 @@ def _never(_: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["shorten", "change", "remove", "manifest", "manifest-elsewhere"])
 def test_damaged_stage_is_set_aside_and_made_again(tmp_path: Path, harm: str) -> None:
-    folder = Cache(tmp_path).produce("stage", "key", _write)
+    folder = StageCache(tmp_path).produce("stage", "key", _write)
     figures, manifest = folder / "figures", folder / MANIFEST
     if harm == "shorten":
         figures.write_text("1 2")
@@ -91,23 +91,23 @@ def test_damaged_stage_is_set_aside_and_made_again(tmp_path: Path, harm: str) ->
         manifest.write_text(manifest.read_text()[:20])
     else:
         manifest.write_text(manifest.read_text().replace("figures", "../figures"))
-    cache = Cache(tmp_path)  # another process
+    cache = StageCache(tmp_path)  # another process
     assert cache.find("stage", "key") is None
     with pytest.warns(UserWarning, match="it is set aside as .damaged-key-"):
         assert cache.produce("stage", "key", _write) == folder
     assert figures.read_text() == "1 2 3"
     assert len(list((tmp_path / "stage").glob(".damaged-key-*"))) == 1
-    assert Cache(tmp_path).produce("stage", "key", _never) == folder
+    assert StageCache(tmp_path).produce("stage", "key", _never) == folder
 
 
 def test_what_a_killed_maker_left_is_cleared_by_the_next(tmp_path: Path) -> None:
     (tmp_path / "stage" / ".key-abandoned").mkdir(parents=True)
-    Cache(tmp_path).produce("stage", "key", _write)
+    StageCache(tmp_path).produce("stage", "key", _write)
     assert [path.name for path in (tmp_path / "stage").iterdir() if path.is_dir()] == ["key"]
 
 
 def test_full_disk_leaves_no_stage(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
+    cache = StageCache(tmp_path)
 
     def fill(folder: Path) -> None:
         with (folder / "figures").open("wb") as full:
@@ -121,21 +121,21 @@ def test_full_disk_leaves_no_stage(tmp_path: Path) -> None:
 
 
 def test_identity_stays(tmp_path: Path) -> None:
-    identity = Cache(tmp_path / "a").identity
-    assert Cache(tmp_path / "a").identity == identity
-    assert Cache(tmp_path / "b").identity != identity
+    identity = StageCache(tmp_path / "a").identity
+    assert StageCache(tmp_path / "a").identity == identity
+    assert StageCache(tmp_path / "b").identity != identity
 
 
 @pytest.fixture(params=["folder", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteStore:
     """A shared folder, and a file system that knows no renaming or locks, as object stores do."""
     if request.param == "folder":
-        return Storage(str(tmp_path / "shared"))
-    return Storage(f"memory://{tmp_path.name}")
+        return RemoteStore(str(tmp_path / "shared"))
+    return RemoteStore(f"memory://{tmp_path.name}")
 
 
-def test_nodes_share_stages_through_the_storage(tmp_path: Path, storage: Storage) -> None:
-    one, other = (Cache(tmp_path / node, storage) for node in ("one", "other"))
+def test_nodes_share_stages_through_the_storage(tmp_path: Path, storage: RemoteStore) -> None:
+    one, other = (StageCache(tmp_path / node, storage) for node in ("one", "other"))
     one.produce("stage", "key", _write)
     folder = other.produce("stage", "key", _never)
     assert folder.is_relative_to(tmp_path / "other")
@@ -143,9 +143,9 @@ def test_nodes_share_stages_through_the_storage(tmp_path: Path, storage: Storage
 
 
 def test_half_an_upload_is_no_stage_and_a_damaged_one_is_made_again(
-    tmp_path: Path, storage: Storage
+    tmp_path: Path, storage: RemoteStore
 ) -> None:
-    one, other, third = (Cache(tmp_path / node, storage) for node in ("one", "other", "third"))
+    one, other, third = (StageCache(tmp_path / node, storage) for node in ("one", "other", "third"))
     folder = one.produce("stage", "key", _write)
     storage.remove(f"stage/key/{MANIFEST}")
     assert other.find("stage", "key") is None
@@ -155,18 +155,18 @@ def test_half_an_upload_is_no_stage_and_a_damaged_one_is_made_again(
     with pytest.warns(UserWarning, match="figures is not as it was written"):
         assert third.find("stage", "key") is None
     third.produce("stage", "key", _write)
-    assert Cache(tmp_path / "fourth", storage).find("stage", "key")
+    assert StageCache(tmp_path / "fourth", storage).find("stage", "key")
     (tmp_path / "half" / MANIFEST).parent.mkdir()
     (tmp_path / "half" / MANIFEST).write_text('{"files": {"fig')
     storage.put([f"stage/key/{MANIFEST}"], tmp_path / "half")
-    fifth = Cache(tmp_path / "fifth", storage)
+    fifth = StageCache(tmp_path / "fifth", storage)
     with pytest.warns(UserWarning, match="cannot be read"):
         fifth.produce("stage", "key", _write)
-    assert Cache(tmp_path / "sixth", storage).produce("stage", "key", _never)
+    assert StageCache(tmp_path / "sixth", storage).produce("stage", "key", _never)
 
 
 def test_what_could_not_be_published_is_published_by_the_next_that_needs_it(
-    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: RemoteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
         raise OSError("the storage is away")
@@ -174,38 +174,38 @@ def test_what_could_not_be_published_is_published_by_the_next_that_needs_it(
     with monkeypatch.context() as patched:
         patched.setattr(storage, "put", away)
         with pytest.raises(OSError, match="away"):
-            Cache(tmp_path / "one", storage).produce("stage", "key", _write)
-    assert Cache(tmp_path / "other", storage).find("stage", "key") is None
-    Cache(tmp_path / "one", storage).produce("stage", "key", _never)
-    assert Cache(tmp_path / "other", storage).find("stage", "key")
+            StageCache(tmp_path / "one", storage).produce("stage", "key", _write)
+    assert StageCache(tmp_path / "other", storage).find("stage", "key") is None
+    StageCache(tmp_path / "one", storage).produce("stage", "key", _never)
+    assert StageCache(tmp_path / "other", storage).find("stage", "key")
 
 
 def test_stage_that_another_node_publishes_in_the_meantime_is_taken(
-    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: RemoteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Cache(tmp_path / "one", storage).produce("stage", "key", _write)
+    StageCache(tmp_path / "one", storage).produce("stage", "key", _write)
     seen = iter([False])
     has = storage.has
     monkeypatch.setattr(storage, "has", lambda name: next(seen, True) and has(name))
-    other = Cache(tmp_path / "other", storage)
+    other = StageCache(tmp_path / "other", storage)
     assert other.find("stage", "key") is None
     assert other.produce("stage", "key", _never)
 
 
-def test_checkpoint_follows_a_stage_to_another_node(tmp_path: Path, storage: Storage) -> None:
-    one, other = (Cache(tmp_path / node, storage) for node in ("one", "other"))
+def test_checkpoint_follows_a_stage_to_another_node(tmp_path: Path, storage: RemoteStore) -> None:
+    one, other = (StageCache(tmp_path / node, storage) for node in ("one", "other"))
     path = one.checkpoint("stage", "key")
     path.write_bytes(b"epoch 3")
     one.keep_checkpoint(path)
     taken = other.checkpoint("stage", "key")
     assert taken.read_bytes() == b"epoch 3"
     other.drop_checkpoint(taken)
-    assert not Cache(tmp_path / "third", storage).checkpoint("stage", "key").exists()
+    assert not StageCache(tmp_path / "third", storage).checkpoint("stage", "key").exists()
 
 
 def test_storage_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--storage .*/file: cannot be used: .*allowed are"):
-        Storage(str(tmp_path / "file"))
+        RemoteStore(str(tmp_path / "file"))
     with pytest.raises(InputError, match="--storage nowhere://a: cannot be used"):
-        Storage("nowhere://a")
+        RemoteStore("nowhere://a")

@@ -16,8 +16,8 @@ from mint.cli.app import main
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.errors import InputError, without_secrets
-from mint.store.locks import holding, holding_all
-from mint.store.stage_cache import Cache
+from mint.store.locks import locked, locked_exclusively
+from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import Tracker
 from mint.tracking.writer import Delivery
 from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
@@ -34,9 +34,9 @@ PROVENANCE = Provenance.of_this_process(
 @pytest.fixture(scope="module")
 def finished(
     quick_trial: TrialConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory
-) -> Cache:
+) -> StageCache:
     """A folder of stages with one finished trial."""
-    cache = Cache(tmp_path_factory.mktemp("finished"))
+    cache = StageCache(tmp_path_factory.mktemp("finished"))
     device = __import__("torch").device("cpu")
     run_trial(TrialPipeline(quick_trial, digits, cache=cache, device=device, provenance=PROVENANCE))
     return cache
@@ -56,7 +56,7 @@ def _runs(tracker: Tracker) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
-def _delivery(tracker: Tracker, cache: Cache, said: list[str]) -> Delivery:
+def _delivery(tracker: Tracker, cache: StageCache, said: list[str]) -> Delivery:
     return Delivery(tracker, cache, PROVENANCE, (), said.append)
 
 
@@ -72,7 +72,7 @@ def _gap(config: TrialConfig) -> FailedTrial:
 
 
 def test_row_of_the_record_is_that_of_its_run(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     other = quick_trial.model_copy(update={"seed": 1})
     with _delivery(tracker, finished, []) as delivery:
@@ -89,7 +89,7 @@ def test_row_of_the_record_is_that_of_its_run(
 
 
 def test_run_with_the_metric_names_of_an_older_mint(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     folder = finished.folder("trials", quick_trial.key)
     run_id = tracker.begin(quick_trial, PROVENANCE, finished.identity)
@@ -107,7 +107,7 @@ def test_run_with_the_metric_names_of_an_older_mint(
 
 
 def test_run_without_layers_takes_them_from_its_record_or_says_so(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     with _delivery(tracker, finished, []) as delivery:
         delivery.finished(quick_trial)
@@ -122,7 +122,7 @@ def test_run_without_layers_takes_them_from_its_record_or_says_so(
 
 
 def test_runs_tell_where_they_come_from_and_no_secret(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     with _delivery(tracker, finished, []) as delivery:
         delivery.finished(quick_trial)
@@ -138,7 +138,7 @@ def test_runs_tell_where_they_come_from_and_no_secret(
 
 
 def test_delivery_may_be_repeated_and_a_killed_run_is_taken_up_again(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     with _delivery(tracker, finished, []) as delivery:
@@ -166,7 +166,7 @@ def test_delivery_may_be_repeated_and_a_killed_run_is_taken_up_again(
 
 
 def test_store_that_goes_away_gets_everything_when_it_is_back(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, tmp_path: Path
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig, tmp_path: Path
 ) -> None:
     said: list[str] = []
     store, away = tmp_path / "store", tmp_path / "away"
@@ -188,7 +188,10 @@ def test_store_that_goes_away_gets_everything_when_it_is_back(
 
 
 def test_answer_that_gets_lost_doubles_no_step(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+    finished: StageCache,
+    tracker: Tracker,
+    quick_trial: TrialConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: Any = MlflowClient.log_batch
     lost: list[str] = []
@@ -212,7 +215,7 @@ def test_answer_that_gets_lost_doubles_no_step(
 
 
 def test_run_that_cannot_be_written_keeps_no_other_from_delivery(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     other = quick_trial.model_copy(update={"seed": 1})
     client = MlflowClient(tracker.uri)
@@ -231,7 +234,10 @@ def test_run_that_cannot_be_written_keeps_no_other_from_delivery(
 
 
 def test_store_that_hangs_is_left_in_time(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+    finished: StageCache,
+    tracker: Tracker,
+    quick_trial: TrialConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Tracker, "begin", lambda *_: time.sleep(20))
     start = time.monotonic()
@@ -242,7 +248,7 @@ def test_store_that_hangs_is_left_in_time(
 
 
 def test_run_of_a_trial_that_is_run_again_is_open_again(
-    finished: Cache, tracker: Tracker, quick_trial: TrialConfig
+    finished: StageCache, tracker: Tracker, quick_trial: TrialConfig
 ) -> None:
     with _delivery(tracker, finished, []) as delivery:
         delivery.gap(_gap(quick_trial))
@@ -256,7 +262,7 @@ def test_run_of_a_trial_that_is_run_again_is_open_again(
 
 
 def test_sync_delivers_what_a_lost_store_lacks(
-    finished: Cache,
+    finished: StageCache,
     quick_trial: TrialConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -285,7 +291,7 @@ def test_unreachable_store_is_told_in_seconds(capsys: pytest.CaptureFixture[str]
 
 
 def test_gap_is_remembered_until_there_is_a_result(
-    finished: Cache, quick_trial: TrialConfig
+    finished: StageCache, quick_trial: TrialConfig
 ) -> None:
     gaps = FailedTrials(finished)
     other = quick_trial.model_copy(update={"seed": 1})
@@ -302,7 +308,7 @@ def test_gap_is_remembered_until_there_is_a_result(
     gaps.forget(quick_trial.key)
 
 
-def test_result_is_not_replaced_by_a_gap(finished: Cache, quick_trial: TrialConfig) -> None:
+def test_result_is_not_replaced_by_a_gap(finished: StageCache, quick_trial: TrialConfig) -> None:
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     done, gap = result_record(result, "a"), gap_record(_gap(quick_trial), "b")
     assert merge_records(as_records([done]), as_records([gap])).equals(as_records([done]))
@@ -310,14 +316,14 @@ def test_result_is_not_replaced_by_a_gap(finished: Cache, quick_trial: TrialConf
 
 
 def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
+    cache = StageCache(tmp_path)
     holder = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from mint.store.stage_cache import Cache\n"
-            "from mint.store.locks import holding\n"
-            "with holding(Cache(Path(sys.argv[1])), 'a-sweep', 'a_sweep.py --seeds 0'):\n"
+            "import sys, time; from pathlib import Path; from mint.store.stage_cache import StageCache\n"
+            "from mint.store.locks import locked\n"
+            "with locked(StageCache(Path(sys.argv[1])), 'a-sweep', 'a_sweep.py --seeds 0'):\n"
             "    print('held', flush=True); time.sleep(60)",
             str(tmp_path),
         ],
@@ -327,19 +333,19 @@ def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     complaint = rf"a-sweep is being run by process {holder.pid} on .*: a_sweep.py --seeds 0"
-    with pytest.raises(InputError, match=complaint), holding(cache, "a-sweep", "another"):
+    with pytest.raises(InputError, match=complaint), locked(cache, "a-sweep", "another"):
         pass
-    with pytest.raises(InputError, match=complaint), holding_all(cache, "upkeep"):
+    with pytest.raises(InputError, match=complaint), locked_exclusively(cache, "upkeep"):
         pass
-    with holding(cache, "another-sweep", "another"):
+    with locked(cache, "another-sweep", "another"):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with holding(cache, "a-sweep", "the next"):
+    with locked(cache, "a-sweep", "the next"):
         pass
-    busy = pytest.raises(InputError, match=r"upkeep is being run by .*: mint sync")
-    with holding_all(cache, "mint sync"), busy, holding(cache, "a-sweep", "too early"):
+    busy = pytest.raises(InputError, match=r"the stage cache is locked by .*: mint sync")
+    with locked_exclusively(cache, "mint sync"), busy, locked(cache, "a-sweep", "too early"):
         pass
 
 

@@ -9,7 +9,7 @@ import pytest
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.models import Traced
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.forecast import forecast, memory_of, time_of
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_network
@@ -24,16 +24,16 @@ def _traced(config: TrialConfig) -> Traced:
 @pytest.fixture(scope="module")
 def cache(
     tmp_path_factory: pytest.TempPathFactory, quick_trial: TrialConfig, digits: Source
-) -> Cache:
+) -> StageCache:
     """A folder of stages with one finished trial."""
-    cache = Cache(tmp_path_factory.mktemp("cache"))
+    cache = StageCache(tmp_path_factory.mktemp("cache"))
     provenance = Provenance.of_this_process(None, [])
     run_trial(TrialPipeline(quick_trial, digits, cache=cache, provenance=provenance))
     return cache
 
 
 def test_time_is_that_of_the_stages_still_to_be_made(
-    cache: Cache, quick_trial: TrialConfig
+    cache: StageCache, quick_trial: TrialConfig
 ) -> None:
     folder = cache.find("trials", quick_trial.key)
     assert folder
@@ -54,7 +54,7 @@ def test_time_is_that_of_the_stages_still_to_be_made(
 
 
 def test_nothing_is_said_of_what_was_not_measured(
-    cache: Cache, quick_trial: TrialConfig, digits: Source
+    cache: StageCache, quick_trial: TrialConfig, digits: Source
 ) -> None:
     random = quick_trial.model_copy(update={"criterion": "random"})
     assert time_of([random], cache) is None
@@ -81,7 +81,7 @@ def test_memory_grows_with_what_it_is_for(quick_trial: TrialConfig, digits: Sour
     assert memory_of([magnitude], digits, traced).scores == 4 * 10 * 30 * (500 + 300)
 
 
-def test_finished_cache_is_not_touched(cache: Cache, quick_trial: TrialConfig) -> None:
+def test_finished_cache_is_not_touched(cache: StageCache, quick_trial: TrialConfig) -> None:
     before = sorted(path for path in Path(cache.root).rglob("*"))
     time_of([quick_trial], cache)
     assert sorted(path for path in Path(cache.root).rglob("*")) == before
@@ -98,12 +98,12 @@ def test_memory_bounds_what_a_trial_takes(
         "from pathlib import Path\n"
         "from mint.config.schema import TrialConfig\n"
         "from mint.data.datasets import load_source\n"
-        "from mint.store.stage_cache import Cache\n"
+        "from mint.store.stage_cache import StageCache\n"
         "from mint.trial.pipeline import TrialPipeline, run_trial\n"
         "from mint.trial.provenance import Provenance\n"
         "config = TrialConfig.model_validate_json(sys.argv[1])\n"
         "source = load_source(config.experiment.data, Path('.'))\n"
-        "cache = Cache(Path(sys.argv[2]))\n"
+        "cache = StageCache(Path(sys.argv[2]))\n"
         "provenance = Provenance.of_this_process(None, [])\n"
         "run_trial(TrialPipeline(config, source, cache=cache, provenance=provenance))\n"
         "print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
