@@ -1,4 +1,4 @@
-"""What pruning buys is counted by hand for networks that are small enough."""
+"""Multiply-adds and bytes agree with counts by hand."""
 
 import copy
 from pathlib import Path
@@ -24,7 +24,7 @@ def _network() -> nn.Module:
     )
 
 
-def test_multiply_adds_are_those_of_every_place() -> None:
+def test_multiply_adds_count_every_output_position() -> None:
     example = torch.zeros(1, 3, 8, 8)
     by_hand = 4 * 3 * 9 * 64 + 6 * 2 * 9 * 9 + 54 * 10
     assert multiply_adds(_network(), example) == by_hand
@@ -36,20 +36,20 @@ def test_multiply_adds_are_those_of_every_place() -> None:
     assert found.pruned_multiply_adds == by_hand - 18 * 64
 
 
-def test_linear_layers_count_further_dimensions_and_transposed_convolutions_their_input() -> None:
+def test_linear_layers_of_sequences_and_transposed_convolutions() -> None:
     assert multiply_adds(nn.Linear(5, 7), torch.zeros(2, 11, 5)) == 11 * 5 * 7
     up = nn.ConvTranspose2d(2, 3, 2, stride=2)
     assert multiply_adds(up, torch.zeros(1, 2, 4, 4)) == 2 * 3 * 4 * 16
 
 
-def test_a_layer_that_is_used_twice_counts_twice() -> None:
+def test_a_layer_used_twice_counts_twice() -> None:
     layer = nn.Linear(5, 5)
     assert multiply_adds(nn.Sequential(layer, nn.ReLU(), layer), torch.zeros(1, 5)) == 50
 
 
-def test_bytes_are_those_of_the_file_and_of_the_better_compression(tmp_path: Path) -> None:
+def test_bytes_are_those_of_the_file_and_of_the_smaller_compression(tmp_path: Path) -> None:
     network = _network()
-    few, most, all_kept = np.zeros((4, 3, 3, 3), bool), np.ones((6, 2, 3, 3), bool), None
+    few, most = np.zeros((4, 3, 3, 3), bool), np.ones((6, 2, 3, 3), bool)
     few[0, 0, 0, 0] = True
     most[0] = False
     all_kept = np.ones((10, 54), bool)
@@ -66,7 +66,7 @@ def test_bytes_are_those_of_the_file_and_of_the_better_compression(tmp_path: Pat
     assert found.sparse_bytes == found.dense_bytes - masked + few_bytes + most_bytes + 4 * 540
 
 
-def test_few_kept_weights_are_named_by_their_columns() -> None:
+def test_few_kept_weights_are_stored_as_csr() -> None:
     network = nn.Linear(1000, 10, bias=False)
     mask = np.zeros((10, 1000), bool)
     mask[3, :7] = True
@@ -75,7 +75,7 @@ def test_few_kept_weights_are_named_by_their_columns() -> None:
     assert found.pruned_multiply_adds == 7
 
 
-def test_the_network_is_left_as_it_is() -> None:
+def test_counting_does_not_change_the_network() -> None:
     network = _network().train()
     before = copy.deepcopy(network.state_dict())
     costs(network, Masks({}), torch.randn(1, 3, 8, 8))

@@ -143,7 +143,7 @@ def test_groups_that_do_not_divide(
     folder = _run(config, shared_cache)
     scores = np.load(folder / SCORES_FILE)
     assert scores["fc2.weight/value"].shape == (groups, groups)
-    assert np.bincount(scores["fc2.weight/parent_labels"]).sum() == 500
+    assert scores["fc2.weight/parent_labels"].shape == (1, 500)
     assert np.unique(scores["fc2.weight/child_labels"]).size == groups
     assert Masks.load(folder / MASKS_FILE).pruned <= 75000
 
