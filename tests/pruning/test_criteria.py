@@ -172,6 +172,7 @@ def test_mint_keeps_its_bootstraps_and_their_statistics() -> None:
     assert scores.bootstraps is not None
     assert scores.bootstraps.shape == (5, 2, 2)
     np.testing.assert_array_equal(scores.value, scores.bootstraps.mean(0))
+    assert scores.standard_error is not None
     np.testing.assert_allclose(scores.standard_error, scores.bootstraps.std(0, ddof=1) / 5**0.5)
     assert scores.z_score is not None
     assert scores.z_score[0, 1] == scores.z_score.max()
