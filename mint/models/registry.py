@@ -12,7 +12,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from torch import nn
 
 from mint.config.schema import NetworkConfig
-from mint.errors import InputError, nearest
+from mint.errors import InputError, error_line, nearest
 from mint.models.mlp import mlp
 from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
 from mint.models.vgg import vgg16
@@ -46,7 +46,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
         raise InputError(f"network {name}: {_described(error)}") from None
     except Exception as error:  # the function may be any code
         raise InputError(
-            f"network {name} with arguments {config.arguments}: {_one_line(error)}"
+            f"network {name} with arguments {config.arguments}: {error_line(error)}"
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"network {name}: must return an nn.Module, not {type(network).__name__}")
@@ -98,8 +98,7 @@ def _imported(name: str) -> tuple[ModuleType, Callable[..., object]]:
         module = importlib.import_module(module_name)
     except Exception as error:  # the module's own code runs here
         raise InputError(
-            f"network {name}: {module_name} cannot be imported: "
-            f"{type(error).__name__}: {_one_line(error)}"
+            f"network {name}: {module_name} cannot be imported: {error_line(error)}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -117,7 +116,3 @@ def _described(error: ValidationError) -> str:
         + f": {item['msg']}"
         for item in error.errors()
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

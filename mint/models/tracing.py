@@ -105,23 +105,14 @@ class _Tracer(torch.fx.Tracer):
 
 @dataclass(frozen=True)
 class _Value:
-    """A value of the graph.
+    """A value of the graph, and the layers that it is computed from."""
 
-    Attributes:
-        layers: layers that the value is last computed from; one, if reason is None.
-        reason: why the channels are not the filters of one layer; None if they are.
-        span: consecutive channels that belong to each filter.
-        node: node whose value a reader sees, before a flatten.
-        behind: all layers that the value is computed from.
-        depth: length of the longest chain of these layers.
-    """
-
-    layers: tuple[str, ...]
-    reason: str | None
-    span: int
-    node: torch.fx.Node
-    behind: frozenset[str] = frozenset()
-    depth: int = 0
+    layers: tuple[str, ...]  # the last ones; one layer, if reason is None
+    reason: str | None  # why the channels are not the filters of one layer; None if they are
+    span: int  # consecutive channels of each filter
+    node: torch.fx.Node  # whose value a reader sees, before a flatten
+    behind: frozenset[str] = frozenset()  # all layers
+    depth: int = 0  # length of the longest chain of layers
 
 
 class _Flow:

@@ -29,7 +29,7 @@ from mint.models import (
 )
 from mint.models.activations import ROWS_AT_ONCE
 from mint.pruning.criteria import FUNCTIONS, CriterionInputs
-from mint.pruning.flops import costs
+from mint.pruning.flops import multiply_adds, state_bytes
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.layer_table import LayerCount, count_layers
 from mint.pruning.masks import Masks
@@ -390,14 +390,17 @@ class TrialPipeline:
         }
 
     def _weight_counts(self, masks: Masks, final_folder: Path) -> dict[str, Any]:
-        found = costs(self.network(final_folder), masks, self._example)
+        network, example = self.network(final_folder), self._example
         return {
             "params_pruned": 100 * masks.pruned / self.counted,
             "pruned_weights": masks.pruned,
             "prunable_weights": masks.prunable,
             "counted_weights": self.counted,
-            "multiply_adds": (found.multiply_adds, found.pruned_multiply_adds),
-            "state_bytes": (found.dense_bytes, found.sparse_bytes),
+            "multiply_adds": (
+                multiply_adds(network, example),
+                multiply_adds(network, example, masks),
+            ),
+            "state_bytes": (state_bytes(network), state_bytes(network, masks)),
         }
 
     def _scoring(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Activations are what the modules put out, a number a row and filter, of the same rows."""
+"""Activations are the outputs of modules, averaged over space, for the same rows."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mint.models import Traced, mlp, resnet56, trace
-from mint.models.activations import collect
+from mint.models import collect_activations, mlp, resnet56, trace
 from mint.rng import torch_seeded
 
 
@@ -30,13 +29,8 @@ def assert_close(found: NDArray[np.float32], expected: Tensor) -> None:
     assert_allclose(found / scale, expected.numpy() / scale, atol=1e-5)
 
 
-def nodes_of(traced: Traced) -> dict[str, int]:
-    parents = {pair.parent_node: pair.parent_filters for pair in traced.pairs}
-    return parents | {pair.child_node: pair.child_filters for pair in traced.pairs}
-
-
 def hooked(network: nn.Module, inputs: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Return what modules put out, over a pass of all rows at once."""
+    """Return the outputs of modules for all rows at once."""
     found = {}
     for name in names:
         network.get_submodule(name).register_forward_hook(
@@ -48,27 +42,26 @@ def hooked(network: nn.Module, inputs: Tensor, names: list[str]) -> dict[str, Te
     return found
 
 
-def test_activations_of_the_mlp_are_behind_the_relus() -> None:
+def test_activations_of_the_mlp_are_taken_after_the_relus() -> None:
     network = mlp((8, 7, 6, 5), 0.5)
     inputs = torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
     traced = trace(network, inputs[:1])
-    found = collect(traced, inputs.split(3), nodes_of(traced))
+    found = collect_activations(traced, inputs.split(3), traced.pairs)
     expected = hooked(network, inputs, ["relu1", "relu2", "fc3"])
     for pair, parent, child in zip(traced.pairs, ("relu1", "relu2"), ("relu2", "fc3"), strict=True):
         assert_close(found[pair.parent_node], expected[parent])
         assert_close(found[pair.child_node], expected[child])
 
 
-def test_activations_of_resnet56_are_means_over_space_of_what_the_layers_see(
+def test_parent_activations_of_resnet56_are_spatial_means_of_what_children_read(
     inputs: Tensor,
 ) -> None:
     network = resnet56(10)
     traced = trace(network, inputs[:2])
-    nodes = nodes_of(traced)
-    found = collect(traced, inputs.split(2), nodes)
-    assert {name: value.shape for name, value in found.items()} == {
-        name: (3, filters) for name, filters in nodes.items()
-    }
+    found = collect_activations(traced, inputs.split(2), traced.pairs)
+    for pair in traced.pairs:
+        assert found[pair.parent_node].shape == (3, pair.parent_filters)
+        assert found[pair.child_node].shape == (3, pair.child_filters)
     assert all(value.dtype == np.float32 for value in found.values())
 
     seen: dict[str, Tensor] = {}
@@ -91,12 +84,12 @@ def test_flattened_filters_are_means_over_their_columns(inputs: Tensor) -> None:
     traced = trace(network, inputs[:1])
     (pair,) = traced.pairs
     assert (pair.span, pair.parent_node) == (16, "_2")
-    found = collect(traced, [inputs], {pair.parent_node: 4})[pair.parent_node]
+    found = collect_activations(traced, [inputs], [pair])[pair.parent_node]
     conv = hooked(network, inputs, ["0"])["0"]
     assert_close(found, conv.relu().mean((2, 3)))
 
 
-def test_what_comes_next_in_place_does_not_change_an_activation(inputs: Tensor) -> None:
+def test_a_later_operation_in_place_does_not_change_an_activation(inputs: Tensor) -> None:
     class InPlace(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -114,20 +107,20 @@ def test_what_comes_next_in_place_does_not_change_an_activation(inputs: Tensor) 
     network = InPlace()
     traced = trace(network, inputs[:1])
     (pair, _) = traced.pairs
-    found = collect(traced, [inputs], {pair.child_node: 4})[pair.child_node]
+    found = collect_activations(traced, [inputs], [pair])[pair.child_node]
     with torch.inference_mode():
         expected = network.second(network.first(inputs)).mean((2, 3))
     assert_close(found, expected)
 
 
-def test_collecting_leaves_the_network_as_it_was() -> None:
+def test_collecting_does_not_change_the_network() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
     network[2].eval()
     traced = trace(network, torch.randn(2, 4))
     modes = [module.training for module in network.modules()]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     generator_state = torch.get_rng_state()
-    collect(traced, [torch.ones(3, 4)], nodes_of(traced))
+    collect_activations(traced, [torch.ones(3, 4)], traced.pairs)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator_state)

@@ -1,4 +1,4 @@
-"""An exported network computes what the masked one does, with the filters that it needs alone."""
+"""An exported network has the outputs of the masked network, without unneeded filters."""
 
 import copy
 import json
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mint.errors import InputError
-from mint.pruning.export import Exported, export, masked_copy, shrink
+from mint.pruning.export import Exported, export
+from mint.pruning.export.shrink import masked_copy, shrink
 from mint.pruning.masks import Masks
 
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 class OptionA(nn.Module):
-    """A residual block whose shortcut takes every other pixel and pads channels with zeros."""
+    """A residual block whose shortcut takes every second pixel and pads channels with zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ def _grouped() -> nn.Module:
 
 
 class Concatenated(nn.Module):
-    """Two branches side by side, one of which is an output too, and a layer norm."""
+    """Two concatenated branches, one of which is also an output, and a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class Concatenated(nn.Module):
 
 
 def _ready(network: nn.Module, example: Tensor) -> nn.Module:
-    """Give batch norms something to do: affine parameters at random and running statistics."""
+    """Set random affine parameters and running statistics of batch norms."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -166,7 +167,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_left_computes_the_same(name: str) -> None:
+def test_the_smaller_network_computes_the_same(name: str) -> None:
     make, example = NETWORKS[name]
     torch.manual_seed(0)
     network = _ready(make(), example)
@@ -181,7 +182,7 @@ def test_what_is_left_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_nothing_goes_where_everything_is_kept(name: str) -> None:
+def test_no_filter_is_removed_if_all_weights_are_kept(name: str) -> None:
     make, example = NETWORKS[name]
     network = _ready(make(), example)
     masks = Masks({key: np.ones(s, bool) for key, s in _mask_shapes(network).items()})
@@ -191,12 +192,12 @@ def test_nothing_goes_where_everything_is_kept(name: str) -> None:
         _check_same(small, network, given, example)
 
 
-def test_filters_of_an_mlp_go_that_are_not_read_or_not_fed_and_those_that_follow() -> None:
+def test_neurons_without_inputs_or_readers_are_removed_and_those_that_become_so() -> None:
     network = _mlp()
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["5.weight"][:, :2] = False  # not read: 3's filters 0 and 1
     kept["3.weight"][2] = False  # not fed: 3's filter 2, a constant
-    kept["3.weight"][2:, 4] = False  # read by filters that go alone: 0's filter 4
+    kept["3.weight"][2:, 4] = False  # read only by removed filters: 0's filter 4
     kept["0.weight"][5:7] = False  # not fed
     masks = Masks(kept)
     small = shrink(network, masks, torch.randn(1, 20))
@@ -204,15 +205,14 @@ def test_filters_of_an_mlp_go_that_are_not_read_or_not_fed_and_those_that_follow
     _check_same(small, network, masks, torch.randn(1, 20))
 
 
-def test_filters_of_a_vgg_go_where_their_constant_can_be_taken_over() -> None:
+def test_constant_filters_are_removed_if_biases_can_absorb_them() -> None:
     network = _ready(_vgg(), IMAGE)
     batch_norm = network.get_submodule("0.1")
     assert isinstance(batch_norm, nn.BatchNorm2d)
     first = network.get_submodule("0.0")
     assert isinstance(first, nn.Conv2d)
     with torch.no_grad():
-        # With a row of zeros filter 2 puts out 1 after the ReLU, which padding makes uneven, and
-        # filter 3 puts out 0.
+        # Without weights, filter 2 is 1 after the ReLU, which padding makes uneven; filter 3 is 0.
         assert first.bias is not None
         assert batch_norm.running_mean is not None
         first.bias[2:4] = batch_norm.running_mean[2:4]
@@ -220,7 +220,7 @@ def test_filters_of_a_vgg_go_where_their_constant_can_be_taken_over() -> None:
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["0.0.weight"][2:4] = False
     kept["2.0.weight"][:, 5] = False  # not read: the first layer's filter 5
-    kept["2.0.weight"][7] = False  # not fed: a constant that the linear layer's bias takes
+    kept["2.0.weight"][7] = False  # not fed: a constant for the linear layer's bias
     kept["5.weight"][:, 16 : 3 * 16] = False  # blocks of columns: filters 1 and 2 are not read
     kept["5.weight"][:, 3 * 16 : 4 * 16 - 1] = False  # all but one pixel of filter 3
     masks = Masks(kept)
@@ -234,7 +234,7 @@ def test_filters_of_a_vgg_go_where_their_constant_can_be_taken_over() -> None:
     _check_same(small, network, masks, IMAGE)
 
 
-def test_a_constant_goes_into_the_bias_of_a_convolution_that_does_not_pad() -> None:
+def test_the_bias_of_a_convolution_without_padding_absorbs_a_constant() -> None:
     network = _ready(
         nn.Sequential(
             nn.Conv2d(3, 5, 3),
@@ -263,19 +263,19 @@ def test_a_constant_goes_into_the_bias_of_a_convolution_that_does_not_pad() -> N
     _check_same(small, network, masks, IMAGE)
 
 
-def test_channels_that_an_addition_joins_go_together_or_not_at_all() -> None:
+def test_added_channels_are_removed_together_or_not_at_all() -> None:
     network = _ready(torchvision.models.resnet18(), IMAGE)
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["layer1.0.conv2.weight"][:, :10] = False
     for name in kept:
-        # All that read what layer2 adds up.
+        # All layers that read the sum of layer2.
         if name in (
             "layer2.1.conv1.weight",
             "layer3.0.conv1.weight",
             "layer3.0.downsample.0.weight",
         ):
             kept[name][:, 20:50] = False
-    kept["layer4.0.conv1.weight"][:, :9] = False  # but the shortcut reads them
+    kept["layer4.0.conv1.weight"][:, :9] = False  # the shortcut still reads them
     masks = Masks(kept)
     small = shrink(network, masks, IMAGE)
     widths = _weights(small)
@@ -287,7 +287,7 @@ def test_channels_that_an_addition_joins_go_together_or_not_at_all() -> None:
     _check_same(small, network, masks, IMAGE)
 
 
-def test_padded_channels_stay_and_those_inside_a_block_go() -> None:
+def test_padded_channels_stay_and_those_inside_a_block_are_removed() -> None:
     network = _ready(_option_a(), IMAGE)
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     for name in ("3.conv1.weight", "4.conv1.weight", "8.weight"):
@@ -302,7 +302,7 @@ def test_padded_channels_stay_and_those_inside_a_block_go() -> None:
     _check_same(small, network, masks, IMAGE)
 
 
-def test_filters_of_a_grouped_convolution_stay_and_those_behind_it_go() -> None:
+def test_filters_of_a_grouped_convolution_stay_and_later_ones_are_removed() -> None:
     network = _ready(_grouped(), IMAGE)
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["3.weight"][:3] = False
@@ -315,7 +315,7 @@ def test_filters_of_a_grouped_convolution_stay_and_those_behind_it_go() -> None:
 
 
 class Viewed(nn.Module):
-    """A network whose code knows how many filters there are."""
+    """A network whose code contains the number of filters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +328,7 @@ class Viewed(nn.Module):
         return out
 
 
-def test_filters_stay_where_the_code_counts_on_them_and_others_go() -> None:
+def test_filters_stay_if_the_code_depends_on_their_number() -> None:
     network = Viewed()
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["linear.weight"][:, : 28 * 28] = False
@@ -343,7 +343,7 @@ def test_filters_stay_where_the_code_counts_on_them_and_others_go() -> None:
     _check_same(small, network, masks, IMAGE)
 
 
-def test_a_network_that_the_dependency_graph_does_not_get_through_stays_whole() -> None:
+def test_a_network_that_the_dependency_graph_does_not_support_stays_whole() -> None:
     network = _ready(torchvision.models.shufflenet_v2_x0_5(), IMAGE)
     masks = _blocks(network, share=0.3, seed=6)
     small = shrink(network, masks, IMAGE)
@@ -366,7 +366,7 @@ def test_masks_of_another_network_are_refused() -> None:
 
 
 class Forked(nn.Module):
-    """A forward pass that depends on its input's values."""
+    """A forward pass that depends on the values of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -378,7 +378,7 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["option_a", "concatenated"])
-def test_the_files_do_without_mint(name: str, tmp_path: Path) -> None:
+def test_the_files_work_without_mint(name: str, tmp_path: Path) -> None:
     make, example = NETWORKS[name]
     network = _ready(make(), example)
     masks = _blocks(network, share=0.3, seed=3)
@@ -416,7 +416,7 @@ def test_the_files_do_without_mint(name: str, tmp_path: Path) -> None:
     assert exported.exported_ms > 0
 
 
-def test_weights_that_were_masked_and_are_still_there_are_zero(tmp_path: Path) -> None:
+def test_remaining_pruned_weights_are_zero(tmp_path: Path) -> None:
     network = _ready(_option_a(), IMAGE)
     kept = {name: np.ones(shape, bool) for name, shape in _mask_shapes(network).items()}
     kept["5.conv1.weight"][3:, :5] = False
@@ -426,7 +426,7 @@ def test_weights_that_were_masked_and_are_still_there_are_zero(tmp_path: Path) -
     assert torch.equal(weights["5.conv1.weight"][:3], network.get_parameter("5.conv1.weight")[:3])
 
 
-def test_onnx_takes_any_batch(tmp_path: Path) -> None:
+def test_onnx_takes_any_batch_size(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = _ready(_option_a(), IMAGE)
     masks = _blocks(network, share=0.3, seed=4)
@@ -440,7 +440,7 @@ def test_onnx_takes_any_batch(tmp_path: Path) -> None:
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
-def test_onnx_without_its_packages_is_refused_before_anything_is_written(
+def test_onnx_without_its_packages_is_refused_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -449,9 +449,9 @@ def test_onnx_without_its_packages_is_refused_before_anything_is_written(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path, onnx=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -462,7 +462,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path / "file" / "small", onnx=False)
 
 
-def test_a_module_whose_settings_its_repr_does_not_tell_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_module_whose_repr_omits_settings_is_refused_by_name(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2, count_include_pad=False))
     with pytest.raises(InputError, match=r"^1: AvgPool2d\(.*cannot be written as code"):
         export(network, Masks({}), IMAGE, tmp_path / "small", onnx=False)

@@ -13,7 +13,7 @@ from mint.data.datasets import load_source
 from mint.errors import InputError, TrainingDivergedError
 from mint.pruning.layer_table import layers_text, parse_layers
 from mint.pruning.masks import Masks
-from mint.store.stage_cache import StageCache
+from mint.store.stage_cache import Cache
 from mint.trial.api import FinishedTrial
 from mint.trial.pipeline import TrialCallbacks, TrialPipeline, run_trial
 from mint.trial.provenance import Provenance
@@ -28,7 +28,7 @@ def _stages(
     listener = None if probes is None else TrialCallbacks(on_search_step=probes.append)
     source = load_source(config.experiment.data, root)
     return TrialPipeline(
-        config, source, cache=StageCache(root), provenance=PROVENANCE, callbacks=listener
+        config, source, cache=Cache(root), provenance=PROVENANCE, callbacks=listener
     )
 
 
@@ -143,7 +143,7 @@ def test_groups_that_do_not_divide(
     folder = _run(config, shared_cache)
     scores = np.load(folder / SCORES_FILE)
     assert scores["fc2.weight/value"].shape == (groups, groups)
-    assert np.bincount(scores["fc2.weight/parent_labels"].ravel()).sum() == 500
+    assert scores["fc2.weight/parent_labels"].shape == (1, 500)
     assert np.unique(scores["fc2.weight/child_labels"]).size == groups
     assert Masks.load(folder / MASKS_FILE).pruned <= 75000
 
@@ -199,7 +199,5 @@ def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
         seed=0,
         data_digest=source.digest,
     )
-    folder = run_trial(
-        TrialPipeline(config, source, cache=StageCache(tmp_path), provenance=PROVENANCE)
-    )
+    folder = run_trial(TrialPipeline(config, source, cache=Cache(tmp_path), provenance=PROVENANCE))
     assert TrialResult.load(folder).baseline_accuracy >= 98.4

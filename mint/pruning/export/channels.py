@@ -19,34 +19,20 @@ _PER_CHANNEL = {
 
 @dataclass(frozen=True)
 class _Side:
-    """The rows or columns of a layer's weight that belong to the channels of a group.
+    """The rows or columns of a layer's weight that belong to the channels of a group."""
 
-    Attributes:
-        layer: produces the channels (rows) or reads them (columns).
-        index: (entries,) rows or columns.
-        channel: (entries,) the channel of the group that each of them belongs to.
-    """
-
-    layer: nn.modules.conv._ConvNd | nn.Linear
-    index: Tensor
-    channel: Tensor
+    layer: nn.modules.conv._ConvNd | nn.Linear  # produces the channels (rows) or reads (columns)
+    index: Tensor  # (entries,) rows or columns
+    channel: Tensor  # (entries,) channel of the group that each of them belongs to
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that can only be removed from all the layers that share them.
+    """Channels that can only be removed from all the layers that share them."""
 
-    Attributes:
-        root: a layer that produces all of the channels.
-        name: module name of the root.
-        channels: number of channels.
-        producers: layers that produce channels.
-        readers: layers that read channels.
-    """
-
-    root: nn.Module
-    name: str
-    channels: int
+    root: nn.Module  # a layer that produces all of the channels
+    name: str  # module name of the root
+    channels: int  # number of channels
     producers: tuple[_Side, ...]
     readers: tuple[_Side, ...]
 

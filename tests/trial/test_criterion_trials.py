@@ -1,0 +1,99 @@
+"""Trials with every criterion share a baseline, and respect the budget and the limits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mint.config.schema import CRITERIA, Experiment, TrialConfig
+from mint.data.datasets import Source
+from mint.pruning.masks import Masks
+from mint.store.stage_cache import Cache
+from mint.trial.pipeline import TrialPipeline, run_trial
+from mint.trial.preflight import check_network
+from mint.trial.provenance import Provenance
+from mint.trial.result import MASKS_FILE, TrialResult
+
+PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
+WITHOUT_BATCH_NORM = [name for name in CRITERIA if name != "bn-scale"]
+
+
+def _trial(quick_trial: TrialConfig, criterion: str, **update: object) -> TrialConfig:
+    content = {name: getattr(quick_trial, name) for name in type(quick_trial).model_fields}
+    return TrialConfig.model_validate(content | {"criterion": criterion} | update)
+
+
+def test_axes_that_a_criterion_does_not_use_are_not_part_of_its_trial(
+    quick_trial: TrialConfig,
+) -> None:
+    for name, used in CRITERIA.items():
+        trial = _trial(quick_trial, name)
+        for axis in ("groups", "samples_per_class", "bootstraps"):
+            other = _trial(quick_trial, name, **{axis: 7})
+            assert (other.key == trial.key) == (other.name == trial.name) == (axis not in used)
+            same_scores = other.scores_key("fc2") == trial.scores_key("fc2")
+            assert same_scores == (axis not in used)
+        assert trial.protocol == quick_trial.protocol
+        assert TrialConfig.model_validate_json(trial.model_dump_json()) == trial
+    keys = {_trial(quick_trial, name).key for name in CRITERIA}
+    assert len(keys) == len(CRITERIA)
+    assert _trial(quick_trial, "magnitude").name == "magnitude-unone-seed0"
+    assert _trial(quick_trial, "random", fraction=0.9).name == "random-g6-unone-f0.9-seed0"
+    assert _trial(quick_trial, "mint").name == quick_trial.name
+    with pytest.raises(ValueError, match="did you mean taylor"):
+        _trial(quick_trial, "tailor")
+    with pytest.raises(ValueError, match="groups 0: must be at least 1 for mint"):
+        _trial(quick_trial, "mint", groups=0)
+
+
+def test_a_fraction_may_equal_the_limit_of_all_layers(quick_trial: TrialConfig) -> None:
+    content = quick_trial.experiment.model_dump() | {
+        "network": {"name": "mlp", "arguments": {"widths": [64, 24, 20, 16, 12, 10]}},
+        "prune": "all",
+    }
+    experiment = Experiment.model_validate(content)
+    for hundredths in range(1, 100):
+        share = {"upper_limit": hundredths / 100, "fraction": hundredths / 100, "groups": 4}
+        trial = quick_trial.model_copy(update={"experiment": experiment, **share})
+        check_network([trial], (1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def _run(config: TrialConfig, digits: Source, root: Path) -> Path:
+    return run_trial(TrialPipeline(config, digits, cache=Cache(root), provenance=PROVENANCE))
+
+
+@pytest.mark.parametrize("criterion", WITHOUT_BATCH_NORM)
+def test_trials_of_all_criteria_share_the_baseline_and_respect_budget_and_limit(
+    quick_trial: TrialConfig,
+    digits: Source,
+    shared_cache: Path,
+    tmp_path: Path,
+    criterion: str,
+) -> None:
+    config = _trial(quick_trial, criterion, fraction=0.8, bootstraps=2)
+    folder = _run(config, digits, shared_cache)
+    result = TrialResult.load(folder)
+    block = {"l1-filters": 500, "magnitude": 1}.get(criterion, 50 * 84)
+    assert 0.8 * 150000 - block < result.pruned_weights <= 0.8 * 150000
+    assert (result.bootstraps > 0) == config.uses("bootstraps")
+    limited = _trial(quick_trial, criterion, fraction=0.3, upper_limit=0.3, bootstraps=2)
+    limited_masks = Masks.load(_run(limited, digits, shared_cache) / MASKS_FILE)
+    assert 0.3 * 150000 - block < limited_masks.pruned <= 0.3 * 150000
+    # Masks are nested.
+    masks = Masks.load(folder / MASKS_FILE)
+    assert not np.any(masks["fc2.weight"] & ~limited_masks["fc2.weight"])
+    assert sum(path.is_dir() for path in (shared_cache / "baselines").iterdir()) == 1
+    again = _run(config, digits, tmp_path)
+    assert (again / MASKS_FILE).read_bytes() == (folder / MASKS_FILE).read_bytes()
+
+
+def test_all_weights_can_be_pruned(
+    quick_trial: TrialConfig, digits: Source, shared_cache: Path
+) -> None:
+    folder = _run(_trial(quick_trial, "magnitude", fraction=1.0), digits, shared_cache)
+    assert TrialResult.load(folder).params_pruned == 100
