@@ -8,7 +8,7 @@ import pytest
 from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_network
 from mint.trial.provenance import Provenance
@@ -64,7 +64,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(config: TrialConfig, digits: Source, root: Path) -> Path:
-    return run_trial(TrialPipeline(config, digits, cache=Cache(root), provenance=PROVENANCE))
+    return run_trial(TrialPipeline(config, digits, cache=StageCache(root), provenance=PROVENANCE))
 
 
 @pytest.mark.parametrize("criterion", WITHOUT_BATCH_NORM)

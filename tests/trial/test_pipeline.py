@@ -13,7 +13,7 @@ from mint.data.datasets import load_source
 from mint.errors import InputError, TrainingDivergedError
 from mint.pruning.layer_table import layers_text, parse_layers
 from mint.pruning.masks import Masks
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial
 from mint.trial.pipeline import TrialCallbacks, TrialPipeline, run_trial
 from mint.trial.provenance import Provenance
@@ -28,7 +28,7 @@ def _stages(
     listener = None if probes is None else TrialCallbacks(on_search_step=probes.append)
     source = load_source(config.experiment.data, root)
     return TrialPipeline(
-        config, source, cache=Cache(root), provenance=PROVENANCE, callbacks=listener
+        config, source, cache=StageCache(root), provenance=PROVENANCE, callbacks=listener
     )
 
 
@@ -199,5 +199,7 @@ def test_published_setting_on_mnist(mnist_dir: Path, tmp_path: Path) -> None:
         seed=0,
         data_digest=source.digest,
     )
-    folder = run_trial(TrialPipeline(config, source, cache=Cache(tmp_path), provenance=PROVENANCE))
+    folder = run_trial(
+        TrialPipeline(config, source, cache=StageCache(tmp_path), provenance=PROVENANCE)
+    )
     assert TrialResult.load(folder).baseline_accuracy >= 98.4

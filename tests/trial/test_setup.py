@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from torch import nn
 
+from mint.config.loading import load_experiment
 from mint.config.schema import Experiment, NetworkConfig
 from mint.errors import InputError
+from mint.models import build_network
 from mint.trial import preflight
 from mint.trial.setup import PlannedTrials, plan_trials
 
@@ -64,9 +66,8 @@ def test_the_network_is_built_once_and_not_at_all_if_every_trial_is_finished(
 
     def count(config: NetworkConfig) -> nn.Module:
         built.append(config)
-        return build(config)
+        return build_network(config)
 
-    build = preflight.build_network
     monkeypatch.setattr(preflight, "build_network", count)
     planned = _plan(quick, {}, {"groups": 7}, {"groups": 7})
     assert len(built) == 1
@@ -87,8 +88,6 @@ def test_a_criterion_has_one_trial_for_all_values_of_an_axis_that_it_does_not_us
 def test_without_a_download_an_absent_data_set_is_still_checked_as_far_as_possible(
     tmp_path: Path,
 ) -> None:
-    from mint.config.loading import load_experiment
-
     mnist = load_experiment("mnist_mlp")
     planned = _plan(mnist, data_dir=tmp_path, download=False)
     assert planned.source is None
