@@ -42,15 +42,9 @@ _HASHED_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before a validation set is held out.
+    """A data set before a validation set is held out; labels (n,) count from 0.
 
-    Attributes:
-        train: n images.
-        train_labels: (n,) int64, from 0.
-        test: m images.
-        test_labels: (m,) int64.
-        digest: sixteen hex digits of the content; above 2 GiB, of the files' names and sizes.
-        classes: number of classes.
+    The digest is sixteen hex digits of the content; above 2 GiB, of the files' names and sizes.
     """
 
     train: Images
@@ -130,22 +124,19 @@ class Published(NamedTuple):
 # Arrays: digits, MNIST, CIFAR-10
 
 
-def _publish_arrays(
-    train: NDArray[np.uint8],
-    train_labels: NDArray[np.int64],
-    test: NDArray[np.uint8],
-    test_labels: NDArray[np.int64],
-) -> Published:
+def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Published:
+    """Publish the pixels and labels of a training and a test part."""
     content = hashlib.sha256()
-    for array in (train, train_labels, test, test_labels):
+    arrays: list[NDArray[Any]] = [array for part in parts for array in part]
+    for array in arrays:
         content.update(str(array.shape).encode())
         content.update(np.ascontiguousarray(array).data)
 
     def encoded(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> EncodedImages:
         return EncodedImages(labels, lambda row: Image.fromarray(pixels[row]), str, pixels)
 
-    parts = (encoded(train, train_labels), encoded(test, test_labels))
-    return Published(*parts, content.hexdigest()[:16], int(train_labels.max()) + 1)
+    train, test = (encoded(*part) for part in parts)
+    return Published(train, test, content.hexdigest()[:16], int(train.labels.max()) + 1)
 
 
 def _read_digits(_: Path, __: int) -> Published:
@@ -157,7 +148,7 @@ def _read_digits(_: Path, __: int) -> Published:
     table = np.loadtxt(file, np.int64, delimiter=",")
     images, labels = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
     train, test = stratified_rows(labels, 360, np.random.default_rng(0))
-    return _publish_arrays(images[train], labels[train], images[test], labels[test])
+    return _publish_arrays((images[train], labels[train]), (images[test], labels[test]))
 
 
 def _read_torchvision(name: str, data_dir: Path, _: int) -> Published:
@@ -170,15 +161,16 @@ def _read_torchvision(name: str, data_dir: Path, _: int) -> Published:
     if not any(file.exists() for file in files):
         _download(dataset, files, data_dir)
     try:
-        train, test = (dataset(str(data_dir), train=train) for train in (True, False))
+        parts = [dataset(str(data_dir), train=train) for train in (True, False)]
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         missing = ", ".join(file.name for file in files if not file.exists())
         problem = f"lacks {missing}" if missing else f"cannot be read ({first_line(error)})"
         raise InputError(
             f"{files[0].parent}: {name} {problem}; remove this folder to download it again"
         ) from error
-    train_labels, test_labels = (np.asarray(part.targets, np.int64) for part in (train, test))
-    return _publish_arrays(np.asarray(train.data), train_labels, np.asarray(test.data), test_labels)
+    return _publish_arrays(
+        *((np.asarray(part.data), np.asarray(part.targets, np.int64)) for part in parts)
+    )
 
 
 def _download(dataset: Any, files: Sequence[Path], data_dir: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,17 +33,6 @@ class EncodedImages(NamedTuple):
     pixels: NDArray[np.uint8] | None = None
 
 
-class Images(Protocol):
-    """Images of one size, selected by row."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(n, C, H, W)."""
-
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (len(rows), C, H, W) uint8."""
-
-
 @dataclass(frozen=True)
 class StoredImages:
     """Images in memory: pixels (n, C, H, W) uint8 on any device."""
@@ -52,22 +41,19 @@ class StoredImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """(n, C, H, W)."""
         count, channels, height, width = self.pixels.shape
         return count, channels, height, width
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return (len(rows), C, H, W) uint8."""
         return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
 
 
 class ImageFormat(NamedTuple):
-    """The common format of a data set's images.
+    """The common mode (Pillow's L or RGB) and size of a data set's images.
 
-    Attributes:
-        mode: L (grey) or RGB, in Pillow's terms.
-        height: of the images (pixels).
-        width: of the images (pixels).
-        resized: whether images are resized to cover this size and cropped to the centre;
-            otherwise every image must have this size.
+    Images are resized to cover the size and cropped to the centre, or must have it already.
     """
 
     mode: str
@@ -136,6 +122,10 @@ class DecodedImages:
                     f"have {width} x {height}; set data.size to resize all images to one size"
                 )
         return np.asarray(image).reshape(height, width, len(mode)).transpose(2, 0, 1)
+
+
+Images = StoredImages | DecodedImages
+"""Images of one size, selected by row."""
 
 
 @contextmanager

@@ -30,10 +30,8 @@ class Split:
 
     Attributes:
         labels: (n,) int64 on the device.
-        images: the images that this part is taken from.
-        rows: (n,) the rows of this part among these images.
-        mean: (C, 1, 1) of the pixels, on the device.
-        deviation: (C, 1, 1) standard deviation of the pixels, on the device.
+        images: images among which this part has the rows (n,).
+        mean: (C, 1, 1) of the pixels, on the device, as is their standard deviation.
         side: (h, w) of the inputs.
         augmentation: name of the augmentation, or none.
     """
@@ -97,12 +95,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts of a data set.
+    """The parts of a data set; the test part is read once, for the result of a trial.
 
     Attributes:
-        train: the training images without the validation images.
         validation: held out of the training images; selects the model.
-        test: as published; read once, for the result of a trial.
         image_shape: (C, h, w) of the network's input.
     """
 

@@ -80,10 +80,9 @@ class StageCache:
 
     def find(self, stage: str, key: str) -> Path | None:
         """Return the folder of a finished, undamaged stage, here or in the storage."""
-        if found := self._find_here(stage, key):
+        found = self._find_here(stage, key)
+        if found or not self.storage or not self.storage.has(f"{stage}/{key}/{MANIFEST}"):
             return found
-        if not self.storage or not self.storage.has(f"{stage}/{key}/{MANIFEST}"):
-            return None
         with self.lock(f"{stage}/{key}"):
             return self._find_or_fetch(stage, key)
 
@@ -162,13 +161,14 @@ class StageCache:
 
     def _find_here(self, stage: str, key: str) -> Path | None:
         folder = self.folder(stage, key)
-        if folder in self._verified and folder.exists():
-            return folder
-        if folder.exists() and damage(folder) is None:
-            self._verified.add(folder)
+        if not folder.exists():
+            return None
+        if folder not in self._verified:
+            if damage(folder):
+                return None
             (folder / MANIFEST).touch()  # the time of last use, for mint.store.cleanup
-            return folder
-        return None
+            self._verified.add(folder)
+        return folder
 
     def _find_or_fetch(self, stage: str, key: str) -> Path | None:
         """Return the folder of a finished stage; the caller holds its lock."""

@@ -17,13 +17,11 @@ CHECKPOINT_SECONDS = 30.0  # between two writes: short trainings write none
 
 @dataclass
 class Checkpoint:
-    """A file of a training's state. Without a path, nothing is written or restored.
+    """A file of a training's state; without a path, nothing is written or restored.
 
     Attributes:
-        path: the file.
         identity: what the training depends on; the state of another training is not restored.
         parts: the model, optimizer and schedule, by name.
-        device: its random generator is part of the state.
         on_write: called after every write.
     """
 
