@@ -30,8 +30,10 @@ class Split:
 
     Attributes:
         labels: (n,) int64 on the device.
-        images: images among which this part has the rows (n,).
-        mean: (C, 1, 1) of the pixels, on the device, as is their standard deviation.
+        images: the images that rows refer to.
+        rows: (n,) the rows of this part.
+        mean: (C, 1, 1) of the pixels, on the device.
+        deviation: (C, 1, 1) standard deviation of the pixels, on the device.
         side: (h, w) of the inputs.
         augmentation: name of the augmentation, or none.
     """

@@ -321,7 +321,8 @@ def test_second_driver_is_told_who_holds_the_sweep(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from mint.store.stage_cache import StageCache\n"
+            "import sys, time; from pathlib import Path\n"
+            "from mint.store.stage_cache import StageCache\n"
             "from mint.store.locks import locked\n"
             "with locked(StageCache(Path(sys.argv[1])), 'a-sweep', 'a_sweep.py --seeds 0'):\n"
             "    print('held', flush=True); time.sleep(60)",
