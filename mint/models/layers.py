@@ -100,7 +100,7 @@ class Traced:
         children = {layer.name for layer in self.layers if layer.parent}
         return [pair for pair in self.all_pairs if pair.child in children]
 
-    def batch_norm_behind(self, layer: str) -> str | None:
+    def batch_norm_after(self, layer: str) -> str | None:
         """Return the name of the affine batch norm that alone reads a layer's output, or None."""
         calls = (node for node in self.graph.graph.nodes if node.op == "call_module")
         node = next(node for node in calls if node.target == layer)

@@ -111,7 +111,7 @@ class _Value:
     reason: str | None  # why the channels are not the filters of one layer; None if they are
     span: int  # consecutive channels of each filter
     node: torch.fx.Node  # whose value a reader sees, before a flatten
-    behind: frozenset[str] = frozenset()  # all layers
+    sources: frozenset[str] = frozenset()  # all layers
     depth: int = 0  # length of the longest chain of layers
 
 
@@ -190,7 +190,7 @@ class _Flow:
                 kernel=tuple(module.weight.shape[2:]),
             )
         lost = unusable and f"reads {name}, which {unusable}"
-        return _Value((name,), lost, 1, node, read.behind | {name}, read.depth + 1)
+        return _Value((name,), lost, 1, node, read.sources | {name}, read.depth + 1)
 
     def _activation(self, node: torch.fx.Node) -> torch.fx.Node:
         """Return the last of the norms and activation functions that follow a layer."""
@@ -212,10 +212,10 @@ class _Flow:
             followed = self._through_add(node, read)
         else:
             followed = None
-        behind = frozenset[str]().union(*(value.behind for value in read.values()))
+        sources = frozenset[str]().union(*(value.sources for value in read.values()))
         depths = {value.depth for value in read.values()}
         if followed:
-            return replace(followed, behind=behind, depth=max(depths))
+            return replace(followed, sources=sources, depth=max(depths))
         layers = tuple(dict.fromkeys(name for value in read.values() for name in value.layers))
         if not layers:
             reason = READS_INPUT
@@ -225,7 +225,7 @@ class _Flow:
             reason = f"reads the sum of {_listed(layers)}, which are equally deep"
         else:
             reason = f"reads the output of {self._called(node)} on {_listed(layers)}"
-        return _Value(layers, reason, 1, node, behind, max(depths))
+        return _Value(layers, reason, 1, node, sources, max(depths))
 
     def _through_one(
         self, node: torch.fx.Node, operand: torch.fx.Node, value: _Value
@@ -251,7 +251,7 @@ class _Flow:
         """Return the value of a sum: that of its main path; None if no path is the main one."""
         shallow, deep = sorted(read.values(), key=lambda value: value.depth)
         if shallow.depth < deep.depth:
-            self._shortcuts |= shallow.behind - deep.behind
+            self._shortcuts |= shallow.sources - deep.sources
         else:
             same = (shallow.layers, shallow.span) == (deep.layers, deep.span)
             if shallow.reason or deep.reason or not same:

@@ -139,7 +139,7 @@ def bn_scale(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
     without their penalty on the scales in training, because all criteria share a baseline.
     """
-    norm = inputs.traced.batch_norm_behind(pair.child)
+    norm = inputs.traced.batch_norm_after(pair.child)
     if norm is None:
         raise InputError(f"bn-scale: {pair.child} has no batch norm of its own right after it")
     scale = inputs.traced.graph.get_parameter(f"{norm}.weight")

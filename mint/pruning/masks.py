@@ -105,6 +105,7 @@ def apply_masks(
 
     Example:
         ```python
+        masks = prune(score_network(network, images), fraction=0.9)
         with apply_masks(network, masks):
             optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
             for images, labels in loader:

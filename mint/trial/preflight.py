@@ -133,7 +133,7 @@ def _check_criteria(
     if all(config.criterion != "bn-scale" for config in trials):
         return
     for pair in pairs:
-        if traced.batch_norm_behind(pair.child) is None:
+        if traced.batch_norm_after(pair.child) is None:
             raise InputError(
                 f"{trials[0].experiment.name} prunes {pair.child}, which has no batch norm of its "
                 "own right after it; take another criterion, or leave that layer out of prune",
