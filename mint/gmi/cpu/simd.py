@@ -1,10 +1,7 @@
 """Vector instructions for the compiled kernels, as portable LLVM vector code.
 
-LLVM turns these into whatever the machine has: AVX2, AVX-512, NEON. Offsets count elements of
-the flat array. Nothing checks bounds: every array is padded to a multiple of LANES.
-
-Numba's cache looks only at the file of the kernel that is cached, so a change in this file takes
-effect once mint/__pycache__ is deleted.
+LLVM compiles them to the machine's own: AVX2, AVX-512, NEON. Offsets count elements of the flat
+array. Nothing checks array bounds: every array is padded to a multiple of LANES.
 """
 
 from collections.abc import Callable, Sequence
@@ -155,87 +152,6 @@ def prefetch(typing_context: Any, values: Any, at: Any) -> _Signature:
         return context.get_dummy_value()
 
     return types.void(values, types.intp), generate
-
-
-@intrinsic
-def subtract_minimum(
-    typing_context: Any, x: Any, x_at: Any, y: Any, y_at: Any, out: Any, out_at: Any
-) -> _Signature:
-    """Write LANES differences x - y, int32, to out[out_at:] and return the least of them."""
-    signature = types.int32(x, types.intp, y, types.intp, out, types.intp)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes, least = 16, None
-        vector = ir.VectorType(_INT32, lanes)
-        for start in range(0, LANES, lanes):
-            shift = ir.Constant(args[1].type, start)
-            one, other = (
-                _load(
-                    context, builder, sig.args[k], args[k], builder.add(args[k + 1], shift), vector
-                )
-                for k in (0, 2)
-            )
-            difference = builder.sub(one, other)
-            at = builder.add(args[5], shift)
-            builder.store(
-                difference, _pointer(context, builder, sig.args[4], args[4], at, vector), align=1
-            )
-            least = _lesser(builder, difference, least)
-        return _reduce(builder, "smin", least)
-
-    return signature, generate
-
-
-def _lesser(builder: Any, vector: Any, least: Any) -> Any:
-    if least is None:
-        return vector
-    return builder.select(builder.icmp_signed("<", vector, least), vector, least)
-
-
-@intrinsic
-def relax(
-    typing_context: Any,
-    cost: Any,
-    cost_at: Any,
-    dual: Any,
-    length: Any,
-    source: Any,
-    at: Any,
-    offset: Any,
-    row: Any,
-) -> _Signature:
-    """Shorten LANES paths through a row: length = min(length, cost - dual + offset), all int32.
-
-    Where that shortens a path, its source becomes the row. Returns the least of the lengths.
-    """
-    signature = types.int32(
-        cost, types.intp, dual, length, source, types.intp, types.int32, types.int32
-    )
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes, least = 16, None
-        vector = ir.VectorType(_INT32, lanes)
-        shift_by, new_source = (_broadcast(builder, args[k], lanes) for k in (6, 7))
-        for start in range(0, LANES, lanes):
-            step = ir.Constant(args[1].type, start)
-            here = builder.add(args[5], step)
-            costs = _load(
-                context, builder, sig.args[0], args[0], builder.add(args[1], step), vector
-            )
-            duals = _load(context, builder, sig.args[2], args[2], here, vector)
-            lengths_at = _pointer(context, builder, sig.args[3], args[3], here, vector)
-            sources_at = _pointer(context, builder, sig.args[4], args[4], here, vector)
-            lengths = builder.load(lengths_at, align=1)
-            sources = builder.load(sources_at, align=1)
-            through_row = builder.add(builder.sub(costs, duals), shift_by)
-            shorter = builder.icmp_signed("<", through_row, lengths)
-            lengths = builder.select(shorter, through_row, lengths)
-            builder.store(lengths, lengths_at, align=1)
-            builder.store(builder.select(shorter, new_source, sources), sources_at, align=1)
-            least = _lesser(builder, lengths, least)
-        return _reduce(builder, "smin", least)
-
-    return signature, generate
 
 
 @intrinsic
