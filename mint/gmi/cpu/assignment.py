@@ -23,9 +23,7 @@ _ROUNDS = 2  # of bidding
 _BIDS = 8  # a row in one round, on average
 
 
-def assign(
-    cost: NDArray[np.float32], m: int, duals: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def assign(cost: NDArray[np.float32], m: int, duals: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the column of every row such that the total cost is least.
 
     The total is exact up to m * (the largest cost) / 2^26. Safe to call from several threads.
@@ -108,13 +106,10 @@ def _relax(
 
 @compile_kernel
 def _solve(cost: NDArray[np.int32], dual: NDArray[np.int32], column_of: NDArray[np.int32]) -> None:
-    """Solve the assignment problem of the first m rows and columns, m at least 2.
+    """Write the column of every row to `column_of`, (m,), and the optimal duals to `dual`.
 
-    Args:
-        cost: (m or more, columns), from 0 to _LARGEST_COST.
-        dual: (columns,) within _LARGEST_COST of zero, and _CLOSED from m on; those of the optimum on
-            return.
-        column_of: (m,), written: the column of every row.
+    Costs are from 0 to _LARGEST_COST. The duals, (columns,), start within _LARGEST_COST of zero,
+    and are _CLOSED from m on; m is at least 2.
     """
     m = column_of.size
     columns = cost.shape[1]
@@ -185,14 +180,9 @@ def _solve(cost: NDArray[np.int32], dual: NDArray[np.int32], column_of: NDArray[
         via = start
         while True:
             for at in range(0, columns, LANES):
-                end = at + LANES
+                part = slice(at, at + LANES)
                 chunk_least[at // LANES] = _relax(
-                    cost[via, at:end],
-                    open_dual[at:end],
-                    offset,
-                    via,
-                    length[at:end],
-                    source[at:end],
+                    cost[via, part], open_dual[part], offset, via, length[part], source[part]
                 )
             chunk = _index_of_least(chunk_least)
             least = chunk_least[chunk]

@@ -12,8 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mint.gmi.cpu.groups import Group, Layer
 from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.gmi.cpu.simd import LANES, TILE_COLUMNS, TILE_ROWS, distance_tile, quantise
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+# Points of the rows, (n padded to an even number, k), and the same points by feature for the
+# columns, (k, n padded to a multiple of LANES); padding is zero.
+Points = tuple[Floats, Floats]
+Each = Callable[..., Iterable[Any]]
 
 # Bounds are rounded down, and limits up, by more than the accumulated rounding of float32; so a
 # bound never excludes a sum that is less than the limit.
@@ -25,18 +33,22 @@ _TASK_ROWS = 64  # rows that a thread computes at a time
 
 
 class Matrices(NamedTuple):
-    """A stack of distance matrices.
+    """Distance matrices: one, or a stack with one more dimension in front.
 
     Attributes:
-        distances: (k, rows, columns) float32.
-        bounds: (k, rows, columns) uint8.
-        chunk_bounds: (k, rows, chunks) uint8, the least bound of every chunk of LANES columns;
+        distances: (rows, columns) float32.
+        bounds: (rows, columns) uint8.
+        chunk_bounds: (rows, chunks) uint8, the least bound of every chunk of LANES columns;
             chunks is itself padded to a multiple of LANES, with bounds of 255.
     """
 
-    distances: NDArray[np.float32]
+    distances: Floats
     bounds: NDArray[np.uint8]
     chunk_bounds: NDArray[np.uint8]
+
+    def unstack(self) -> "list[Matrices]":
+        """Return the matrices of a stack."""
+        return [Matrices(*parts) for parts in zip(*self, strict=True)]
 
 
 class Shape(NamedTuple):
@@ -63,7 +75,7 @@ def _padded(n: int, multiple: int) -> int:
 
 
 def empty_matrices(count: int, n: int) -> Matrices:
-    """Return uninitialised n x n matrices."""
+    """Return a stack of uninitialised n x n matrices."""
     rows, columns, chunks = shape_of(n)
     return Matrices(
         np.empty((count, rows, columns), np.float32),
@@ -79,26 +91,8 @@ def gathered_nbytes(n: int, k: int) -> int:
 
 
 @compile_kernel
-def gather(
-    table: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    scale: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (table - mean) * scale at some rows and columns, padded with zeros.
-
-    Args:
-        table: (N, filters).
-        rows: (n,) row indices.
-        columns: (k,) column indices.
-        mean: (filters,).
-        scale: factor of all columns.
-
-    Returns:
-        The values point by point, (n padded to an even number, k), and feature by feature,
-        (k, n padded to a multiple of LANES).
-    """
+def gather(layer: Layer, rows: Integers, columns: Integers, scale: float) -> Points:
+    """Return (values - mean) * scale of a layer at some rows and columns."""
     n, k = rows.size, columns.size
     by_point = np.zeros((-(-n // TILE_ROWS) * TILE_ROWS, k), np.float32)
     by_feature = np.zeros((k, -(-n // LANES) * LANES), np.float32)
@@ -106,7 +100,7 @@ def gather(
         row = rows[point]
         for feature in range(k):
             column = columns[feature]
-            value = np.float32((table[row, column] - mean[column]) * scale)
+            value = np.float32((layer.values[row, column] - layer.mean[column]) * scale)
             by_point[point, feature] = value
             by_feature[feature, point] = value
     return by_point, by_feature
@@ -114,20 +108,11 @@ def gather(
 
 @compile_kernel
 def squared_distances(
-    by_point: NDArray[np.float32],
-    by_feature: NDArray[np.float32],
-    first: int,
-    last: int,
-    out: NDArray[np.float32],
+    by_point: Floats, by_feature: Floats, first: int, last: int, out: Floats
 ) -> None:
-    """Write the squared distances of points first to last - 1, both even, to all other points.
+    """Write the distances of points first to last - 1, both even, to all points of `by_feature`.
 
-    Args:
-        by_point: (rows, k) points of the rows.
-        by_feature: (k, columns) points of the columns.
-        first: first row.
-        last: row behind the last one.
-        out: (last - first or more, columns), written from its first row on.
+    The first of them go to row 0 of `out`, (last - first or more, columns).
     """
     features = by_point.shape[1]
     columns = by_feature.shape[1]
@@ -139,24 +124,17 @@ def squared_distances(
             at = (row - first) * columns + column
             place = row * features
             distance_tile(
-                *(points, place, features, others, column, columns, features, flat, at, columns)
+                points, place, features, others, column, columns, features, flat, at, columns
             )
 
 
-def full_matrix(
-    by_point: NDArray[np.float32],
-    by_feature: NDArray[np.float32],
-    each: Callable[..., Iterable[Any]] = map,
-) -> NDArray[np.float32]:
-    """Return the squared distances of all points of `gather` to all points of another one.
+def full_matrix(by_point: Floats, by_feature: Floats, each: Each = map) -> Floats:
+    """Return the squared distances of all row points to all column points, padding included.
 
     Args:
-        by_point: (rows, k) points of the rows.
-        by_feature: (k, columns) points of the columns.
+        by_point: (rows, k) from gather.
+        by_feature: (k, columns) from gather.
         each: `map`, or that of an executor: calls a function for every block of rows.
-
-    Returns:
-        (rows, columns), padding included.
     """
     rows, columns = len(by_point), by_feature.shape[1]
     distances = np.empty((rows, columns), np.float32)
@@ -172,28 +150,19 @@ def full_matrix(
 
 @compile_kernel
 def add_rest(
-    by_point: NDArray[np.float32],
-    by_feature: NDArray[np.float32],
+    by_point: Floats,
+    by_feature: Floats,
     first: int,
     last: int,
-    base: NDArray[np.float32],
+    base: Floats,
     base_factor: float,
     own_factor: float,
-    out: NDArray[np.float32],
+    out: Floats,
 ) -> None:
-    """Add the squared distances among the filters outside a group to some rows of `out`.
+    """Add the distances among the filters outside a group to rows first to last - 1 of `out`.
 
-    They are max(0, base_factor * base - own_factor * (distances in the group)).
-
-    Args:
-        by_point: (rows, k) the group's values of the row points.
-        by_feature: (k, columns) the group's values of the column points.
-        first: first row, even.
-        last: row behind the last one, even.
-        base: (rows, columns) squared distances among the group's and other filters.
-        base_factor: factor of `base`.
-        own_factor: share of the group in `base`.
-        out: (rows, columns), added to.
+    They are max(0, base_factor * base - own_factor * own), where `base` has the distances among
+    the group's and other filters, and `own` those of the group's points, from gather.
     """
     width = out.shape[1]
     own = np.zeros((_BLOCK_ROWS, width), np.float32)
@@ -209,83 +178,55 @@ def add_rest(
 
 
 @compile_kernel
-def bound_rows(
-    n: int,
-    first: int,
-    last: int,
-    scale: float,
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
-) -> None:
-    """Fill the padding of some rows of distances, and write their bounds.
+def bound_rows(n: int, first: int, last: int, scale: float, out: Matrices) -> None:
+    """Fill the padding of rows first to last - 1 of the distances of n points; write their bounds.
 
-    Args:
-        n: number of points; columns behind them are padding.
-        first: first row.
-        last: row behind the last one.
-        scale: bounds are floor(distance * scale), at most 255. Finite, and the same for all
-            matrices that are added.
-        distances: (rows, columns), padding written.
-        bounds: (rows, columns), written.
-        chunk_bounds: (rows, chunks), written.
+    Bounds are floor(distance * scale), at most 255. The scale is finite, and the same for all
+    matrices that are added.
     """
-    columns = distances.shape[1]
+    columns = out.distances.shape[1]
     chunks = columns // LANES
     lowered = np.float32(scale * (1 - ROUNDING_MARGIN))
-    flat = distances.reshape(-1)
-    flat_bounds = bounds.reshape(-1)
+    distances = out.distances.reshape(-1)
+    bounds = out.bounds.reshape(-1)
     for row in range(first, last):
-        distances[row, n:] = _FAR
-        chunk_bounds[row, chunks:] = 255
+        out.distances[row, n:] = _FAR
+        out.chunk_bounds[row, chunks:] = 255
         for chunk in range(chunks):
             at = row * columns + chunk * LANES
-            chunk_bounds[row, chunk] = quantise(flat, flat_bounds, at, lowered)
+            out.chunk_bounds[row, chunk] = quantise(distances, bounds, at, lowered)
 
 
 @compile_kernel
-def block_matrix(
-    table: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    own_rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    scale: float,
-    base: NDArray[np.float32],
-    base_factor: float,
-    own_factor: float,
+def write_group(
+    layer: Layer,
+    group: Group,
+    rows: Integers,
+    own_rows: Integers,
+    base: Floats,
     bound_scale: float,
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
+    out: Matrices,
 ) -> None:
-    """Write the distances of one group of filters, plus those of the rest, and their bounds.
+    """Write the distances of n points in a group, plus those in the rest, and their bounds.
 
     Args:
-        table: (N, filters) activations.
-        rows: (n,) row of `table` from which each point takes its values in the group.
+        layer: activations.
+        group: filters, their scale, and the factors of add_rest; base_factor 0 leaves out the rest.
+        rows: (n,) row from which each point takes its values in the group.
         own_rows: (n,) row from which it takes its values in the rest.
-        columns: (k,) filters of the group.
-        mean: (filters,) mean of the table.
-        scale: factor of the group's activations.
-        base: as in add_rest; not read if base_factor is 0.
-        base_factor: as in add_rest; 0 leaves out the rest.
-        own_factor: as in add_rest.
+        base: (rows, columns) as in add_rest; not read if base_factor is 0.
         bound_scale: scale of the bounds.
-        distances: (rows, columns), written.
-        bounds: (rows, columns), written.
-        chunk_bounds: (rows, chunks), written.
+        out: one matrix, written.
     """
-    by_point, by_feature = gather(table, rows, columns, mean, scale)
+    by_point, by_feature = gather(layer, rows, group.columns, group.scale)
     own_by_point, own_by_feature = by_point, by_feature
-    if own_factor > 0:
-        own_by_point, own_by_feature = gather(table, own_rows, columns, mean, scale)
-    height = distances.shape[0]
+    if group.own_factor > 0:
+        own_by_point, own_by_feature = gather(layer, own_rows, group.columns, group.scale)
+    height = out.distances.shape[0]
+    factors = group.base_factor, group.own_factor
     for first in range(0, height, _BLOCK_ROWS):
         last = min(first + _BLOCK_ROWS, height)
-        squared_distances(by_point, by_feature, first, last, distances[first:last])
-        if base_factor > 0:
-            add_rest(
-                own_by_point, own_by_feature, first, last, base, base_factor, own_factor, distances
-            )
-        bound_rows(rows.size, first, last, bound_scale, distances, bounds, chunk_bounds)
+        squared_distances(by_point, by_feature, first, last, out.distances[first:last])
+        if group.base_factor > 0:
+            add_rest(own_by_point, own_by_feature, first, last, base, *factors, out.distances)
+        bound_rows(rows.size, first, last, bound_scale, out)

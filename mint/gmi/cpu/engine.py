@@ -8,6 +8,7 @@ one at a time, and uses each for all the child groups kept.
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numba
@@ -18,21 +19,22 @@ from mint.gmi.bootstrap import MEMORY_LIMIT, EdgeCounts, Split
 from mint.gmi.cpu import mst
 from mint.gmi.cpu.distances import (
     Matrices,
-    block_matrix,
     empty_matrices,
     full_matrix,
+    gather,
     gathered_nbytes,
     shape_of,
+    write_group,
 )
-from mint.gmi.cpu.ordering import LANDMARKS, point_order
-from mint.gmi.cpu.parents import (
+from mint.gmi.cpu.groups import (
     MOMENT_ROWS,
     Base,
+    Group,
     Layer,
-    ParentGroup,
     shared_bases,
     unit_scale,
 )
+from mint.gmi.cpu.ordering import LANDMARKS, point_order
 from mint.gmi.cpu.partners import find_partners, matching_nbytes
 
 Floats = NDArray[np.float32]
@@ -126,6 +128,7 @@ class _Trees:
     ) -> None:
         self.child, self.parent = layers
         self.common_scale, self.bound_scale, self.pool = common_scale, bound_scale, pool
+        self.workspace = threading.local()  # one matrix and the last trees of each thread
         pooled = np.concatenate([split.first, split.second])
         order = point_order(layers, pooled, pool.map)
         self.rows = pooled[order]
@@ -138,88 +141,51 @@ class _Trees:
         self, child_groups: Sequence[Indices], bases: list[Base], most_kept: int
     ) -> EdgeCounts:
         """Count edges with at most so many matrices of child groups at a time."""
-        counts = EdgeCounts(
-            *np.zeros((2, len(child_groups), len(self.swapped)), np.int64)  # crossing, adjacent
-        )
+        counts = EdgeCounts(*np.zeros((2, len(child_groups), len(self.swapped)), np.int64))
         kept = empty_matrices(min(most_kept, len(child_groups)), len(self.rows))
-        workspace = threading.local()
         base_distances = _NO_BASE
         for start in range(0, len(child_groups), len(kept.distances)):
             chunk = child_groups[start : start + len(kept.distances)]
-            for _ in self.pool.map(self._write_child, chunk, *kept):
+            stop = start + len(chunk)
+            for _ in self.pool.map(self._write_child, chunk, kept.unstack()):
                 pass
             for base in bases:
                 if start == 0 or len(bases) > 1:
                     base_distances = self._base_distances(base)
-
-                def count_column(
-                    group: ParentGroup, base_distances: Floats = base_distances, start: int = start
-                ) -> None:
-                    rows = slice(start, start + len(kept.distances))
-                    found = self._column(group, base_distances, kept, len(counts.crossing[rows]), workspace)
-                    counts.crossing[rows, group.index], counts.adjacent[rows, group.index] = found
-
-                for _ in self.pool.map(count_column, base.groups):
-                    pass
+                column = partial(
+                    self._count_column, base=base_distances, kept=kept, children=len(chunk)
+                )
+                for group, found in zip(
+                    base.groups, self.pool.map(column, base.groups), strict=True
+                ):
+                    counts.crossing[start:stop, group.number] = found[0]
+                    counts.adjacent[start:stop, group.number] = found[1]
         return counts
 
-    def _write_child(self, columns: Indices, *out: NDArray[np.generic]) -> None:
+    def _write_child(self, columns: Indices, out: Matrices) -> None:
         variance = self.child.variance(columns)
         scale = unit_scale(variance) if self.common_scale is None else self.common_scale
-        group = ParentGroup(0, columns, scale, 0.0, 0.0)
-        self._write(self.child, group, self.rows, _NO_BASE, *out)
-
-    def _write(
-        self,
-        layer: Layer,
-        group: ParentGroup,
-        rows: Indices,
-        base_distances: Floats,
-        *out: NDArray[np.generic],
-    ) -> None:
-        block_matrix(
-            layer.values,
-            rows,
-            self.rows,
-            group.columns,
-            layer.mean,
-            group.scale,
-            base_distances,
-            group.base_factor,
-            group.own_factor,
-            self.bound_scale,
-            *out,
-        )
+        group = Group(0, columns, scale, 0.0, 0.0)
+        write_group(self.child, group, self.rows, self.rows, _NO_BASE, self.bound_scale, out)
 
     def _base_distances(self, base: Base) -> Floats:
         if not len(base.columns):
             return _NO_BASE
-        return full_matrix(*self.parent.gather(self.rows, base.columns, base.scale), self.pool.map)
+        points = gather(self.parent, self.rows, base.columns, base.scale)
+        return full_matrix(*points, self.pool.map)
 
-    def _column(
-        self,
-        group: ParentGroup,
-        base_distances: Floats,
-        kept: Matrices,
-        children: int,
-        workspace: threading.local,
+    def _count_column(
+        self, group: Group, base: Floats, kept: Matrices, children: int
     ) -> NDArray[np.int64]:
         """Return the counts of one parent group with the kept child groups, (2, children)."""
-        if not hasattr(workspace, "seeds"):
-            n = len(self.rows)
-            workspace.matrix = [part[0] for part in empty_matrices(1, n)]
-            workspace.seeds = mst.star_seeds(n)
-        rows = self.swapped[group.index]
-        self._write(self.parent, group, rows, base_distances, *workspace.matrix)
+        own = self.workspace
+        if not hasattr(own, "seeds"):
+            (own.matrix,) = empty_matrices(1, len(self.rows)).unstack()
+            own.seeds = mst.star_seeds(len(self.rows))
+        rows = self.swapped[group.number]
+        write_group(self.parent, group, rows, self.rows, base, self.bound_scale, own.matrix)
         found = np.empty((2, children), np.int64)
-        mst.count_edges(
-            *kept,
-            *workspace.matrix,
-            self.in_first,
-            self.bound_scale,
-            *workspace.seeds,
-            *found,
-        )
+        mst.count_edges(kept, own.matrix, self.in_first, self.bound_scale, own.seeds, *found)
         return found
 
 

@@ -18,8 +18,8 @@ _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 def compile_kernel(function: _Kernel) -> _Kernel:
     """Compile a function with numba on its first call; it then runs without Python's global lock.
 
-    Machine code is kept between processes in `kernels-<hash>` in NUMBA_CACHE_DIR if that is set, else
-    in the user's cache folder for mint, else in the folder for temporary files.
+    Machine code is kept between processes in a folder `kernels-<hash>` of NUMBA_CACHE_DIR if that
+    is set, else of the user's cache folder for mint, else of the folder for temporary files.
     """
     usual = numba.config.CACHE_DIR
     # numba reads this setting when it wraps a function, so other functions keep the usual folder.

@@ -18,14 +18,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mint.gmi.cpu.distances import ROUNDING_MARGIN, shape_of
+from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices, shape_of
 from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.gmi.cpu.simd import (
     LANES,
     at_most_mask,
-    bits_of,
     equal_mask,
-    float_of,
     lowest_bit,
     maximum_uint8,
     minimum_uint32,
@@ -44,7 +42,7 @@ class Seeds(NamedTuple):
 
     Attributes:
         order: (TREES, n) int32, points in an order in which each one follows its source.
-        source: (TREES, n) int32, the neighbour through which each point joined; point 0 is the root.
+        source: (TREES, n) int32, the point that each one was joined to; point 0 is the root.
     """
 
     order: NDArray[np.int32]
@@ -72,49 +70,41 @@ def _bound_limit(distance: np.float32, scale: np.float32) -> np.uint8:
 
 @compile_kernel
 def count_edges(
-    child_distances: NDArray[np.float32],
-    child_bounds: NDArray[np.uint8],
-    child_chunk_bounds: NDArray[np.uint8],
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
+    children: Matrices,
+    parent: Matrices,
     in_first: NDArray[np.bool_],
     scale: float,
-    order: NDArray[np.int32],
-    source: NDArray[np.int32],
+    seeds: Seeds,
     crossing: NDArray[np.int64],
     adjacent: NDArray[np.int64],
 ) -> None:
-    """Count edges in the minimum spanning trees of child_distances[i] + distances.
+    """Count edges in the minimum spanning trees of children.distances[i] + parent.distances.
 
     Equal points are joined by edges of length zero.
 
     Args:
-        child_distances: (any, rows, columns); the first len(crossing) are used.
-        child_bounds: (any, rows, columns) their bounds.
-        child_chunk_bounds: (any, rows, chunks) least bounds of their chunks.
-        distances: (rows, columns) added to each.
-        bounds: (rows, columns) their bounds.
-        chunk_bounds: (rows, chunks) least bounds of their chunks.
+        children: a stack, of which the first len(crossing) are used.
+        parent: one matrix, added to each.
         in_first: (n,) whether a point belongs to the first of the two samples.
         scale: scale of the bounds.
-        order: (TREES, n) as in Seeds, overwritten by the last trees.
-        source: (TREES, n) as in Seeds, overwritten by the last trees.
+        seeds: old trees, overwritten by the last new ones.
         crossing: (c,), written: edges between the two samples.
         adjacent: (c,), written: pairs of edges that share a point.
     """
     n = in_first.size
+    distances = parent.distances
+    order, source = seeds.order, seeds.source
     rows, columns = distances.shape
-    row_chunks = chunk_bounds.shape[1]
+    row_chunks = parent.chunk_bounds.shape[1]
     chunks = columns // LANES
     size = rows * columns
     raised = np.float32(scale * (1 + ROUNDING_MARGIN))
-    flat_child = child_distances.reshape(-1)
-    flat_child_bounds = child_bounds.reshape(-1)
-    flat_child_chunks = child_chunk_bounds.reshape(-1)
+    flat_child = children.distances.reshape(-1)
+    flat_child_bounds = children.bounds.reshape(-1)
+    flat_child_chunks = children.chunk_bounds.reshape(-1)
     flat = distances.reshape(-1)
-    flat_bounds = bounds.reshape(-1)
-    flat_chunks = chunk_bounds.reshape(-1)
+    flat_bounds = parent.bounds.reshape(-1)
+    flat_chunks = parent.chunk_bounds.reshape(-1)
 
     # For each point outside the tree: the length of its shortest edge into the tree so far (key),
     # and the length below which a new edge matters (limit; byte_limit at byte precision). For each
@@ -135,7 +125,7 @@ def count_edges(
         trees = min(TREES, crossing.size - first)
         for tree in range(trees):
             start = tree * columns
-            child = child_distances[first + tree]
+            child = children.distances[first + tree]
             key[start : start + n] = _UNREACHED
             key[start + n : start + columns] = _TAKEN
             limit[start + n : start + columns] = -1
@@ -144,11 +134,12 @@ def count_edges(
             for step in range(1, n):
                 point = order[tree, step]
                 other = source[tree, point]
-                longest = np.int32(bits_of(child[other, point] + distances[other, point])) + 1
+                length = np.float32(child[other, point] + distances[other, point])
+                longest = length.view(np.int32) + 1
                 limit[start + point] = max(longest, limit[start + other])
             for point in range(n):
-                length = float_of(np.uint32(limit[start + point]))
-                byte_limit[start + point] = _bound_limit(length, raised)
+                bits = np.int32(limit[start + point])
+                byte_limit[start + point] = _bound_limit(bits.view(np.float32), raised)
             key[start] = _TAKEN
             limit[start] = -1
             byte_limit[start] = 0
@@ -216,15 +207,15 @@ def count_edges(
                 chunk_start = tree * row_chunks
                 for index in range(candidate_count[tree]):
                     point = candidates[tree, index]
-                    length = flat_child[child_at + point] + flat[row_at + point]
-                    bits = bits_of(length)
-                    if np.int32(bits) < limit[start + point]:
-                        key[start + point] = bits
-                        limit[start + point] = np.int32(bits)
+                    length = np.float32(flat_child[child_at + point] + flat[row_at + point])
+                    key_of_edge = length.view(np.uint32)
+                    if np.int32(key_of_edge) < limit[start + point]:
+                        key[start + point] = key_of_edge
+                        limit[start + point] = np.int32(key_of_edge)
                         byte_limit[start + point] = _bound_limit(length, raised)
                         source[tree, point] = row
                         at = chunk_start + point // LANES
-                        chunk_key[at] = min(chunk_key[at], bits)
+                        chunk_key[at] = min(chunk_key[at], key_of_edge)
                 shortest = _TAKEN
                 block_at = chunk_start
                 for block in range(chunk_start, chunk_start + row_chunks, LANES):

@@ -1,20 +1,19 @@
 """An order of points that puts neighbours side by side, so that the bounds of chunks are tight."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mint.gmi.cpu.distances import full_matrix
-from mint.gmi.cpu.parents import Layer, unit_scale
+from mint.gmi.cpu.distances import Each, full_matrix, gather
+from mint.gmi.cpu.groups import Layer, unit_scale
 from mint.gmi.cpu.simd import LANES
 
 LANDMARKS = 32
 
 
 def point_order(
-    layers: Sequence[Layer], rows: NDArray[np.int64], each: Callable[..., Iterable[Any]] = map
+    layers: Sequence[Layer], rows: NDArray[np.int64], each: Each = map
 ) -> NDArray[np.int64]:
     """Order points by their distances to a few landmarks, which are the first points.
 
@@ -32,8 +31,8 @@ def point_order(
     for layer in layers:
         varying = layer.varying()
         scale = unit_scale(layer.variance(varying))
-        landmarks, _ = layer.gather(rows[: len(coordinates)], varying, scale)
-        _, points = layer.gather(rows, varying, scale)
+        landmarks, _ = gather(layer, rows[: len(coordinates)], varying, scale)
+        _, points = gather(layer, rows, varying, scale)
         distances = full_matrix(landmarks, points, each)
         coordinates += distances[: len(coordinates), : len(rows)]
     return compact_order(coordinates - coordinates.mean(0))

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mint.gmi.bootstrap import Split
 from mint.gmi.cpu.assignment import assign
-from mint.gmi.cpu.distances import add_rest, full_matrix, gathered_nbytes, shape_of
-from mint.gmi.cpu.parents import Base, Layer, ParentGroup
+from mint.gmi.cpu.distances import add_rest, full_matrix, gather, gathered_nbytes, shape_of
+from mint.gmi.cpu.groups import Base, Group, Layer
 
 
 def find_partners(
@@ -35,8 +35,8 @@ def find_partners(
             groups = [group for group in base.groups if group.base_factor > 0]
             if not groups:
                 continue
-            by_point, _ = parent.gather(split.second, base.columns, base.scale)
-            _, by_feature = parent.gather(split.reference, base.columns, base.scale)
+            by_point, _ = gather(parent, split.second, base.columns, base.scale)
+            _, by_feature = gather(parent, split.reference, base.columns, base.scale)
             distances = full_matrix(by_point, by_feature, pool.map)
             duals = _least_costs(distances, len(split.second)) if one_to_one else None
             if duals is not None and len(groups) > 1:
@@ -44,7 +44,7 @@ def find_partners(
                 assign(distances.copy(), len(split.second), duals)
             choose = partial(_choose, parent, split, distances, duals)
             for group, chosen in zip(groups, pool.map(choose, groups), strict=True):
-                partners[group.index] = split.reference[chosen]
+                partners[group.number] = split.reference[chosen]
     return partners
 
 
@@ -53,11 +53,11 @@ def _choose(
     split: Split,
     base_distances: NDArray[np.float32],
     duals: NDArray[np.float64] | None,
-    group: ParentGroup,
+    group: Group,
 ) -> NDArray[np.int64]:
     """Return the position in R of every row's partner."""
-    by_point, _ = parent.gather(split.second, group.columns, group.scale)
-    _, by_feature = parent.gather(split.reference, group.columns, group.scale)
+    by_point, _ = gather(parent, split.second, group.columns, group.scale)
+    _, by_feature = gather(parent, split.reference, group.columns, group.scale)
     # A factor common to all distances changes no partner.
     share = group.own_factor / group.base_factor
     cost = np.zeros_like(base_distances)
@@ -67,7 +67,8 @@ def _choose(
 
 
 def _least_costs(cost: NDArray[np.float32], m: int) -> NDArray[np.float64]:
-    return cost[:m, :m].min(0).astype(np.float64)
+    least: NDArray[np.float64] = cost[:m, :m].min(0).astype(np.float64)
+    return least
 
 
 def match_points(second: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -80,8 +81,8 @@ def match_points(second: NDArray[np.float32], reference: NDArray[np.float32]) ->
     layer = Layer.of(np.concatenate([second, reference]))
     spread = float(np.abs(layer.values - layer.mean).max())
     columns, scale = np.arange(k), 1 / spread if spread > 0 else 0.0
-    by_point, _ = layer.gather(np.arange(m), columns, scale)
-    _, by_feature = layer.gather(np.arange(m, 2 * m), columns, scale)
+    by_point, _ = gather(layer, np.arange(m), columns, scale)
+    _, by_feature = gather(layer, np.arange(m, 2 * m), columns, scale)
     cost = full_matrix(by_point, by_feature)
     return assign(cost, m, _least_costs(cost, m))
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mint.gmi.bootstrap import MEMORY_LIMIT, EdgeCounts, Split
-from mint.gmi.cpu.parents import Layer, shared_bases
+from mint.gmi.cpu.groups import Layer, shared_bases
 from mint.gmi.cpu.partners import find_partners
 
 Floats = NDArray[np.float32]
@@ -118,11 +118,10 @@ class _Blocks:
         self.child, self.parent = (
             torch.from_numpy(np.ascontiguousarray(layer.values.T)).to(device) for layer in layers
         )
-        self.base: torch.Tensor | None = None
+        self.base = self.matrices(int(with_rest))
         if with_rest:
-            self.base = self.matrices(1)[0]
             points = self._points(self.parent, np.arange(len(self.parent)), self.pooled)
-            _squared_distances(points, points, self.base)
+            _squared_distances(points, points, self.base[0])
 
     def fit(self, memory_limit: int, children: int, parents: int) -> tuple[int, int]:
         """Return the numbers of child and parent groups whose launch fits the limit best."""
@@ -131,7 +130,7 @@ class _Blocks:
         points = rows * max(len(self.child), 2 * len(self.parent))  # before and after the swap
         fixed = _FLOAT_BYTES * (self.child.numel() + self.parent.numel() + points)
         # Two matrices of scratch: the group's distances before the swap, and torch's differences.
-        fixed += matrix * (2 if self.base is None else 3)
+        fixed += matrix * (2 + len(self.base))
 
         def needed(children: int, parents: int) -> int:
             trees = children * parents * _TREE_BYTES * _stride(rows)
@@ -139,9 +138,9 @@ class _Blocks:
 
         while needed(children, parents) > memory_limit:
             if children == parents == 1:
-                least = needed(1, 1)
                 raise ValueError(
-                    f"memory_limit {memory_limit}: a tree of {rows} rows needs at least {least} bytes"
+                    f"memory_limit {memory_limit}: a tree of {rows} rows needs at least "
+                    f"{needed(1, 1)} bytes"
                 )
             # For a given sum the product is largest if both are equal.
             if children > parents:
@@ -182,7 +181,7 @@ class _Blocks:
             own = self._points(self.parent, group, self.pooled)
             rest = self.matrices(1)[0]
             _squared_distances(own, own, rest)
-            torch.sub(self.base, rest, out=rest).clamp_(min=0)
+            torch.sub(self.base[0], rest, out=rest).clamp_(min=0)
             out.add_(rest.mul_(rest_weight))
 
     def count(self, child: torch.Tensor, parent: torch.Tensor) -> Integers:

@@ -1,4 +1,4 @@
-"""Which distances the parent groups share.
+"""Layers, their groups of filters, and the distances that parent groups share.
 
 For a parent group Y, the distances among the rest of its layer, Z, are the distances of a base
 less those of Y. One base, the whole layer, serves most groups.
@@ -9,8 +9,6 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-from mint.gmi.cpu.distances import gather
 
 # If a group has more than this share of the parent layer's variance, the distances of the rest are
 # summed directly: as a difference they would lose their precision.
@@ -48,30 +46,24 @@ class Layer(NamedTuple):
         """Return the filters that are not constant."""
         return np.flatnonzero(self.variances > 0)
 
-    def gather(
-        self, rows: NDArray[np.int64], columns: NDArray[np.int64], scale: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return centred and scaled values, as `mint.gmi.cpu.distances.gather` does."""
-        return gather(self.values, rows, columns, self.mean, scale)
-
 
 def unit_scale(variance: float) -> float:
     """Return the factor that gives unit variance; zero for a constant."""
     return variance**-0.5 if variance > 0 else 0.0
 
 
-class ParentGroup(NamedTuple):
-    """A parent group Y, and how to get the distances of the rest Z from those of a base.
+class Group(NamedTuple):
+    """A group of filters, and how to get the distances of the rest of its layer from a base.
 
     Attributes:
-        index: of the group.
+        number: of the group in its layer.
         columns: (k,) filters of the group.
         scale: factor of their activations.
-        base_factor: factor of the base's distances; 0 if Z is left out or constant.
+        base_factor: factor of the base's distances; 0 if the rest is left out or constant.
         own_factor: factor of the group's distances, which are subtracted.
     """
 
-    index: int
+    number: int
     columns: NDArray[np.int64]
     scale: float
     base_factor: float
@@ -89,7 +81,7 @@ class Base(NamedTuple):
 
     columns: NDArray[np.int64]
     scale: float
-    groups: list[ParentGroup]
+    groups: list[Group]
 
 
 def shared_bases(
@@ -113,10 +105,10 @@ def shared_bases(
     varying = parent.varying()
     total = parent.variance(varying)
     shared, alone = [], []
-    for index, columns in enumerate(groups):
+    for number, columns in enumerate(groups):
         others = np.setdiff1d(varying, columns)
         own, rest = parent.variance(columns), parent.variance(others) if conditional else 0.0
-        group = ParentGroup(index, columns, scale_of(own), 0.0, 0.0)
+        group = Group(number, columns, scale_of(own), 0.0, 0.0)
         if rest == 0:
             shared.append(group)
         elif own > _LARGEST_SHARE * total:
