@@ -18,7 +18,7 @@ ROWS = 3000
 
 
 def gaussian_truth(rho: float, dimensions: int) -> float:
-    """Return E_p[tanh(i / 2)] for independent pairs of correlation rho; i is information density."""
+    """Return E_p[tanh(i / 2)] of the information density i, for pairs of correlation rho."""
     generator = np.random.default_rng(0)
     density = np.zeros(400_000)
     for _ in range(dimensions):
