@@ -1,32 +1,24 @@
-"""Time the trees of 20 x 20 blocks on a GPU: `python -m benchmarks.cuda`.
+"""Time one bootstrap of 20 x 20 blocks on a GPU: `python -m benchmarks.cuda`.
 
-As a module, because the folder of a script comes first among those Python imports from, and a
-`cuda` there hides NVIDIA's package of that name.
+Run it as a module: a script's folder is the first that Python imports from, where the name `cuda`
+would hide NVIDIA's package.
 """
 
 import sys
 import time
-from typing import TypedDict
 
 import numpy as np
 import torch
 
+from mint.gmi.bootstrap import Split
 from mint.gmi.gpu.engine import count_blocks_on
-
-
-class Options(TypedDict, total=False):
-    """How partners are found."""
-
-    conditional: bool
-    one_to_one: bool
-
 
 ROWS = (2500, 6500)
 GROUPS = 20
 CHILD_FILTERS, PARENT_FILTERS = 300, 500
 REPEATS = 3
-# What the partners cost shows as the difference: none, argmin, and an assignment on the CPU.
-WAYS: dict[str, Options] = {
+# The differences show the cost of partners: none, the nearest, and an assignment.
+MATCHINGS: dict[str, dict[str, bool]] = {
     "X and Y only": {"conditional": False},
     "nearest in Z": {"one_to_one": False},
     "one to one in Z": {"one_to_one": True},
@@ -34,7 +26,7 @@ WAYS: dict[str, Options] = {
 
 
 def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two layers of ReLU features over a few latent inputs, (rows, filters) each."""
+    """Return two layers of ReLU features of a few latent inputs, (rows, filters) each."""
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(rows, 30))
     parent = np.maximum(inputs @ generator.normal(size=(30, PARENT_FILTERS)), 0)
@@ -43,9 +35,9 @@ def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> int:
-    """Print a table of seconds; return 2 where there is no GPU."""
+    """Print a table of seconds; return 2 if there is no GPU."""
     if not torch.cuda.is_available():
-        print("no GPU that torch can use: nothing to time", file=sys.stderr)
+        print("torch finds no GPU, so there is nothing to time", file=sys.stderr)
         return 2
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {GROUPS} x {GROUPS} groups")
     print(f"{'rows':>6}  {'partners':<16} {'median s':>9} {'ms a block':>11} {'peak MiB':>9}")
@@ -53,18 +45,18 @@ def main() -> int:
         child, parent = _features(rows)
         order = np.random.default_rng(1).permutation(rows)
         third = rows // 3
-        split = order[: rows - 2 * third], order[-2 * third : -third], order[-third:]
+        split = Split(*np.split(order, [rows - 2 * third, rows - third]))
         child_groups = np.array_split(np.arange(CHILD_FILTERS), GROUPS)
         parent_groups = np.array_split(np.arange(PARENT_FILTERS), GROUPS)
         arguments = child, parent, child_groups, parent_groups, split
-        # Compiles the kernels for this size.
+        # Compile the kernels for this size.
         count_blocks_on("cuda", *arguments, conditional=False)
-        for name, way in WAYS.items():
+        for name, options in MATCHINGS.items():
             torch.cuda.reset_peak_memory_stats()
             seconds = []
             for _ in range(REPEATS):
                 start = time.perf_counter()
-                count_blocks_on("cuda", *arguments, **way)
+                count_blocks_on("cuda", *arguments, **options)  # type: ignore[arg-type]
                 seconds.append(time.perf_counter() - start)
             median = float(np.median(seconds))
             peak = torch.cuda.max_memory_allocated() / 2**20

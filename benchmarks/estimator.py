@@ -2,8 +2,8 @@
 
 Run as: uv run --group benchmark python benchmarks/estimator.py [--data-dir DIR] [--quick] [--large]
 
-Ours is one whole bootstrap, matching and distances included, over its number of blocks. The
-others get the points of a block with partners found, and do its distances and its tree.
+For ours, one whole bootstrap with matching and distances is divided by its number of blocks. The
+others get the points of a block with partners found, and compute its distances and its tree.
 """
 
 import argparse
@@ -26,8 +26,9 @@ from scipy.spatial.distance import cdist
 from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.data.loading import balanced_rows, split_source
-from mint.gmi.cpu.assignment import match
-from mint.gmi.cpu.engine import Split, count_blocks
+from mint.gmi.bootstrap import Split
+from mint.gmi.cpu.engine import count_blocks
+from mint.gmi.cpu.partners import match_points
 from mint.models import build_network, chosen_pairs, collect_activations, trace
 from mint.rng import torch_seeded
 from mint.training.loop import train
@@ -99,7 +100,7 @@ def mnist_workloads(data_dir: Path, *, quick: bool, samples: list[int]) -> Itera
 
 
 def synthetic_workload(filters: int, rows: int) -> Workload:
-    """Return activations behind a ReLU of two layers that read ten common factors."""
+    """Return ReLU activations of two layers that read ten common factors."""
     generator = np.random.default_rng(0)
     factors = generator.normal(size=(rows, 10))
     parent, child = (
@@ -124,7 +125,7 @@ def block_points(work: Workload, split: Split, i: int, j: int) -> Floats:
 
     columns = work.parent_groups[j]
     others = scaled(np.delete(work.parent, columns, axis=1))
-    partner = split.reference[match(others[split.second], others[split.reference])]
+    partner = split.reference[match_points(others[split.second], others[split.reference])]
     pooled = np.concatenate([split.first, split.second])
     swapped = scaled(work.parent[:, columns])[np.concatenate([split.first, partner])]
     return np.hstack([scaled(work.child[:, work.child_groups[i]])[pooled], swapped, others[pooled]])
@@ -214,13 +215,13 @@ def print_table(works: Iterator[Workload], *, quick: bool) -> None:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Give a list that holds the growth of the peak of resident memory in bytes, at the end."""
+    """Yield a list that at the end holds the growth of the peak resident memory in bytes."""
 
     def peak() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     grown: list[int] = []
     before = peak()
     yield grown
@@ -228,26 +229,16 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def time_large(work: Workload) -> None:
-    """Print time and peak memory of the largest trial of the record."""
+    """Print time and peak memory at the size of the largest trial of the reference results."""
     child_groups = groups_of(work.child.shape[1], 100)
     parent_groups = groups_of(work.parent.shape[1], 250)
-    columns = 0
     start = time.perf_counter()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal columns
-        columns = total
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"  {done} of {total} columns, {time.perf_counter() - start:.0f} s", flush=True)
-
     with peak_memory() as grown:
-        count_blocks(
-            work.child, work.parent, child_groups, parent_groups, work.split(), on_column=tell
-        )
+        count_blocks(work.child, work.parent, child_groups, parent_groups, work.split())
     seconds = time.perf_counter() - start
     print(
         f"250 x 100 groups, {len(work.child)} rows: {seconds:.0f} s, "
-        f"{1e3 * seconds / 25000:.2f} ms a block, {columns // 250} chunks of child groups, "
+        f"{1e3 * seconds / 25000:.2f} ms a block, "
         f"{grown[0] / 2**20:.0f} MiB beside the activations"
     )
 
@@ -261,8 +252,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {numba.get_num_threads()} threads of ours; "
-        "medians of one run. Yardstick: NumPy adding two n x n float32 matrices. Blocks of the "
-        "slow ones are a sample."
+        "medians of one run. Yardstick: NumPy adding two n x n float32 matrices. Slow "
+        "methods run on a sample of the blocks."
     )
     if mst_linkage_core is None:
         print("hdbscan is not installed (--group benchmark), so it is left out.")

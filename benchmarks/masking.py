@@ -26,7 +26,8 @@ from torch import nn
 
 from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
-from mint.gmi.estimator import Scores, contiguous_groups, gmi_scores
+from mint.gmi.estimator import contiguous_groups, gmi_scores
+from mint.gmi.reliability import BlockEstimates
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
@@ -141,7 +142,7 @@ def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[st
     seed = stages.config.seed
 
     @cache
-    def estimated(network: nn.Module, conditional: bool) -> Scores:
+    def estimated(network: nn.Module, conditional: bool) -> BlockEstimates:
         return gmi_scores(
             *_activations(stages, network),
             children,

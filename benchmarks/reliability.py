@@ -1,10 +1,10 @@
-"""How many bootstraps make the scores of MNIST's fc1 -> fc2 a measurement?
+"""Measure how many bootstraps make the scores of MNIST's fc1 -> fc2 reliable.
 
 Run as: uv run python benchmarks/reliability.py [--data-dir DIR] [--bootstraps 200]
 
 Draws bootstraps of the scores of the mnist_mlp baseline at 20 x 20 groups and 250 samples a class,
-conditional and unconditional. Prints the noise of one, and writes the reliability that so many
-reach, beside what the Spearman-Brown formula expects: reliability-mnist_mlp-g20-s250.csv and .png.
+conditional and unconditional. Prints the noise of one bootstrap. Writes the reliability by number
+of bootstraps, and the Spearman-Brown curve: reliability-mnist_mlp-g20-s250.csv and .png.
 """
 
 import math
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
-from mint.gmi.estimator import gmi_bootstraps, reliability
+from mint.gmi.estimator import gmi_bootstraps
+from mint.gmi.reliability import reliability
 from mint.reporting.figure_style import COLOURS, MARKERS, save
 from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible
@@ -31,7 +32,7 @@ NAME = "reliability-mnist_mlp-g20-s250"
 
 
 def main() -> int:
-    """Draw, print, write."""
+    """Draw bootstraps, print their noise, and write the table and the figure."""
     parser = command_line(__doc__)
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("results"))
@@ -66,7 +67,7 @@ def main() -> int:
 
 
 def _noise(values: NDArray[np.float64]) -> str:
-    """Tell the spread of blocks, and a bootstrap's noise: common, of a column, of a block."""
+    """Describe the spread of blocks, and a bootstrap's noise: common, per column, per block."""
     count = len(values)
     noise = values - values.mean(0)
     common = noise.mean((1, 2), keepdims=True)
@@ -75,11 +76,11 @@ def _noise(values: NDArray[np.float64]) -> str:
     parts = [
         float((part**2).sum() / part.size) * count / (count - 1) for part in (common, column, own)
     ]
-    # The means still carry a share of the noise; what is left over is the blocks' own spread.
+    # The variance of the means contains a share of the noise, which is subtracted.
     blocks = float(values.mean(0).var()) - (parts[1] + parts[2]) / count
-    told = zip(("of all blocks", "of a column", "of one block"), parts, strict=True)
+    named = zip(("of all blocks", "of a column", "of one block"), parts, strict=True)
     return f"SD of blocks {math.sqrt(max(blocks, 0)):.4f}, noise of a bootstrap " + ", ".join(
-        f"{name} {math.sqrt(part):.4f}" for name, part in told
+        f"{name} {math.sqrt(part):.4f}" for name, part in named
     )
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from mint.config.schema import EstimateConfig
 from mint.errors import InputError
-from mint.gmi.estimator import Bootstrap, contiguous_groups, gmi_bootstraps, summarize
+from mint.gmi.bootstrap import Bootstrap
+from mint.gmi.estimator import contiguous_groups, gmi_bootstraps
+from mint.gmi.reliability import summarize
 from mint.models import LayerPair, Traced
 from mint.pruning.scores import BlockScores
 from mint.rng import stream

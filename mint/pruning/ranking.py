@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores
 
@@ -85,7 +85,7 @@ class BlockRanking:
         return int(np.searchsorted(self.pruned, _share(fraction, counted), side="right")) - 1
 
 
-@numba.njit(cache=True)
+@compile_kernel
 def _groups_disconnected(order: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[np.int8]:
     """Return how many groups lose their last block when each block of a layer is pruned.
 

@@ -1,9 +1,10 @@
-"""One bootstrap of all blocks against the same thing put together from scipy's parts."""
+"""One bootstrap of all blocks, on both engines, against scipy's matching and trees."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,15 +14,27 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from mint.gmi.cpu.engine import Counts, Split, count_blocks
+from mint.gmi.bootstrap import EdgeCounts, Split
+from mint.gmi.cpu.engine import count_blocks
+from mint.gmi.gpu.engine import count_blocks_on
 
 Floats = NDArray[np.float32]
+Groups = list[NDArray[np.int64]]
+Case = tuple[Floats, Floats, Groups, Groups, Split]
+Count = Callable[..., EdgeCounts]
+
+ENGINES: dict[str, Count] = {"cpu": count_blocks, "torch": partial(count_blocks_on, "cpu")}
+OPTIONS = [
+    {"scaled": scaled, "one_to_one": one_to_one, "conditional": conditional}
+    for scaled in (True, False)
+    for one_to_one in (True, False)
+    for conditional in (True, False)
+]
 
 
-class _Options(TypedDict):
-    scaled: bool
-    one_to_one: bool
-    conditional: bool
+@pytest.fixture(params=ENGINES)
+def count(request: pytest.FixtureRequest) -> Count:
+    return ENGINES[request.param]
 
 
 @pytest.fixture
@@ -31,38 +44,48 @@ def threads() -> Iterator[None]:
     numba.set_num_threads(before)
 
 
-def _activations(n: int, filters: int, seed: int) -> Floats:
+def activations(n: int, filters: int, seed: int) -> Floats:
     generator = np.random.default_rng(seed)
     hidden = generator.normal(size=(n, 4)) @ generator.normal(size=(4, filters))
     values = hidden + generator.normal(size=(n, filters))
-    # Skewed as behind a ReLU, but no two points are the same.
+    # Skewed as behind a ReLU, but without equal points.
     return np.maximum(values, 0.01 * values).astype(np.float32)
 
 
-def _split(rows: int, seed: int, extra: int = 0) -> Split:
+def random_split(rows: int, seed: int, extra: int = 0) -> Split:
     order = np.random.default_rng(seed).permutation(rows)
     m = (rows - extra) // 3
     return Split(order[: m + extra], order[m + extra : 2 * m + extra], order[-m:])
 
 
-def _groups(filters: int, count: int) -> list[NDArray[np.int64]]:
-    """Groups that are neither contiguous, nor of one size, nor cover all filters."""
+def uneven_groups(filters: int, count: int) -> Groups:
+    """Return groups that are not contiguous, differ in size, and do not cover all filters."""
     labels = np.arange(filters) % count
     return [np.flatnonzero(labels == group)[: 2 + group] for group in range(count)]
 
 
-def _reference(
+def case_of(rows: int, child: int, parent: int, groups: tuple[int, int], extra: int = 0) -> Case:
+    return (
+        activations(rows, child, seed=0),
+        activations(rows, parent, seed=1),
+        uneven_groups(child, groups[0]),
+        uneven_groups(parent, groups[1]),
+        random_split(rows, seed=0, extra=extra),
+    )
+
+
+def reference(
     child: Floats,
     parent: Floats,
-    child_groups: list[NDArray[np.int64]],
-    parent_groups: list[NDArray[np.int64]],
+    child_groups: Groups,
+    parent_groups: Groups,
     split: Split,
     *,
     scaled: bool = True,
     one_to_one: bool = True,
     conditional: bool = True,
-) -> Counts:
-    """Return what count_blocks should, in float64 and one tree after the other."""
+) -> EdgeCounts:
+    """Return what the engines should, in float64 and one tree after the other."""
 
     def block(table: Floats, columns: NDArray[np.int64]) -> NDArray[np.float64]:
         values = table[:, columns].astype(np.float64)
@@ -87,141 +110,142 @@ def _reference(
         for i, child_columns in enumerate(child_groups):
             points = np.hstack([block(child, child_columns)[pooled], *parts])
             distances = cdist(points, points, "sqeuclidean")
-            # To scipy what is next to zero is no edge.
+            # scipy ignores edges of length zero, so all edges are made longer.
             tree = minimum_spanning_tree(distances / distances.mean() + 1e-3).tocoo()
             degree = np.bincount(np.concatenate([tree.row, tree.col]))
             counts[0, i, j] = (in_first[tree.row] != in_first[tree.col]).sum()
             counts[1, i, j] = (degree * (degree - 1) // 2).sum()
-    return Counts(*counts)
+    return EdgeCounts(*counts)
 
 
-def _assert_equal(one: Counts, other: Counts) -> None:
-    assert np.array_equal(one.crossing, other.crossing)
-    assert np.array_equal(one.adjacent, other.adjacent)
+def assert_equal(one: EdgeCounts, other: EdgeCounts) -> None:
+    np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("scaled", [True, False])
-@pytest.mark.parametrize("one_to_one", [True, False])
-@pytest.mark.parametrize("conditional", [True, False])
-@pytest.mark.parametrize("extra", [0, 1, 2])
-def test_counts_are_those_of_scipy(
-    scaled: bool, one_to_one: bool, conditional: bool, extra: int
-) -> None:
-    for seed in range(3):
-        child, parent = _activations(210 + seed, 20, seed), _activations(210 + seed, 33, seed + 10)
-        given = (child, parent, _groups(20, 5), _groups(33, 4), _split(210, seed, extra))
-        options: _Options = {
-            "scaled": scaled,
-            "one_to_one": one_to_one,
-            "conditional": conditional,
-        }
-        _assert_equal(count_blocks(*given, **options), _reference(*given, **options))
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_counts_equal_those_of_scipy(count: Count, options: dict[str, Any]) -> None:
+    for extra in range(3):
+        case = case_of(150 + extra, 20, 33, (5, 4), extra)
+        assert_equal(count(*case, **options), reference(*case, **options))
 
 
-@pytest.mark.parametrize("rows", [5, 6, 7, 8, 9, 10])
-def test_a_handful_of_rows(rows: int) -> None:
-    child, parent = _activations(rows, 6, 0), _activations(rows, 7, 1)
-    extra = (rows - 3) % 3 if rows > 5 else 2
-    given = (child, parent, _groups(6, 2), _groups(7, 3), _split(rows, 0, extra))
-    _assert_equal(count_blocks(*given), _reference(*given))
+@pytest.mark.parametrize("rows", range(5, 11))
+def test_few_rows(count: Count, rows: int) -> None:
+    case = case_of(rows, 6, 7, (2, 3), extra=(rows - 3) % 3 if rows > 5 else 2)
+    assert_equal(count(*case), reference(*case))
 
 
-def test_one_parent_group_leaves_no_others() -> None:
-    child, parent = _activations(120, 6, 0), _activations(120, 7, 1)
-    given = (child, parent, _groups(6, 2), [np.arange(7)], _split(120, 0))
-    found = count_blocks(*given)
-    _assert_equal(found, _reference(*given))
-    _assert_equal(found, count_blocks(*given, conditional=False))
+def test_one_parent_group_has_no_rest(count: Count) -> None:
+    child, parent, groups, _, split = case_of(120, 6, 7, (2, 3))
+    case = child, parent, groups, [np.arange(7)], split
+    assert_equal(count(*case), reference(*case))
+    assert_equal(count(*case), count(*case, conditional=False))
+
+
+def test_constant_filters_and_groups(count: Count) -> None:
+    case = case_of(150, 8, 12, (3, 3))
+    child, parent, groups, parent_groups, _ = case
+    child[:, groups[0]] = 0.1
+    parent[:, parent_groups[1]] = 3
+    assert_equal(count(*case), reference(*case))
+
+
+def test_constant_rest_equals_no_rest(count: Count) -> None:
+    child, parent, groups, parent_groups, split = case_of(70, 8, 12, (3, 3))
+    parent[:, np.setdiff1d(np.arange(12), parent_groups[0])] = 0.7
+    case = child, parent, groups, parent_groups[:1], split
+    assert_equal(count(*case), count(*case, conditional=False))
+
+
+def test_trees_exist_where_nothing_varies(count: Count) -> None:
+    child, parent = np.ones((30, 4), np.float32), np.full((30, 6), 0.3, np.float32)
+    case = child, parent, uneven_groups(4, 2), uneven_groups(6, 2), random_split(30, 0)
+    for scaled in (True, False):
+        crossing = count(*case, scaled=scaled).crossing
+        assert ((crossing > 0) & (crossing < 20)).all()
 
 
 @pytest.mark.parametrize("scales", [(1e-20, 1e15), (1e15, 1e-20), (1e-20, 1e-20), (1e15, 1e15)])
-def test_scale_of_a_block_does_not_matter(scales: tuple[float, float]) -> None:
-    child, parent = _activations(150, 8, 0), _activations(150, 12, 1)
-    groups, parent_groups, split = _groups(8, 3), _groups(12, 3), _split(150, 0)
-    # One child group, and one parent group that is then next to all or nothing of its layer.
+def test_scale_of_a_group_does_not_matter(scales: tuple[float, float]) -> None:
+    case = case_of(150, 8, 12, (3, 3))
+    child, parent, groups, parent_groups, _ = case
+    # The parent group then has nearly all or nearly nothing of the variance of its layer.
     child[:, groups[1]] *= np.float32(scales[0])
     parent[:, parent_groups[2]] *= np.float32(scales[1])
-    given = (child, parent, groups, parent_groups, split)
-    _assert_equal(count_blocks(*given), _reference(*given))
+    assert_equal(count_blocks(*case), reference(*case))
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e15])
-def test_a_scale_common_to_all_does_not_matter_where_blocks_are_not_scaled(scale: float) -> None:
-    child, parent = _activations(150, 8, 0), _activations(150, 12, 1)
-    given = (child * np.float32(scale), parent * np.float32(scale), _groups(8, 3), _groups(12, 3))
-    split = _split(150, 0)
-    found = count_blocks(*given, split, scaled=False)
-    _assert_equal(found, _reference(*given, split, scaled=False))
+def test_common_scale_of_unscaled_blocks_does_not_matter(scale: float) -> None:
+    case = case_of(150, 8, 12, (3, 3))
+    for layer in case[:2]:
+        layer *= np.float32(scale)
+    assert_equal(count_blocks(*case, scaled=False), reference(*case, scaled=False))
 
 
-def test_dead_filters_and_groups() -> None:
-    child, parent = _activations(150, 8, 0), _activations(150, 12, 1)
-    groups, parent_groups = _groups(8, 3), _groups(12, 3)
-    child[:, groups[0]] = 0.1
-    parent[:, parent_groups[1]] = 3
-    given = (child, parent, groups, parent_groups, _split(150, 0))
-    _assert_equal(count_blocks(*given), _reference(*given))
+def test_too_little_variance_for_the_gpu_is_an_error() -> None:
+    case = case_of(30, 8, 12, (3, 3))
+    child = case[0]
+    child *= np.float32(1e-25)
+    with pytest.raises(ValueError, match="vary too little"):
+        count_blocks_on("cpu", *case)
 
 
-def test_nothing_varies() -> None:
-    child, parent = np.ones((30, 4), np.float32), np.full((30, 6), 0.3, np.float32)
-    groups, parent_groups, split = _groups(4, 2), _groups(6, 2), _split(30, 0)
-    for scaled in (True, False):
-        found = count_blocks(child, parent, groups, parent_groups, split, scaled=scaled)
-        assert (found.crossing > 0).all()
-        assert (found.crossing < 20).all()
+def test_maps_that_keep_distances_keep_counts(count: Count) -> None:
+    generator = np.random.default_rng(0)
+    child, parent = (generator.normal(size=(150, 6)).astype(np.float32) for _ in range(2))
+    split = Split(*np.split(generator.permutation(150), 3))
+    groups = [np.arange(3), np.arange(3, 6)]
+    original = count(child, parent, groups, groups, split)
+    rotation, _ = np.linalg.qr(generator.normal(size=(3, 3)))
+    both = np.kron(np.eye(2), rotation).astype(np.float32)
+    within = [2, 0, 1, 5, 3, 4]
+    for mapped in (
+        (child[:, within], parent[:, within]),
+        (child @ both, parent @ both),
+        (child * np.float32(0.25), parent * np.float32(0.25)),
+        (child + np.float32(2), parent - np.float32(1)),
+    ):
+        assert_equal(count(*mapped, groups, groups, split), original)
+    order = generator.permutation(150)
+    place = np.argsort(order)
+    moved = Split(*(place[rows] for rows in split))
+    assert_equal(count(child[order], parent[order], groups, groups, moved), original)
 
 
-def test_equal_rows_give_the_same_counts_every_time(threads: None) -> None:
-    child, parent = _activations(90, 8, 0), _activations(90, 12, 1)
-    child, parent = np.tile(child, (4, 1)), np.tile(parent, (4, 1))
-    given = (child, parent, _groups(8, 3), _groups(12, 3), _split(360, 0))
+def test_counts_do_not_depend_on_threads(threads: None) -> None:
+    case = case_of(360, 8, 12, (3, 3))
+    # Equal rows have many equally short trees; the same one must be found each time.
+    for layer in case[:2]:
+        layer[:] = np.tile(layer[:90], (4, 1))
     found = []
-    for count in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-        numba.set_num_threads(count)
-        found += [count_blocks(*given), count_blocks(*given)]
+    for number in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        numba.set_num_threads(number)
+        found += [count_blocks(*case), count_blocks(*case)]
     for other in found[1:]:
-        _assert_equal(found[0], other)
+        assert_equal(found[0], other)
     assert (found[0].crossing > 20).all()
 
 
-def test_threads_change_nothing(threads: None) -> None:
-    child, parent = _activations(400, 40, 0), _activations(400, 50, 1)
-    given = (child, parent, _groups(40, 9), _groups(50, 11), _split(400, 0))
-    found = []
-    for count in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-        numba.set_num_threads(count)
-        found.append(count_blocks(*given))
-    _assert_equal(*found)
-
-
-def test_memory_changes_nothing_but_the_chunks() -> None:
-    child, parent = _activations(400, 40, 0), _activations(400, 50, 1)
-    given = (child, parent, _groups(40, 9), _groups(50, 4), _split(400, 0))
-    parent[:, given[3][1]] *= 100  # a group whose others have a matrix of their own
-    seen: list[tuple[int, int]] = []
-    whole = count_blocks(*given, on_column=lambda *step: seen.append(step))
-    assert seen == [(done, 4) for done in range(1, 5)]
-    with pytest.raises(ValueError, match=r"memory_limit 1000: .* need (\d+) bytes") as refusal:
-        count_blocks(*given, memory_limit=1000)
-    least = int(str(refusal.value).split("need ")[1].split()[0])
+def test_counts_do_not_depend_on_the_memory_limit(count: Count) -> None:
+    case = case_of(120, 40, 50, (9, 4))
+    case[1][:, case[3][1]] *= 100  # the rest of this group has its own base
+    whole = count(*case)
+    with pytest.raises(ValueError, match=r"memory_limit 1000: .* at least (\d+) bytes") as error:
+        count(*case, memory_limit=1000)
+    least = int(str(error.value).split("least ")[1].split()[0])
     with pytest.raises(ValueError, match="memory_limit"):
-        count_blocks(*given, memory_limit=least - 1)
-    for limit in (least, least + 2**20, 3 * 2**20):
-        seen.clear()
-        found = count_blocks(*given, memory_limit=limit, on_column=lambda *s: seen.append(s))
-        assert len(seen) == seen[-1][0] == seen[-1][1]
-        _assert_equal(whole, found)
-    seen.clear()
-    count_blocks(*given, memory_limit=least, on_column=lambda *step: seen.append(step))
-    assert len(seen) == 4 * 9
+        count(*case, memory_limit=least - 1)
+    for limit in (least, least + 2**17, least + 2**20):
+        assert_equal(count(*case, memory_limit=limit), whole)
 
 
 _MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from mint.gmi.cpu.engine import Split, count_blocks
+from mint.gmi.bootstrap import Split
+from mint.gmi.cpu.engine import count_blocks
 def run(rows, limit):
     generator = np.random.default_rng(0)
     child = generator.normal(size=(rows, 200)).astype(np.float32)
@@ -229,7 +253,7 @@ def run(rows, limit):
     order, m = generator.permutation(rows), rows // 3
     split = Split(order[:rows - 2 * m], order[rows - 2 * m:rows - m], order[rows - m:])
     groups = np.array_split(np.arange(200), 40), np.array_split(np.arange(300), 3)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = peak()
     count_blocks(child, parent, *groups, split, memory_limit=limit)
     return peak() - before
@@ -237,41 +261,14 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 run(30, 2**30)
-print(run(1500, int(sys.argv[1])))
+print(*(run(1500, int(limit)) for limit in sys.argv[1:]))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("limit", [40 * 2**20, 120 * 2**20])
-def test_memory_stays_within_the_limit(limit: int) -> None:
-    command = [sys.executable, "-c", _MEASURE, str(limit)]
-    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown < limit
-    assert grown > limit / 2
-
-
-def test_an_error_of_the_caller_ends_the_work() -> None:
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    child, parent = _activations(100, 8, 0), _activations(100, 12, 1)
-    with pytest.raises(KeyboardInterrupt):
-        count_blocks(child, parent, _groups(8, 3), _groups(12, 3), _split(100, 0), on_column=stop)
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    child, parent, split = _activations(30, 4, 0), _activations(30, 6, 1), _split(30, 0)
-    groups, parent_groups = _groups(4, 2), _groups(6, 2)
-    first, second, reference = split
-    wrong = [
-        ((child[:20], parent, groups, parent_groups, split), "share rows"),
-        ((child, parent, groups, parent_groups, Split(first, second, reference[1:])), "one size"),
-        ((child, parent, groups, parent_groups, Split(first, second, first)), "differ"),
-        ((child, parent, groups, parent_groups, Split(first, second, reference + 30)), "0 to 29"),
-        ((child, parent, [np.array([4])], parent_groups, split), "child group 0"),
-        ((child, parent, groups, [groups[0], np.array([1, 1])], split), "parent group 1"),
-    ]
-    for given, message in wrong:
-        with pytest.raises(ValueError, match=message):
-            count_blocks(*given)
-    assert count_blocks(child, parent, [], parent_groups, split).crossing.shape == (0, 2)
+def test_memory_stays_within_the_limit() -> None:
+    limits = 40 * 2**20, 120 * 2**20
+    command = [sys.executable, "-c", _MEASURE, *map(str, limits)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for limit, used in zip(limits, printed.split(), strict=True):
+        assert limit / 2 < int(used) < limit

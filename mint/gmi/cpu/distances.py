@@ -1,51 +1,58 @@
 """Squared distances between rows, summed in a fixed order, and lower bounds on them in a byte.
 
-A matrix of n x n distances is kept in n rows, rounded up to an even number, of n columns, rounded
-up to whole chunks of LANES. Beside it stand bounds, one byte for every distance, and the least
-bound of every chunk. For a common scale, with bound(d) = floor(d * scale), a sum d + e is less
-than w only where bound(d) + bound(e) < w * scale: most sums are ruled out on their bytes alone.
+A matrix of n x n distances has n rows, padded to an even number, and n columns, padded to whole
+chunks of LANES. Each distance has a bound of one byte, and each chunk its least bound. With
+bound(d) = floor(d * scale), a sum d + e is less than w only where bound(d) + bound(e) < w * scale:
+most sums are excluded by their bytes alone.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from mint.gmi.cpu.groups import Group, Layer
+from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.gmi.cpu.simd import LANES, TILE_COLUMNS, TILE_ROWS, distance_tile, quantise
 
-# Bounds are rounded down by more, and limits up by more, than the roundings of float32 on the
-# way can add up to; so a bound never rules out a sum that is less than the limit.
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+# Points of the rows, (n padded to an even number, k), and the same points by feature for the
+# columns, (k, n padded to a multiple of LANES); padding is zero.
+Points = tuple[Floats, Floats]
+Each = Callable[..., Iterable[Any]]
+
+# Bounds are rounded down, and limits up, by more than the accumulated rounding of float32; so a
+# bound never excludes a sum that is less than the limit.
 ROUNDING_MARGIN = 1e-5
 
-# Columns that stand for no point are far from every point.
-_FAR = np.float32(3e38)
-_BLOCK_ROWS = 16  # what stays in the first cache while it is worked on
-_TASK_ROWS = 64  # what a thread does at a time
+_FAR = np.float32(3e38)  # the distance of padding columns
+_BLOCK_ROWS = 16  # these rows of a matrix fit the first-level cache
+_TASK_ROWS = 64  # rows that a thread computes at a time
 
 
 class Matrices(NamedTuple):
-    """A stack of distance matrices.
+    """Distance matrices: one, or a stack with one more dimension in front.
 
     Attributes:
-        distances: (k, rows, columns) float32.
-        bounds: (k, rows, columns) uint8.
-        chunk_bounds: (k, rows, chunks) uint8, the least bound of every chunk of LANES columns;
-            chunks is itself a multiple of LANES, filled up with 255.
+        distances: (rows, columns) float32.
+        bounds: (rows, columns) uint8.
+        chunk_bounds: (rows, chunks) uint8, the least bound of every chunk of LANES columns;
+            chunks is itself padded to a multiple of LANES, with bounds of 255.
     """
 
-    distances: NDArray[np.float32]
+    distances: Floats
     bounds: NDArray[np.uint8]
     chunk_bounds: NDArray[np.uint8]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self)
+    def unstack(self) -> "list[Matrices]":
+        """Return the matrices of a stack."""
+        return [Matrices(*parts) for parts in zip(*self, strict=True)]
 
 
 class Shape(NamedTuple):
-    """Sizes of a matrix of distances as it is kept."""
+    """Padded sizes of a distance matrix."""
 
     rows: int
     columns: int
@@ -57,19 +64,18 @@ class Shape(NamedTuple):
         return self.rows * (5 * self.columns + self.chunks)
 
 
-def padded(n: int, multiple: int) -> int:
-    """Round n up to a multiple."""
+def shape_of(n: int) -> Shape:
+    """Return the padded sizes of n x n distances."""
+    columns = _padded(n, LANES)
+    return Shape(_padded(n, TILE_ROWS), columns, _padded(columns // LANES, LANES))
+
+
+def _padded(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def shape_of(n: int) -> Shape:
-    """Return the sizes in which n x n distances are kept."""
-    columns = padded(n, LANES)
-    return Shape(padded(n, TILE_ROWS), columns, padded(columns // LANES, LANES))
-
-
 def empty_matrices(count: int, n: int) -> Matrices:
-    """Return room for n x n distances, `count` times; nothing is written yet."""
+    """Return a stack of uninitialised n x n matrices."""
     rows, columns, chunks = shape_of(n)
     return Matrices(
         np.empty((count, rows, columns), np.float32),
@@ -84,27 +90,9 @@ def gathered_nbytes(n: int, k: int) -> int:
     return 4 * k * (shape.rows + shape.columns)
 
 
-@njit(nogil=True, cache=True)
-def gather(
-    table: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    scale: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Take (table - mean) * scale for some rows and columns, padded with zeros.
-
-    Args:
-        table: (N, filters).
-        rows: (n,) row indices.
-        columns: (k,) column indices.
-        mean: (filters,).
-        scale: one for all columns.
-
-    Returns:
-        The values point by point, (n rounded up to an even number, k), and feature by feature,
-        (k, n rounded up to a multiple of LANES).
-    """
+@compile_kernel
+def gather(layer: Layer, rows: Integers, columns: Integers, scale: float) -> Points:
+    """Return (values - mean) * scale of a layer at some rows and columns."""
     n, k = rows.size, columns.size
     by_point = np.zeros((-(-n // TILE_ROWS) * TILE_ROWS, k), np.float32)
     by_feature = np.zeros((k, -(-n // LANES) * LANES), np.float32)
@@ -112,28 +100,19 @@ def gather(
         row = rows[point]
         for feature in range(k):
             column = columns[feature]
-            value = np.float32((table[row, column] - mean[column]) * scale)
+            value = np.float32((layer.values[row, column] - layer.mean[column]) * scale)
             by_point[point, feature] = value
             by_feature[feature, point] = value
     return by_point, by_feature
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel
 def squared_distances(
-    by_point: NDArray[np.float32],
-    by_feature: NDArray[np.float32],
-    first: int,
-    last: int,
-    out: NDArray[np.float32],
+    by_point: Floats, by_feature: Floats, first: int, last: int, out: Floats
 ) -> None:
-    """Write the squared distances of some points to all others.
+    """Write the distances of points first to last - 1, both even, to all points of `by_feature`.
 
-    Args:
-        by_point: (rows, k) features of the points whose distances are wanted.
-        by_feature: (k, columns) features of the points they are measured to.
-        first: of the points, even.
-        last: behind the last of the points, even.
-        out: (last - first or more, columns), written from its first row on.
+    The first of them go to row 0 of `out`, (last - first or more, columns).
     """
     features = by_point.shape[1]
     columns = by_feature.shape[1]
@@ -143,40 +122,19 @@ def squared_distances(
     for column in range(0, columns, TILE_COLUMNS):
         for row in range(first, last, TILE_ROWS):
             at = (row - first) * columns + column
+            place = row * features
             distance_tile(
-                points,
-                row * features,
-                features,
-                others,
-                column,
-                columns,
-                features,
-                flat,
-                at,
-                columns,
+                points, place, features, others, column, columns, features, flat, at, columns
             )
 
 
-class Each(Protocol):
-    """Calls a function for every item: `map`, or the map of an executor."""
-
-    def __call__(
-        self, function: Callable[[int], None], items: Iterable[int], /
-    ) -> Iterable[None]: ...
-
-
-def full_matrix(
-    by_point: NDArray[np.float32], by_feature: NDArray[np.float32], each: Each = map
-) -> NDArray[np.float32]:
-    """Return the squared distances of all points of `gather` to all points of another one.
+def full_matrix(by_point: Floats, by_feature: Floats, each: Each = map) -> Floats:
+    """Return the squared distances of all row points to all column points, padding included.
 
     Args:
-        by_point: (rows, k) of the points in the rows.
-        by_feature: (k, columns) of the points in the columns.
-        each: runs the blocks of rows.
-
-    Returns:
-        (rows, columns), the padding included.
+        by_point: (rows, k) from gather.
+        by_feature: (k, columns) from gather.
+        each: `map`, or that of an executor: calls a function for every block of rows.
     """
     rows, columns = len(by_point), by_feature.shape[1]
     distances = np.empty((rows, columns), np.float32)
@@ -190,94 +148,85 @@ def full_matrix(
     return distances
 
 
-@njit(nogil=True, cache=True)
-def bound_rows(
-    n: int,
+@compile_kernel
+def add_rest(
+    by_point: Floats,
+    by_feature: Floats,
     first: int,
     last: int,
-    scale: float,
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
+    base: Floats,
+    base_factor: float,
+    own_factor: float,
+    out: Floats,
 ) -> None:
-    """Set the padding of some rows of distances, and write their bounds.
+    """Add the distances among the filters outside a group to rows first to last - 1 of `out`.
 
-    Args:
-        n: number of points; columns behind are padding.
-        first: of the rows.
-        last: behind the last of the rows.
-        scale: bounds are floor(distance * scale), 255 at most. Finite, and the same for all
-            matrices that are to be added.
-        distances: (rows, columns), the padding is written.
-        bounds: (rows, columns), written.
-        chunk_bounds: (rows, chunks), written.
+    They are max(0, base_factor * base - own_factor * own), where `base` has the distances among
+    the group's and other filters, and `own` those of the group's points, from gather.
     """
-    columns = distances.shape[1]
+    width = out.shape[1]
+    own = np.zeros((_BLOCK_ROWS, width), np.float32)
+    factor, share = np.float32(base_factor), np.float32(own_factor)
+    for start in range(first, last, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, last)
+        if own_factor > 0:
+            squared_distances(by_point, by_feature, start, stop, own)
+        for row in range(start, stop):
+            for column in range(width):
+                rest = factor * base[row, column] - share * own[row - start, column]
+                out[row, column] += rest if rest > 0 else np.float32(0)
+
+
+@compile_kernel
+def bound_rows(n: int, first: int, last: int, scale: float, out: Matrices) -> None:
+    """Fill the padding of rows first to last - 1 of the distances of n points; write their bounds.
+
+    Bounds are floor(distance * scale), at most 255. The scale is finite, and the same for all
+    matrices that are added.
+    """
+    columns = out.distances.shape[1]
     chunks = columns // LANES
     lowered = np.float32(scale * (1 - ROUNDING_MARGIN))
-    flat = distances.reshape(-1)
-    flat_bounds = bounds.reshape(-1)
+    distances = out.distances.reshape(-1)
+    bounds = out.bounds.reshape(-1)
     for row in range(first, last):
-        distances[row, n:] = _FAR
-        chunk_bounds[row, chunks:] = 255
+        out.distances[row, n:] = _FAR
+        out.chunk_bounds[row, chunks:] = 255
         for chunk in range(chunks):
-            chunk_bounds[row, chunk] = quantise(
-                flat, flat_bounds, row * columns + chunk * LANES, lowered
-            )
+            at = row * columns + chunk * LANES
+            out.chunk_bounds[row, chunk] = quantise(distances, bounds, at, lowered)
 
 
-@njit(nogil=True, cache=True)
-def block_matrix(
-    table: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    own_rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    scale: float,
-    others: NDArray[np.float32],
-    others_factor: float,
-    own_factor: float,
+@compile_kernel
+def write_group(
+    layer: Layer,
+    group: Group,
+    rows: Integers,
+    own_rows: Integers,
+    base: Floats,
     bound_scale: float,
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
+    out: Matrices,
 ) -> None:
-    """Write the distances of one group of filters, and of all others if wanted, with bounds.
-
-    The distance is that of the group at `rows`, plus that of the other filters, which is
-    max(0, others_factor * others - own_factor * (that of the group at `own_rows`)).
+    """Write the distances of n points in a group, plus those in the rest, and their bounds.
 
     Args:
-        table: (N, filters) activations.
-        rows: (n,) the row each point has its activations in the group from.
-        own_rows: (n,) the row each point has its activations in the other filters from.
-        columns: (k,) filters of the group.
-        mean: (filters,) of the table.
-        scale: of the group's activations.
-        others: (rows, columns) distances among more filters; not read if others_factor is 0.
-        others_factor: of `others`.
-        own_factor: what the group itself makes up of `others`.
-        bound_scale: of the bounds.
-        distances: (rows, columns), written.
-        bounds: (rows, columns), written.
-        chunk_bounds: (rows, chunks), written.
+        layer: activations.
+        group: filters, their scale, and the factors of add_rest; base_factor 0 leaves out the rest.
+        rows: (n,) row from which each point takes its values in the group.
+        own_rows: (n,) row from which it takes its values in the rest.
+        base: (rows, columns) as in add_rest; not read if base_factor is 0.
+        bound_scale: scale of the bounds.
+        out: one matrix, written.
     """
-    n = rows.size
-    all_rows, width = distances.shape
-    by_point, by_feature = gather(table, rows, columns, mean, scale)
+    by_point, by_feature = gather(layer, rows, group.columns, group.scale)
     own_by_point, own_by_feature = by_point, by_feature
-    if own_factor > 0:
-        own_by_point, own_by_feature = gather(table, own_rows, columns, mean, scale)
-    own = np.zeros((_BLOCK_ROWS, width), np.float32)
-    factor, share = np.float32(others_factor), np.float32(own_factor)
-    for first in range(0, all_rows, _BLOCK_ROWS):
-        last = min(first + _BLOCK_ROWS, all_rows)
-        squared_distances(by_point, by_feature, first, last, distances[first:last])
-        if others_factor > 0:
-            if own_factor > 0:
-                squared_distances(own_by_point, own_by_feature, first, last, own)
-            for row in range(first, last):
-                for column in range(width):
-                    rest = factor * others[row, column] - share * own[row - first, column]
-                    distances[row, column] += rest if rest > 0 else np.float32(0)
-        bound_rows(n, first, last, bound_scale, distances, bounds, chunk_bounds)
+    if group.own_factor > 0:
+        own_by_point, own_by_feature = gather(layer, own_rows, group.columns, group.scale)
+    height = out.distances.shape[0]
+    factors = group.base_factor, group.own_factor
+    for first in range(0, height, _BLOCK_ROWS):
+        last = min(first + _BLOCK_ROWS, height)
+        squared_distances(by_point, by_feature, first, last, out.distances[first:last])
+        if group.base_factor > 0:
+            add_rest(own_by_point, own_by_feature, first, last, base, *factors, out.distances)
+        bound_rows(rows.size, first, last, bound_scale, out)

@@ -1,15 +1,15 @@
-"""Minimum spanning trees of dense distances, and the edges they send between two samples.
+"""Minimum spanning trees of dense distances, and the number of their edges between two samples.
 
-Prim's algorithm on sums of two matrices that are never written down. What makes it fast:
+Prim's algorithm on sums of two matrices that are never stored. Three things make it fast:
 
-- A tree that spans the same points gives a limit for every point: no edge of the new tree into
-  the point is longer than the longest one on its path in the old tree. The trees of two pairs of
-  groups are much alike, so the limits are tight from the start.
-- With the bounds of mint.gmi.cpu.distances, only sums that may be under the limit of their point are
-  read. The others are ruled out 64 chunks or 64 points at a time.
-- Several trees grow in lock-step, so that the memory of one is awaited while the others work.
+- An old tree over the same points limits the new one: no edge of the new tree into a point is
+  longer than the longest edge on the point's path in the old tree. The trees of two blocks are much
+  alike, so these limits are tight from the start.
+- With the bounds of mint.gmi.cpu.distances, only sums that may be under the limit of their point
+  are read. The others are excluded 64 chunks or 64 points at a time.
+- Several trees grow in lock-step, so that one waits for memory while the others work.
 
-Among edges of equal length the choice depends on the order of the points alone.
+Among edges of equal length the choice depends only on the order of the points.
 """
 
 from typing import NamedTuple
@@ -18,21 +18,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mint.gmi.cpu.distances import ROUNDING_MARGIN, shape_of
+from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices, shape_of
+from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.gmi.cpu.simd import (
     LANES,
     at_most_mask,
-    bits_of,
     equal_mask,
-    float_of,
     lowest_bit,
     maximum_uint8,
     minimum_uint32,
     prefetch,
 )
 
-# Trees that grow in lock-step.
-TREES = 4
+TREES = 4  # that grow in lock-step
 
 # Keys are the bits of floats >= 0, which compare as the floats do.
 _TAKEN = np.uint32(0xFFFFFFFF)
@@ -40,11 +38,11 @@ _UNREACHED = np.uint32(0x7F7FFFFF)  # the largest finite float
 
 
 class Seeds(NamedTuple):
-    """Trees that limit the next ones; any tree will do, a similar one makes the next one fast.
+    """Trees that limit the next ones. Any tree is valid; a similar one makes the next one fast.
 
     Attributes:
         order: (TREES, n) int32, points in an order in which each one follows its source.
-        source: (TREES, n) int32, the point that each one hangs on; point 0 is the root.
+        source: (TREES, n) int32, the point that each one was joined to; point 0 is the root.
     """
 
     order: NDArray[np.int32]
@@ -52,7 +50,7 @@ class Seeds(NamedTuple):
 
 
 def star_seeds(n: int) -> Seeds:
-    """Return trees in which every point hangs on the first one."""
+    """Return trees in which every point is joined to the first one."""
     order = np.tile(np.arange(n, dtype=np.int32), (TREES, 1))
     return Seeds(order, np.zeros((TREES, n), np.int32))
 
@@ -70,55 +68,47 @@ def _bound_limit(distance: np.float32, scale: np.float32) -> np.uint8:
     return np.uint8(np.int32(max(np.float32(0), min(limit, np.float32(255)))))
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel
 def count_edges(
-    child_distances: NDArray[np.float32],
-    child_bounds: NDArray[np.uint8],
-    child_chunk_bounds: NDArray[np.uint8],
-    distances: NDArray[np.float32],
-    bounds: NDArray[np.uint8],
-    chunk_bounds: NDArray[np.uint8],
+    children: Matrices,
+    parent: Matrices,
     in_first: NDArray[np.bool_],
     scale: float,
-    order: NDArray[np.int32],
-    source: NDArray[np.int32],
+    seeds: Seeds,
     crossing: NDArray[np.int64],
     adjacent: NDArray[np.int64],
 ) -> None:
-    """Count edges in the minimum spanning trees of child_distances[i] + distances.
+    """Count edges in the minimum spanning trees of children.distances[i] + parent.distances.
 
-    Points at the same place are joined by edges of length zero.
+    Equal points are joined by edges of length zero.
 
     Args:
-        child_distances: (any, rows, columns); the first len(crossing) are used.
-        child_bounds: (any, rows, columns) bounds on them.
-        child_chunk_bounds: (any, rows, chunks) least bounds of the chunks.
-        distances: (rows, columns) what is added to each.
-        bounds: (rows, columns) bounds on it.
-        chunk_bounds: (rows, chunks) least bounds of the chunks.
+        children: a stack, of which the first len(crossing) are used.
+        parent: one matrix, added to each.
         in_first: (n,) whether a point belongs to the first of the two samples.
-        scale: that the bounds were made with.
-        order: (TREES, n) seeds, overwritten by the last trees.
-        source: (TREES, n) seeds, overwritten by the last trees.
+        scale: scale of the bounds.
+        seeds: old trees, overwritten by the last new ones.
         crossing: (c,), written: edges between the two samples.
         adjacent: (c,), written: pairs of edges that share a point.
     """
     n = in_first.size
+    distances = parent.distances
+    order, source = seeds.order, seeds.source
     rows, columns = distances.shape
-    row_chunks = chunk_bounds.shape[1]
+    row_chunks = parent.chunk_bounds.shape[1]
     chunks = columns // LANES
     size = rows * columns
     raised = np.float32(scale * (1 + ROUNDING_MARGIN))
-    flat_child = child_distances.reshape(-1)
-    flat_child_bounds = child_bounds.reshape(-1)
-    flat_child_chunks = child_chunk_bounds.reshape(-1)
+    flat_child = children.distances.reshape(-1)
+    flat_child_bounds = children.bounds.reshape(-1)
+    flat_child_chunks = children.chunk_bounds.reshape(-1)
     flat = distances.reshape(-1)
-    flat_bounds = bounds.reshape(-1)
-    flat_chunks = chunk_bounds.reshape(-1)
+    flat_bounds = parent.bounds.reshape(-1)
+    flat_chunks = parent.chunk_bounds.reshape(-1)
 
-    # Of every point outside the tree: its shortest edge into the tree so far (key), below what
-    # an edge is of interest (limit, the same at byte precision in byte_limit). Of every chunk:
-    # the least key and the greatest byte limit.
+    # For each point outside the tree: the length of its shortest edge into the tree so far (key),
+    # and the length below which a new edge matters (limit; byte_limit at byte precision). For each
+    # chunk: the least key and the greatest byte limit.
     key = np.empty(TREES * columns, np.uint32)
     limit = np.empty(TREES * columns, np.int32)
     byte_limit = np.empty(TREES * columns, np.uint8)
@@ -135,7 +125,7 @@ def count_edges(
         trees = min(TREES, crossing.size - first)
         for tree in range(trees):
             start = tree * columns
-            child = child_distances[first + tree]
+            child = children.distances[first + tree]
             key[start : start + n] = _UNREACHED
             key[start + n : start + columns] = _TAKEN
             limit[start + n : start + columns] = -1
@@ -144,11 +134,12 @@ def count_edges(
             for step in range(1, n):
                 point = order[tree, step]
                 other = source[tree, point]
-                longest = np.int32(bits_of(child[other, point] + distances[other, point])) + 1
+                length = np.float32(child[other, point] + distances[other, point])
+                longest = length.view(np.int32) + 1
                 limit[start + point] = max(longest, limit[start + other])
             for point in range(n):
-                length = float_of(np.uint32(limit[start + point]))
-                byte_limit[start + point] = _bound_limit(length, raised)
+                bits = np.int32(limit[start + point])
+                byte_limit[start + point] = _bound_limit(bits.view(np.float32), raised)
             key[start] = _TAKEN
             limit[start] = -1
             byte_limit[start] = 0
@@ -184,7 +175,7 @@ def count_edges(
                         prefetch(flat_child_bounds, child_row * columns + chunk * LANES)
                         prefetch(flat_bounds, row * columns + chunk * LANES)
                 open_count[tree] = count
-            # Points in them that may be at its end.
+            # Points in these chunks that may end such an edge.
             for tree in range(trees):
                 count = 0
                 row_at = newest[tree] * columns
@@ -207,7 +198,7 @@ def count_edges(
                         prefetch(flat_child, child_at + point)
                         prefetch(flat, row_at + point)
                 candidate_count[tree] = count
-            # Their lengths, and the shortest edge of all.
+            # Lengths of these edges, and the shortest edge of the tree.
             for tree in range(trees):
                 row = newest[tree]
                 row_at = row * columns
@@ -216,15 +207,15 @@ def count_edges(
                 chunk_start = tree * row_chunks
                 for index in range(candidate_count[tree]):
                     point = candidates[tree, index]
-                    length = flat_child[child_at + point] + flat[row_at + point]
-                    bits = bits_of(length)
-                    if np.int32(bits) < limit[start + point]:
-                        key[start + point] = bits
-                        limit[start + point] = np.int32(bits)
+                    length = np.float32(flat_child[child_at + point] + flat[row_at + point])
+                    key_of_edge = length.view(np.uint32)
+                    if np.int32(key_of_edge) < limit[start + point]:
+                        key[start + point] = key_of_edge
+                        limit[start + point] = np.int32(key_of_edge)
                         byte_limit[start + point] = _bound_limit(length, raised)
                         source[tree, point] = row
                         at = chunk_start + point // LANES
-                        chunk_key[at] = min(chunk_key[at], bits)
+                        chunk_key[at] = min(chunk_key[at], key_of_edge)
                 shortest = _TAKEN
                 block_at = chunk_start
                 for block in range(chunk_start, chunk_start + row_chunks, LANES):
@@ -238,7 +229,7 @@ def count_edges(
                 key[point_at] = _TAKEN
                 limit[point_at] = -1
                 byte_limit[point_at] = 0
-                # Limits only fall, so the chunk's may be stale, but never too low.
+                # Limits only fall, so an old limit of a chunk is never too low.
                 chunk_key[chunk_at] = minimum_uint32(key, keys_at)
                 chunk_limit[chunk_at] = maximum_uint8(byte_limit, keys_at)
                 point = point_at - start

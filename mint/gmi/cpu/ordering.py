@@ -1,17 +1,48 @@
-"""An order of points in which neighbours stand side by side, for chunk bounds to be tight."""
+"""An order of points that puts neighbours side by side, so that the bounds of chunks are tight."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mint.gmi.cpu.distances import Each, full_matrix, gather
+from mint.gmi.cpu.groups import Layer, unit_scale
 from mint.gmi.cpu.simd import LANES
+
+LANDMARKS = 32
+
+
+def point_order(
+    layers: Sequence[Layer], rows: NDArray[np.int64], each: Each = map
+) -> NDArray[np.int64]:
+    """Order points by their distances to a few landmarks, which are the first points.
+
+    Differences of two squared distances are linear in the point, so they serve as coordinates.
+
+    Args:
+        layers: activations; each counts with unit variance.
+        rows: (n,) rows of the points.
+        each: as in full_matrix.
+
+    Returns:
+        (n,) indices of the points.
+    """
+    coordinates = np.zeros((min(LANDMARKS, len(rows)), len(rows)), np.float32)
+    for layer in layers:
+        varying = layer.varying()
+        scale = unit_scale(layer.variance(varying))
+        landmarks, _ = gather(layer, rows[: len(coordinates)], varying, scale)
+        _, points = gather(layer, rows, varying, scale)
+        distances = full_matrix(landmarks, points, each)
+        coordinates += distances[: len(coordinates), : len(rows)]
+    return compact_order(coordinates - coordinates.mean(0))
 
 
 def compact_order(coordinates: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Order points so that every chunk of LANES of them is close together.
+    """Order points so that each chunk of LANES of them is compact.
 
-    Points are split in two along the coordinate that varies most, at a multiple of LANES, until
-    a chunk is left: the leaves of a k-d tree. Squared distances to a few landmarks do for
-    coordinates, as differences of two of them are linear in the point.
+    Points are split in two along the coordinate of most variance, at a multiple of LANES, until
+    each part is one chunk: the leaves of a k-d tree.
 
     Args:
         coordinates: (k, n).

@@ -1,14 +1,8 @@
 """Vector instructions for the compiled kernels, as portable LLVM vector code.
 
-LLVM turns these into whatever the machine has: AVX2, AVX-512, NEON. Offsets count elements of
-the flat array. Nothing checks bounds: every array is padded to a multiple of LANES.
-
-Numba's cache looks only at the file of the kernel that is cached, so a change in this file takes
-effect once mint/__pycache__ is deleted.
+LLVM compiles them to the machine's own: AVX2, AVX-512, NEON. Offsets count elements of the flat
+array. Nothing checks array bounds: every array is padded to a multiple of LANES.
 """
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -16,26 +10,26 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 64
+TILE_ROWS, TILE_COLUMNS = 2, 32
 
 _BIT, _INT8, _INT32, _INT64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _FLOAT32 = ir.FloatType()
 
-_Signature = tuple[Any, Callable[..., Any]]
 
-
-def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, offset: Any, target: Any
-) -> Any:
+def _pointer(context, builder, array_type, array, offset, target):
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [offset]), target.as_pointer())
 
 
-def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Any) -> Any:
-    pointer = _pointer(context, builder, array_type, array, offset, vector)
-    return builder.load(pointer, align=1)
+def _load(context, builder, array_type, array, offset, vector):
+    return builder.load(_pointer(context, builder, array_type, array, offset, vector), align=1)
 
 
-def _broadcast(builder: Any, value: Any, lanes: int) -> Any:
+def _store(context, builder, value, array_type, array, offset):
+    builder.store(value, _pointer(context, builder, array_type, array, offset, value.type), align=1)
+
+
+def _broadcast(builder, value, lanes):
     vector = ir.VectorType(value.type, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, _INT32(0))
@@ -43,26 +37,23 @@ def _broadcast(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _call(builder: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+def _call(builder, name, result, arguments):
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, function_type, name)
     return builder.call(function, arguments)
 
 
-def _reduce(builder: Any, operation: str, vector: Any) -> Any:
+def _reduce(builder, operation, vector):
     element, lanes = vector.type.element, vector.type.count
     name = f"llvm.vector.reduce.{operation}.v{lanes}i{element.width}"
     return _call(builder, name, element, [vector])
 
 
 @intrinsic
-def at_most_mask(
-    typing_context: Any, x: Any, x_at: Any, y: Any, y_at: Any, limit: Any, limit_at: Any
-) -> _Signature:
+def at_most_mask(typing_context, x, x_at, y, y_at, limit, limit_at):
     """Bit k of the uint64: x[x_at + k] + y[y_at + k], saturating, <= limit[limit_at + k]; uint8."""
-    signature = types.uint64(x, types.intp, y, types.intp, limit, types.intp)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         vector = ir.VectorType(_INT8, LANES)
         one, other, bound = (
             _load(context, builder, sig.args[k], args[k], args[k + 1], vector) for k in (0, 2, 4)
@@ -70,86 +61,56 @@ def at_most_mask(
         total = _call(builder, f"llvm.uadd.sat.v{LANES}i8", vector, [one, other])
         return builder.bitcast(builder.icmp_unsigned("<=", total, bound), _INT64)
 
-    return signature, generate
+    return types.uint64(x, types.intp, y, types.intp, limit, types.intp), generate
 
 
 @intrinsic
-def equal_mask(typing_context: Any, values: Any, at: Any, value: Any) -> _Signature:
+def equal_mask(typing_context, values, at, value):
     """Bit k of the uint64: values[at + k] == value, both int32 or both uint32."""
-    signature = types.uint64(values, types.intp, values.dtype)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         vector = ir.VectorType(_INT32, LANES)
         loaded = _load(context, builder, sig.args[0], args[0], args[1], vector)
         wanted = _broadcast(builder, args[2], LANES)
         return builder.bitcast(builder.icmp_unsigned("==", loaded, wanted), _INT64)
 
-    return signature, generate
+    return types.uint64(values, types.intp, values.dtype), generate
 
 
 @intrinsic
-def lowest_bit(typing_context: Any, mask: Any) -> _Signature:
+def lowest_bit(typing_context, mask):
     """Index of the lowest bit that is set in a uint64 other than zero."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         return _call(builder, "llvm.cttz.i64", _INT64, [args[0], _BIT(1)])
 
     return types.intp(types.uint64), generate
 
 
-@intrinsic
-def minimum_uint32(typing_context: Any, values: Any, at: Any) -> _Signature:
-    """Return the least of LANES uint32 from values[at] on."""
+def _reduction(operation, element, result):
+    def reduction(typing_context, values, at):
+        def generate(context, builder, sig, args):
+            vector = ir.VectorType(element, LANES)
+            loaded = _load(context, builder, sig.args[0], args[0], args[1], vector)
+            return _reduce(builder, operation, loaded)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = ir.VectorType(_INT32, LANES)
-        return _reduce(
-            builder, "umin", _load(context, builder, sig.args[0], args[0], args[1], vector)
-        )
+        return result(values, types.intp), generate
 
-    return types.uint32(values, types.intp), generate
+    return intrinsic(reduction)
 
 
-@intrinsic
-def maximum_uint8(typing_context: Any, values: Any, at: Any) -> _Signature:
-    """Return the greatest of LANES uint8 from values[at] on."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = ir.VectorType(_INT8, LANES)
-        return _reduce(
-            builder, "umax", _load(context, builder, sig.args[0], args[0], args[1], vector)
-        )
-
-    return types.uint8(values, types.intp), generate
+# Of the LANES values from values[at] on.
+minimum_uint32 = _reduction("umin", _INT32, types.uint32)
+maximum_uint8 = _reduction("umax", _INT8, types.uint8)
 
 
 @intrinsic
-def bits_of(typing_context: Any, value: Any) -> _Signature:
-    """Return the bits of a float32 as uint32; for floats >= 0 both are in the same order."""
+def prefetch(typing_context, values, at):
+    """Request the cache line of values[at] before it is used."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _INT32)
-
-    return types.uint32(types.float32), generate
-
-
-@intrinsic
-def float_of(typing_context: Any, bits: Any) -> _Signature:
-    """Return the float32 that has these uint32 bits."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _FLOAT32)
-
-    return types.float32(types.uint32), generate
-
-
-@intrinsic
-def prefetch(typing_context: Any, values: Any, at: Any) -> _Signature:
-    """Ask for the cache line of values[at] ahead of its use."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], _INT8)
-        # A read, to be kept in all levels of the data cache.
+        # Read access, all levels of the cache, data cache.
         arguments = [pointer, _INT32(0), _INT32(3), _INT32(1)]
         _call(builder, "llvm.prefetch.p0i8", ir.VoidType(), arguments)
         return context.get_dummy_value()
@@ -158,94 +119,12 @@ def prefetch(typing_context: Any, values: Any, at: Any) -> _Signature:
 
 
 @intrinsic
-def subtract_minimum(
-    typing_context: Any, x: Any, x_at: Any, y: Any, y_at: Any, out: Any, out_at: Any
-) -> _Signature:
-    """Write LANES differences x - y, int32, to out[out_at:] and return the least of them."""
-    signature = types.int32(x, types.intp, y, types.intp, out, types.intp)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes, least = 16, None
-        vector = ir.VectorType(_INT32, lanes)
-        for start in range(0, LANES, lanes):
-            shift = ir.Constant(args[1].type, start)
-            one, other = (
-                _load(
-                    context, builder, sig.args[k], args[k], builder.add(args[k + 1], shift), vector
-                )
-                for k in (0, 2)
-            )
-            difference = builder.sub(one, other)
-            at = builder.add(args[5], shift)
-            builder.store(
-                difference, _pointer(context, builder, sig.args[4], args[4], at, vector), align=1
-            )
-            least = _lesser(builder, difference, least)
-        return _reduce(builder, "smin", least)
-
-    return signature, generate
-
-
-def _lesser(builder: Any, vector: Any, least: Any) -> Any:
-    if least is None:
-        return vector
-    return builder.select(builder.icmp_signed("<", vector, least), vector, least)
-
-
-@intrinsic
-def relax(
-    typing_context: Any,
-    cost: Any,
-    cost_at: Any,
-    dual: Any,
-    length: Any,
-    source: Any,
-    at: Any,
-    offset: Any,
-    row: Any,
-) -> _Signature:
-    """Shorten LANES paths through a row: length = min(length, cost - dual + offset), all int32.
-
-    Where that shortens a path, its source becomes the row. Returns the least of the lengths.
-    """
-    signature = types.int32(
-        cost, types.intp, dual, length, source, types.intp, types.int32, types.int32
-    )
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes, least = 16, None
-        vector = ir.VectorType(_INT32, lanes)
-        shift_by, new_source = (_broadcast(builder, args[k], lanes) for k in (6, 7))
-        for start in range(0, LANES, lanes):
-            step = ir.Constant(args[1].type, start)
-            here = builder.add(args[5], step)
-            costs = _load(
-                context, builder, sig.args[0], args[0], builder.add(args[1], step), vector
-            )
-            duals = _load(context, builder, sig.args[2], args[2], here, vector)
-            lengths_at = _pointer(context, builder, sig.args[3], args[3], here, vector)
-            sources_at = _pointer(context, builder, sig.args[4], args[4], here, vector)
-            lengths = builder.load(lengths_at, align=1)
-            sources = builder.load(sources_at, align=1)
-            through_row = builder.add(builder.sub(costs, duals), shift_by)
-            shorter = builder.icmp_signed("<", through_row, lengths)
-            lengths = builder.select(shorter, through_row, lengths)
-            builder.store(lengths, lengths_at, align=1)
-            builder.store(builder.select(shorter, new_source, sources), sources_at, align=1)
-            least = _lesser(builder, lengths, least)
-        return _reduce(builder, "smin", least)
-
-    return signature, generate
-
-
-@intrinsic
-def quantise(typing_context: Any, values: Any, out: Any, at: Any, scale: Any) -> _Signature:
+def quantise(typing_context, values, out, at, scale):
     """Write LANES values, out = uint8(min(values * scale, 255)); return the least uint8."""
-    signature = types.uint8(values, out, types.intp, types.float32)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         lanes, least = 32, None
-        floats, bytes_ = ir.VectorType(_FLOAT32, lanes), ir.VectorType(_INT8, lanes)
+        floats, small = ir.VectorType(_FLOAT32, lanes), ir.VectorType(_INT8, lanes)
         top = ir.Constant(floats, [255.0] * lanes)
         scales = _broadcast(builder, args[3], lanes)
         for start in range(0, LANES, lanes):
@@ -254,57 +133,52 @@ def quantise(typing_context: Any, values: Any, out: Any, at: Any, scale: Any) ->
             product = builder.fmul(loaded, scales)
             clipped = builder.select(builder.fcmp_ordered("<", product, top), product, top)
             whole = builder.fptosi(clipped, ir.VectorType(_INT32, lanes))
-            small = builder.trunc(whole, bytes_)
-            builder.store(
-                small, _pointer(context, builder, sig.args[1], args[1], at, bytes_), align=1
-            )
-            if least is None:
-                least = small
-            else:
-                less = builder.icmp_unsigned("<", small, least)
-                least = builder.select(less, small, least)
+            quantised = builder.trunc(whole, small)
+            _store(context, builder, quantised, sig.args[1], args[1], at)
+            if least is not None:
+                less = builder.icmp_unsigned("<", quantised, least)
+                quantised = builder.select(less, quantised, least)
+            least = quantised
         return _reduce(builder, "umin", least)
 
-    return signature, generate
-
-
-TILE_ROWS, TILE_COLUMNS = 2, 32
+    return types.uint8(values, out, types.intp, types.float32), generate
 
 
 @intrinsic
 def distance_tile(
-    typing_context: Any,
-    rows: Any,
-    rows_at: Any,
-    rows_stride: Any,
-    columns: Any,
-    columns_at: Any,
-    columns_stride: Any,
-    features: Any,
-    out: Any,
-    out_at: Any,
-    out_stride: Any,
-) -> _Signature:
+    typing_context,
+    rows,
+    rows_at,
+    rows_stride,
+    columns,
+    columns_at,
+    columns_stride,
+    features,
+    out,
+    out_at,
+    out_stride,
+):
     """Squared distances, float32, of TILE_ROWS points to TILE_COLUMNS points.
 
-    The points of the rows lie one behind the other, those of the columns feature by feature.
-    Features are added in their order with a fused multiply-add, so a distance depends neither on
-    its place in the matrix nor on the machine.
+    Points of the rows are stored one after the other, those of the columns feature by feature.
+    Features are added in order with a fused multiply-add, so a distance depends neither on its
+    place in the matrix nor on the machine.
     """
     index = types.intp
     signature = types.void(rows, index, index, columns, index, index, index, out, index, index)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context, builder, sig, args):
         (_, row_at, row_stride, _, column_at, column_stride, count, _, to, to_stride) = args
         lanes = 8
-        parts = range(TILE_COLUMNS // lanes)
         vector = ir.VectorType(_FLOAT32, lanes)
         zero = ir.Constant(vector, [0.0] * lanes)
-        sums = [[cgutils.alloca_once_value(builder, zero) for _ in parts] for _ in range(TILE_ROWS)]
+        starts = [ir.Constant(row_at.type, part) for part in range(0, TILE_COLUMNS, lanes)]
+        sums = [
+            [cgutils.alloca_once_value(builder, zero) for _ in starts] for _ in range(TILE_ROWS)
+        ]
         for cell in (cell for row in sums for cell in row):
             builder.store(zero, cell)
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        starts = [ir.Constant(row_at.type, lanes * part) for part in parts]
         with cgutils.for_range(builder, count) as loop:
             feature_at = builder.add(column_at, builder.mul(loop.index, column_stride))
             others = [
@@ -317,14 +191,12 @@ def distance_tile(
                 for cell, other in zip(sums[row], others, strict=True):
                     difference = builder.fsub(value, other)
                     factors = [difference, difference, builder.load(cell)]
-                    total = _call(builder, f"llvm.fma.v{lanes}f32", vector, factors)
-                    builder.store(total, cell)
+                    builder.store(_call(builder, f"llvm.fma.v{lanes}f32", vector, factors), cell)
                 value_at = builder.add(value_at, row_stride)
         for row in range(TILE_ROWS):
             for cell, start in zip(sums[row], starts, strict=True):
-                at = builder.add(to, start)
-                pointer = _pointer(context, builder, sig.args[7], args[7], at, vector)
-                builder.store(builder.load(cell), pointer, align=1)
+                total = builder.load(cell)
+                _store(context, builder, total, sig.args[7], args[7], builder.add(to, start))
             to = builder.add(to, to_stride)
         return context.get_dummy_value()
 

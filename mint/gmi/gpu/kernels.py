@@ -1,7 +1,7 @@
-"""Triton kernels of `mint.gmi.gpu.engine`, apart from it because importing Triton takes seconds.
+"""Triton kernels of `mint.gmi.gpu.engine`, in their own module: importing Triton takes seconds.
 
-Both run under Triton's interpreter too (TRITON_INTERPRET=1 before this module is imported), on
-tensors of the CPU.
+They also run under Triton's interpreter on tensors of the CPU: set TRITON_INTERPRET=1 before this
+module is imported.
 """
 
 import torch
@@ -12,7 +12,7 @@ _TILE = 64
 
 
 @triton.jit
-def _squared_distances(
+def distance_kernel(
     first,
     second,
     distances,
@@ -22,13 +22,13 @@ def _squared_distances(
     stride,
     TILE: tl.constexpr,  # noqa: N803
 ):
-    """Fill one tile of distances: first (d, first_rows), second (d, second_rows), both dense."""
+    """Write one tile of distances: first (d, first_rows), second (d, second_rows), both dense."""
     first_index = tl.program_id(0) * TILE + tl.arange(0, TILE)
     second_index = tl.program_id(1) * TILE + tl.arange(0, TILE)
     first_inside = first_index < first_rows
     second_inside = second_index < second_rows
     total = tl.zeros((TILE, TILE), tl.float32)
-    # One coordinate after another, each fused: the order of rounding is part of the contract.
+    # One fused operation per coordinate, in order: rounding is part of the contract.
     for _ in range(dimensions):
         from_first = tl.load(first + first_index, first_inside, 0.0)
         from_second = tl.load(second + second_index, second_inside, 0.0)
@@ -44,7 +44,7 @@ def _squared_distances(
 
 
 @triton.jit
-def _prim(
+def tree_kernel(
     child,
     parent,
     ends,
@@ -53,18 +53,16 @@ def _prim(
     stride,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Grow the tree of one block from node 0; ends (blocks, rows) says where each node joined.
+    """Grow the tree of one block from node 0; write where each node joined to ends (blocks, rows).
 
-    The keys of all nodes live in the program. A key is the distance to the tree: +inf before the
-    first step, finite after it, and -inf for good once the node is in the tree, as no distance is
-    less than that. So what the padding of a row holds does not matter, be it NaN.
+    The program holds the keys of all nodes: the distance to the tree, +inf before the first step
+    and -inf once the node is in the tree. No distance is less than -inf, so padding may hold NaN.
     """
     block = tl.program_id(0)
     child += (block // parents).to(tl.int64) * rows * stride
     parent += (block % parents).to(tl.int64) * rows * stride
     nodes = tl.arange(0, BLOCK)
-    # The padding up to the stride is read, so that the loads stay wide.
-    readable = nodes < stride
+    readable = nodes < stride  # the padding is read too, so that loads stay wide
     unreached = float("inf")
     visited = -float("inf")
     keys = tl.where((nodes > 0) & (nodes < rows), unreached, visited)
@@ -89,47 +87,30 @@ def _prim(
 
 def warps(size: int) -> int:
     """Return the warps of a program that holds the keys of `size` nodes."""
-    # Eight nodes a thread: enough loads in flight, few enough registers that several programs
-    # share a multiprocessor and hide each other's waits.
+    # Eight nodes a thread keep enough loads in flight, and few enough registers that several
+    # programs share a multiprocessor and hide each other's latency.
     return min(max(size // 256, 1), 32)
 
 
 def squared_distances(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
-    """Do what `mint.gmi.gpu.engine` asks of its distances; arguments as there."""
+    """Write squared distances; arguments as in `mint.gmi.gpu.engine`."""
     dimensions, first_rows = first.shape
     second_rows = second.shape[1]
     grid = (triton.cdiv(first_rows, _TILE), triton.cdiv(second_rows, _TILE))
+    sizes = first_rows, second_rows, dimensions, out.stride(0)
+    options = {"TILE": _TILE, "num_warps": 4, "enable_fp_fusion": False}
     with torch.cuda.device_of(out):
-        _squared_distances[grid](
-            first,
-            second,
-            out,
-            first_rows,
-            second_rows,
-            dimensions,
-            out.stride(0),
-            TILE=_TILE,
-            num_warps=4,
-            enable_fp_fusion=False,
-        )
+        distance_kernel[grid](first, second, out, *sizes, **options)
 
 
 def tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
-    """Do what `mint.gmi.gpu.engine` asks of its trees; arguments as there."""
+    """Grow trees; arguments as in `mint.gmi.gpu.engine`."""
     children, rows, _ = child.shape
     parents = len(parent)
     ends = torch.empty((children, parents, rows), dtype=torch.int32, device=child.device)
     size = triton.next_power_of_2(rows)
+    options = {"BLOCK": size, "num_warps": warps(size), "enable_fp_fusion": False}
     with torch.cuda.device_of(child):
-        _prim[(children * parents,)](
-            child,
-            parent,
-            ends,
-            parents,
-            rows,
-            child.stride(1),
-            BLOCK=size,
-            num_warps=warps(size),
-            enable_fp_fusion=False,
-        )
+        sizes = parents, rows, child.stride(1)
+        tree_kernel[(children * parents,)](child, parent, ends, *sizes, **options)
     return ends

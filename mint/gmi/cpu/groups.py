@@ -1,0 +1,122 @@
+"""Layers, their groups of filters, and the distances that parent groups share.
+
+For a parent group Y, the distances among the rest of its layer, Z, are the distances of a base
+less those of Y. One base, the whole layer, serves most groups.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+# If a group has more than this share of the parent layer's variance, the distances of the rest are
+# summed directly: as a difference they would lose their precision.
+_LARGEST_SHARE = 0.75
+MOMENT_ROWS = 256  # rows whose squares are summed at a time
+
+
+class Layer(NamedTuple):
+    """Activations of a layer, and the mean and variance of every filter.
+
+    Attributes:
+        values: (N, filters) float32.
+        mean: (filters,).
+        variances: (filters,).
+    """
+
+    values: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    variances: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> Self:
+        values = np.ascontiguousarray(values, np.float32)
+        mean = values.mean(0, dtype=np.float64)
+        squares = np.zeros_like(mean)
+        for start in range(0, len(values), MOMENT_ROWS):
+            squares += ((values[start : start + MOMENT_ROWS] - mean) ** 2).sum(0)
+        return cls(values, mean, squares / len(values))
+
+    def variance(self, columns: NDArray[np.int64]) -> float:
+        """Return the total variance of some filters."""
+        return float(self.variances[columns].sum())
+
+    def varying(self) -> NDArray[np.int64]:
+        """Return the filters that are not constant."""
+        return np.flatnonzero(self.variances > 0)
+
+
+def unit_scale(variance: float) -> float:
+    """Return the factor that gives unit variance; zero for a constant."""
+    return variance**-0.5 if variance > 0 else 0.0
+
+
+class Group(NamedTuple):
+    """A group of filters, and how to get the distances of the rest of its layer from a base.
+
+    Attributes:
+        number: of the group in its layer.
+        columns: (k,) filters of the group.
+        scale: factor of their activations.
+        base_factor: factor of the base's distances; 0 if the rest is left out or constant.
+        own_factor: factor of the group's distances, which are subtracted.
+    """
+
+    number: int
+    columns: NDArray[np.int64]
+    scale: float
+    base_factor: float
+    own_factor: float
+
+
+class Base(NamedTuple):
+    """Parent groups that share one matrix of distances.
+
+    Attributes:
+        columns: (k,) filters between which the distances are.
+        scale: factor of their activations.
+        groups: the parent groups.
+    """
+
+    columns: NDArray[np.int64]
+    scale: float
+    groups: list[Group]
+
+
+def shared_bases(
+    parent: Layer,
+    groups: Sequence[NDArray[np.int64]],
+    common_scale: float | None,
+    conditional: bool,
+) -> list[Base]:
+    """Return the bases of all parent groups.
+
+    Args:
+        parent: activations of the parent layer.
+        groups: filters of every group.
+        common_scale: factor of all activations; None gives each of Y and Z unit variance.
+        conditional: whether distances among the rest are needed.
+    """
+
+    def scale_of(variance: float) -> float:
+        return unit_scale(variance) if common_scale is None else common_scale
+
+    varying = parent.varying()
+    total = parent.variance(varying)
+    shared, alone = [], []
+    for number, columns in enumerate(groups):
+        others = np.setdiff1d(varying, columns)
+        own, rest = parent.variance(columns), parent.variance(others) if conditional else 0.0
+        group = Group(number, columns, scale_of(own), 0.0, 0.0)
+        if rest == 0:
+            shared.append(group)
+        elif own > _LARGEST_SHARE * total:
+            alone.append(Base(others, scale_of(rest), [group._replace(base_factor=1.0)]))
+        elif common_scale is None:
+            shared.append(group._replace(base_factor=total / rest, own_factor=own / rest))
+        else:
+            shared.append(group._replace(base_factor=1.0, own_factor=1.0))
+    needed = any(group.base_factor for group in shared)
+    columns = varying if needed else varying[:0]
+    return ([Base(columns, scale_of(total), shared)] if shared else []) + alone

@@ -1,0 +1,65 @@
+"""Compile kernels with numba, and cache them in a folder named by a hash of their sources.
+
+numba's own cache compares only the file of a kernel, so an edit in a file it calls would be missed.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
+
+
+def compile_kernel(function: _Kernel) -> _Kernel:
+    """Compile a function with numba on its first call; it then runs without Python's global lock.
+
+    Machine code is kept between processes in a folder `kernels-<hash>` of NUMBA_CACHE_DIR if that
+    is set, else of the user's cache folder for mint, else of the folder for temporary files.
+    """
+    usual = numba.config.CACHE_DIR
+    # numba reads this setting when it wraps a function, so other functions keep the usual folder.
+    numba.config.CACHE_DIR = str(
+        _writable_folder(sources_hash(Path(function.__code__.co_filename)))
+    )
+    try:
+        compiled: _Kernel = numba.njit(nogil=True, cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = usual
+    return compiled
+
+
+def sources_hash(file: Path) -> str:
+    """Return the hash of the file of a kernel and of all modules beside this one."""
+    digest = hashlib.sha256()
+    for source in sorted({*Path(__file__).parent.glob("*.py"), file}):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _writable_folder(name: str) -> Path:
+    for root in _roots():
+        folder = root / f"kernels-{name}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            continue
+        return folder
+    return Path(tempfile.mkdtemp(prefix="mint-kernels-"))
+
+
+def _roots() -> Iterator[Path]:
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR)
+        return
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mint"
+    # The cache is trusted code, so a folder that another user made is not used.
+    temporary = Path(tempfile.gettempdir()) / f"mint-{os.getuid()}"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    if temporary.stat().st_uid == os.getuid():
+        yield temporary
