@@ -133,7 +133,13 @@ def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
         float("-inf") if text == "none" else -float(text)
         for text in (group.upper_limit, group.fraction)
     )
-    return limit, fraction, group.samples_per_class, group.groups, order_of_criteria(group.criterion)
+    return (
+        limit,
+        fraction,
+        group.samples_per_class,
+        group.groups,
+        order_of_criteria(group.criterion),
+    )
 
 
 def order_of_criteria(criterion: str) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """Criteria at the same pruned fraction, and their distance from random blocks."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 

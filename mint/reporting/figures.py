@@ -41,9 +41,7 @@ _LABELS = {"params_pruned": "params pruned (%)", "accuracy": "test accuracy (%)"
 _Style = tuple[str, str, str]  # line, colour, marker
 
 
-def draw_tradeoff(
-    file: BinaryIO, groups: Sequence[SeedGroup], published: Sequence[Method]
-) -> None:
+def draw_tradeoff(file: BinaryIO, groups: Sequence[SeedGroup], published: Sequence[Method]) -> None:
     """Draw accuracy against params pruned: a point for each seed group, the mean over its seeds.
 
     Error bars are one standard deviation. Kept weights are on a logarithmic scale.
@@ -166,9 +164,7 @@ def draw_criteria(file: BinaryIO, compared: Sequence[ComparedCriterion]) -> None
         line_handle(name, linestyle=line, color=colour, marker=marker, markersize=4)
         for name, (line, colour, marker) in styles.items()
     ]
-    figure.legend(
-        handles=[*handles, panels[0].lines[-1]], loc="outside right upper", fontsize=8
-    )
+    figure.legend(handles=[*handles, panels[0].lines[-1]], loc="outside right upper", fontsize=8)
     save(figure, file)
 
 

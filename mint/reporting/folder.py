@@ -12,6 +12,8 @@ from mint.config.locations import check_writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mint.trial.result import TrialResult
+
 
 def kept_trials(output: Path) -> "pd.DataFrame":
     """Return the trial table of a results folder; an empty one if it has none.
@@ -42,6 +44,16 @@ def check_results(output: Path, references: Iterable[Path] = ()) -> None:
     if output.exists():
         kept_trials(output)
     check_references(output, [*references, *copied_references(output)])
+
+
+def write_trial_page(output: Path, result: "TrialResult") -> Path:
+    """Write the page of a finished trial into a results folder, and return its path."""
+    from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
+    from mint.store.atomic import write_whole
+
+    page = output / TRIAL_PAGES / page_name(result)
+    write_whole(page, trial_page(result).encode())
+    return page
 
 
 def rebuild_report(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = ()
 ) -> list[str]:
-    """Return the lines of a table; the columns numbered in `left` are aligned left, others right."""
+    """Return the lines of a table; columns numbered in `left` are aligned left, others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

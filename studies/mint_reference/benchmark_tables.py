@@ -1,9 +1,7 @@
-"""What benchmarks left beside records.csv, for pages that are made from more than trials."""
+"""Tables that the benchmarks of this folder leave in results/, for PUZZLES.md."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import pandas as pd
 
@@ -11,47 +9,31 @@ from mint.errors import InputError
 
 LIMITS, MASKING = "limits.csv", "masking.csv"
 _COLUMNS: Mapping[str, Mapping[str, type]] = {
-    LIMITS: {"seed": int, "asked": float, "distinct": int, "by_quantile": float, "exactly": float},
+    # What an upper limit prunes (percent), by the original's quantile and exactly.
+    LIMITS: {"seed": int, "limit": float, "distinct": int, "by_quantile": float, "exactly": float},
+    # Validation accuracy (percent) of masking variants.
     MASKING: {
         "seed": int,
-        "ways": str,
+        "steps": str,
         "grouping": str,
-        "floor": int,
-        "share": float,
+        "keep_connected": int,
+        "fraction": float,
         "score": str,
         "accuracy": float,
     },
 }
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Tables of benchmarks; None where one was not run.
+def read_benchmark(output: Path, name: str) -> pd.DataFrame | None:
+    """Return a benchmark's table from a results folder; None if there is none.
 
-    Attributes:
-        limits: of benchmarks/limits.py: what the original's limit and an exact one prune (percent).
-        masking: of benchmarks/masking.py: validation accuracy (percent) of ways to mask.
+    Raises:
+        InputError: the file is not such a table.
     """
-
-    limits: pd.DataFrame | None = None
-    masking: pd.DataFrame | None = None
-
-    @classmethod
-    def beside(cls, output: Path) -> Self:
-        """Read what is in a folder of results.
-
-        Raises:
-            InputError: a file there is not what its benchmark writes.
-        """
-        return cls(_read(output / LIMITS), _read(output / MASKING))
-
-
-def _read(path: Path) -> pd.DataFrame | None:
-    columns = _COLUMNS[path.name]
+    path, columns = output / name, dict(_COLUMNS[name])
     try:
         return pd.read_csv(path)[list(columns)].astype(columns)
     except FileNotFoundError:
         return None
     except (KeyError, ValueError, OSError) as error:
-        told = ", ".join(columns)
-        raise InputError(f"{path}: is no table of {told}: {error}") from None
+        raise InputError(f"{path}: is not a table of {', '.join(columns)}: {error}") from None
