@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mint.reporting.markdown import table
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.result import TrialResult
 
 MARGINS = (1.0, 1.25, 1.5, 2.0, 3.0)
@@ -34,7 +34,7 @@ class Step:
     passed: bool
 
 
-def search_steps(cache: Cache, experiment: str) -> list[Step]:
+def search_steps(cache: StageCache, experiment: str) -> list[Step]:
     """Return the steps of an experiment's searches, those with most epochs, each once."""
     found: dict[tuple[object, ...], Step] = {}
     for key in cache.keys("trials"):
@@ -71,16 +71,16 @@ def main() -> int:
         "--cache-dir", type=Path, default=Path(".mint"), help="folder of stages (default: .mint)"
     )
     options = parser.parse_args()
-    steps = search_steps(Cache(options.cache_dir), options.experiment)
+    steps = search_steps(StageCache(options.cache_dir), options.experiment)
     passed = [step for step in steps if step.passed]
     if len({step.seed for step in passed}) < 2:
         parser.error("--cache-dir: needs passing steps of at least two seeds")
     rows = []
     for margin in MARGINS:
-        ends = [
-            (step, stopped_after(step, [other for other in passed if other.seed != step.seed], margin))
-            for step in steps
-        ]
+        ends = []
+        for step in steps:
+            others = [other for other in passed if other.seed != step.seed]
+            ends.append((step, stopped_after(step, others, margin)))
         epochs = sum(len(step.short) for step in steps)
         saved = sum(len(step.short) - end for step, end in ends)
         wrong = sum(step.passed and end < len(step.short) for step, end in ends)

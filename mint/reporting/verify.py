@@ -15,7 +15,7 @@ from mint.reporting.aggregate import Row
 from mint.reporting.pages import RESULTS_FILE, make_report, read_references
 from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
 from mint.reporting.trial_table import COLUMNS, ORIGIN, TRIALS_FILE, parse_trials, trial_table
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.result import MASKS_FILE, TrialResult
 
 Place = tuple[str, ...]
@@ -41,7 +41,7 @@ class Verified:
     runs: int = 0
 
 
-def verify(output: Path, cache: Cache, of_store: pd.DataFrame | None) -> Verified:
+def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Verified:
     """Make the report of a results folder again, and compare its trial table with the trials.
 
     Args:

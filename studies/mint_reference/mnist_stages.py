@@ -10,7 +10,7 @@ import torch
 
 from mint.config.schema import Experiment, TrialConfig
 from mint.data.datasets import Source
-from mint.store.stage_cache import Cache
+from mint.store.stage_cache import StageCache
 from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
 
@@ -50,6 +50,6 @@ def mnist_stages(
     return TrialPipeline(
         config,
         source,
-        cache=Cache(cache_dir),
+        cache=StageCache(cache_dir),
         provenance=Provenance.of_this_process(None, sys.argv, CPU.type),
     )

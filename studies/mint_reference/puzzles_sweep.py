@@ -55,8 +55,8 @@ _GRIDS = {
 }
 SWEEP = SweepDefinition(
     name="puzzles",
-    question="Do more groups, samples or bootstraps change the pruned fraction by more than another "
-    "seed does?",
+    question="Do more groups, samples or bootstraps change the pruned fraction by more than "
+    "another seed does?",
     grids=_GRIDS,
     seeds=(0, 1, 2),
 )
