@@ -98,7 +98,7 @@ def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, str, 
     for group in groups:
         budgets.setdefault((group.upper_limit, group.fraction), []).append(group)
     for limit, fraction in sorted(budgets, key=lambda budget: tuple(map(_as_number, budget))):
-        by_point: dict[tuple[int, ...], list[SeedGroup]] = {}
+        by_point: dict[tuple[int, int, int], list[SeedGroup]] = {}
         for group in budgets[limit, fraction]:
             point = (group.groups, group.samples_per_class, group.bootstraps)
             by_point.setdefault(point, []).append(group)
@@ -107,8 +107,8 @@ def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, str, 
             # The axes that random blocks use are some of MINT's: no comparison of their own.
             if 0 in point and any(wider != point and _covers(wider, point) for wider in points):
                 continue
-            sharing = product(*({value, 0} for value in point))
-            own = [group for other in sharing for group in by_point.get(other, [])]
+            sharing = set(product(*({value, 0} for value in point)))
+            own = [group for other in points if other in sharing for group in by_point[other]]
             yield SharedAxes(limit, *point), fraction, own
 
 

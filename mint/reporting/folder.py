@@ -49,10 +49,10 @@ def check_results(output: Path, references: Iterable[Path] = ()) -> None:
 def write_trial_page(output: Path, result: "TrialResult") -> Path:
     """Write the page of a finished trial into a results folder, and return its path."""
     from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
-    from mint.store.atomic import write_whole
+    from mint.store.atomic import write_atomic
 
     page = output / TRIAL_PAGES / page_name(result)
-    write_whole(page, trial_page(result).encode())
+    write_atomic(page, trial_page(result).encode())
     return page
 
 

@@ -18,12 +18,6 @@ from mint.reporting.aggregate import SeedGroup, number_lines, seed_groups
 from mint.reporting.comparison import ComparedCriterion, compare_criteria
 from mint.reporting.curves import variation_curves
 from mint.reporting.figures import draw_criteria, draw_layers, draw_tradeoff, draw_variations
-<<<<<<< HEAD
-from mint.reporting.measured import Measured
-from mint.reporting.puzzles import Comparison, puzzles_page
-from mint.store.atomic import write_atomic
-from mint.trial.table_row import parse_records, records_bytes, sort_records
-=======
 from mint.reporting.reference import (
     ReferenceResults,
     Variation,
@@ -32,8 +26,7 @@ from mint.reporting.reference import (
     read_reference,
 )
 from mint.reporting.trial_table import TRIALS_FILE, sort_trials, trials_csv
-from mint.store.atomic import write_whole
->>>>>>> a7bd622 (The report reads the trial table and reference files of the results folder alone)
+from mint.store.atomic import write_atomic
 
 RESULTS_FILE = "RESULTS.md"
 _INTRODUCTION = (
@@ -133,18 +126,12 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
     trials = sort_trials(trials)
     copy_references(output, references)
     report = make_report(trials, read_references(output))
-    write_whole(output / TRIALS_FILE, trials_csv(trials))
-    write_whole(output / RESULTS_FILE, report.text.encode())
+    write_atomic(output / TRIALS_FILE, trials_csv(trials))
+    write_atomic(output / RESULTS_FILE, report.text.encode())
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
         draw(buffer)
-<<<<<<< HEAD
-        made[name] = buffer.getvalue()
-    for name, content in made.items():
-        write_atomic(output / name, content)
-=======
-        write_whole(output / name, buffer.getvalue())
->>>>>>> a7bd622 (The report reads the trial table and reference files of the results folder alone)
+        write_atomic(output / name, buffer.getvalue())
 
 
 def read_references(output: Path) -> list[ReferenceResults]:

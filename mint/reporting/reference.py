@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from mint.config.loading import experiment_names, read_experiment, read_yaml, validated
 from mint.errors import InputError
 from mint.pruning.layer_table import LayerCount, parse_layers
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 
 _FOLDER = "reference"
 
@@ -140,4 +140,4 @@ def copy_references(output: Path, files: Iterable[Path]) -> None:
         InputError: see check_references.
     """
     for file in check_references(output, files):
-        write_whole(output / _FOLDER / file.name, file.read_bytes())
+        write_atomic(output / _FOLDER / file.name, file.read_bytes())

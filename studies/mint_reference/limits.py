@@ -20,7 +20,7 @@ from mnist_stages import CPU, argument_parser, mnist_stages
 from mint.config.loading import load_experiment
 from mint.config.schema import EstimateConfig
 from mint.data.datasets import load_source
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible
 
 UPPER_LIMITS = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
@@ -58,7 +58,7 @@ def main() -> int:
             )
     table = pd.DataFrame(rows)
     print(table.groupby("limit").mean().round(2).to_string())
-    write_whole(options.output / LIMITS, table.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(options.output / LIMITS, table.to_csv(index=False, lineterminator="\n").encode())
     return 0
 
 

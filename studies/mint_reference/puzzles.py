@@ -24,7 +24,7 @@ from mint.reporting.pages import protocols_of
 from mint.reporting.reference import read_reference
 from mint.reporting.statistics import CONFIDENCE
 from mint.reporting.verify import compare_pages
-from mint.store.atomic import write_whole
+from mint.store.atomic import write_atomic
 
 PUZZLES = "PUZZLES.md"
 _HERE = Path(__file__).parent
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         path = options.output / PUZZLES
         if not options.check:
-            write_whole(path, page.encode())
+            write_atomic(path, page.encode())
             return 0
         cells, differences = compare_pages(PUZZLES, path.read_text(encoding="utf-8"), page)
     except (InputError, OSError) as error:

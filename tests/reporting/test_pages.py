@@ -174,8 +174,11 @@ def test_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path, reference: P
     assert made["a"] == made["b"] == made["c"]
     kinds = {path.name.split("-")[-1] for path in made["a"] if path.suffix == ".png"}
     assert {"variations.png", "criteria.png", "layers.png"} <= kinds
-    assert all(content.startswith(b"\x89PNG") for path, content in made["a"].items()
-               if path.suffix == ".png")
+    assert all(
+        content.startswith(b"\x89PNG")
+        for path, content in made["a"].items()
+        if path.suffix == ".png"
+    )
 
 
 def test_protocols_share_no_table_but_the_comparison(tmp_path: Path) -> None:

@@ -70,7 +70,6 @@ def test_impossible_row_is_refused_with_its_place(
         (b"a,b\n1,2\n", "the columns experiment, .* are missing"),
         (b"", "is not a trial table"),
         (b"\xff", "is not a trial table"),
-        (trials_csv(table(finished_row())) * 2, "line 3"),
     ],
 )
 def test_other_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
