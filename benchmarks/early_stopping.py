@@ -1,8 +1,8 @@
-"""What it would save, and cost, to stop the retraining of a probe that will not pass.
+"""What it would save, and cost, to stop the retraining of a search step that will not pass.
 
-A rule that depends on nothing but other seeds: a probe is stopped after an epoch at which it is
-further below what it must reach than MARGIN times the furthest that a passing probe of another
-seed ever was after that epoch. Of the trials of a folder of stages; nothing is trained.
+The rule uses only other seeds. It stops a step after an epoch if its accuracy is further below the
+required one than MARGIN times the furthest that a passing step of another seed was after that
+epoch. The steps are those of finished trials in a folder of stages; nothing is trained.
 """
 
 import argparse
@@ -19,14 +19,14 @@ MARGINS = (1.0, 1.25, 1.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A probe.
+class Step:
+    """A search step.
 
     Attributes:
         seed: of its trial.
-        short: after every epoch, by how many percentage points of validation accuracy it fell
-            short of what it had to reach in the end.
-        passed: whether it reached that.
+        short: after every epoch, the required validation accuracy minus its own (percentage
+            points).
+        passed: whether it reached the required accuracy.
     """
 
     seed: int
@@ -34,9 +34,9 @@ class Tried:
     passed: bool
 
 
-def tried(cache: StageCache, experiment: str) -> list[Tried]:
-    """Return the probes of an experiment's searches, of equally many epochs, each once."""
-    found: dict[tuple[object, ...], Tried] = {}
+def search_steps(cache: StageCache, experiment: str) -> list[Step]:
+    """Return the steps of an experiment's searches, those with most epochs, each once."""
+    found: dict[tuple[object, ...], Step] = {}
     for key in cache.keys("trials"):
         folder = cache.find("trials", key)
         if folder is None:
@@ -46,21 +46,21 @@ def tried(cache: StageCache, experiment: str) -> list[Tried]:
         if config.experiment.name != experiment or search.max_drop is None:
             continue
         needed = result.baseline_validation_accuracy - search.max_drop
-        for probe in result.search_steps:
-            history = probe.retraining.training
+        for step in result.search_steps:
+            history = step.retraining.training
             short = tuple(needed - epoch.validation_accuracy for epoch in history)
-            found[config.seed, short] = Tried(config.seed, short, bool(probe.passed))
-    most = max((len(probe.short) for probe in found.values()), default=0)
-    return [probe for probe in found.values() if len(probe.short) == most]
+            found[config.seed, short] = Step(config.seed, short, bool(step.passed))
+    most = max((len(step.short) for step in found.values()), default=0)
+    return [step for step in found.values() if len(step.short) == most]
 
 
-def stopped_after(probe: Tried, others: Sequence[Tried], margin: float) -> int:
-    """Return the epoch after which a probe is stopped; its last where it is not."""
-    for epoch, short in enumerate(probe.short[:-1]):
+def stopped_after(step: Step, others: Sequence[Step], margin: float) -> int:
+    """Return the epoch after which a step is stopped; its last if it is not."""
+    for epoch, short in enumerate(step.short[:-1]):
         furthest = max(other.short[epoch] for other in others)
         if short > margin * max(furthest, 0.0):
             return epoch + 1
-    return len(probe.short)
+    return len(step.short)
 
 
 def main() -> int:
@@ -71,21 +71,21 @@ def main() -> int:
         "--cache-dir", type=Path, default=Path(".mint"), help="folder of stages (default: .mint)"
     )
     options = parser.parse_args()
-    probes = tried(StageCache(options.cache_dir), options.experiment)
-    passed = [probe for probe in probes if probe.passed]
-    if len({probe.seed for probe in passed}) < 2:
-        parser.error("--cache-dir: needs passing probes of two seeds at least")
+    steps = search_steps(StageCache(options.cache_dir), options.experiment)
+    passed = [step for step in steps if step.passed]
+    if len({step.seed for step in passed}) < 2:
+        parser.error("--cache-dir: needs passing steps of at least two seeds")
     rows = []
     for margin in MARGINS:
-        ends = [
-            (probe, stopped_after(probe, [p for p in passed if p.seed != probe.seed], margin))
-            for probe in probes
-        ]
-        epochs = sum(len(probe.short) for probe in probes)
-        saved = sum(len(probe.short) - end for probe, end in ends)
-        wrong = sum(probe.passed and end < len(probe.short) for probe, end in ends)
+        ends = []
+        for step in steps:
+            others = [other for other in passed if other.seed != step.seed]
+            ends.append((step, stopped_after(step, others, margin)))
+        epochs = sum(len(step.short) for step in steps)
+        saved = sum(len(step.short) - end for step, end in ends)
+        wrong = sum(step.passed and end < len(step.short) for step, end in ends)
         rows.append([f"{margin:g}", f"{100 * saved / epochs:.1f}", f"{wrong} of {len(passed)}"])
-    print(f"{len(probes)} probes, {len(passed)} of them passed")
+    print(f"{len(steps)} steps, {len(passed)} of them passed")
     print("\n".join(table(["Margin", "Epochs saved (%)", "Stopped that would have passed"], rows)))
     return 0
 

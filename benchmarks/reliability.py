@@ -7,7 +7,9 @@ conditional and unconditional. Prints the noise of one bootstrap. Writes the rel
 of bootstraps, and the Spearman-Brown curve: reliability-mnist_mlp-g20-s250.csv and .png.
 """
 
+import argparse
 import math
+import os
 import sys
 import time
 from itertools import islice
@@ -15,32 +17,49 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
-from mnist_stages import CPU, command_line, mnist_stages
 from numpy.typing import NDArray
 
 from mint.config.loading import load_experiment
+from mint.config.schema import TrialConfig
 from mint.data.datasets import load_source
 from mint.gmi.estimator import gmi_bootstraps
 from mint.gmi.reliability import reliability
 from mint.reporting.figure_style import COLOURS, MARKERS, save
 from mint.store.atomic import write_atomic
+from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
+from mint.trial.pipeline import TrialPipeline
+from mint.trial.provenance import Provenance
 
 COUNTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 NAME = "reliability-mnist_mlp-g20-s250"
 
 
 def main() -> int:
-    """Draw bootstraps, print their noise, and write the table and the figure."""
-    parser = command_line(__doc__)
+    """Draw, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
+    parser.add_argument("--data-dir", type=Path, default=data_dir)
+    parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")
     source = load_source(experiment.data, options.data_dir)
-    with reproducible(experiment.threads, CPU):
-        stages = mnist_stages(experiment, source, options.cache_dir, seed=0)
+    config = TrialConfig(
+        experiment=experiment,
+        groups=20,
+        samples_per_class=250,
+        upper_limit=None,
+        seed=0,
+        data_digest=source.digest,
+    )
+    provenance = Provenance.of_this_process(None, sys.argv)
+    cache = StageCache(options.cache_dir)
+    stages = TrialPipeline(config, source, cache=cache, provenance=provenance)
+    with reproducible(experiment.threads, torch.device("cpu")):
         (pair,) = stages.pairs
         child, parent = stages.activations[pair.child_node], stages.activations[pair.parent_node]
     rows = []

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from mint.gmi.estimator import conditional_gmi, gmi_scores
     from mint.pruning.masks import Masks, apply_masks
     from mint.pruning.scores import BlockScores
+    from mint.reporting.trial_table import read_trials
     from mint.trial.api import FinishedTrial, run_experiment
     from mint.trial.in_memory import prune, score_network
-    from mint.trial.table_row import read_records
 
 # Torch and pandas take seconds to import: each name is imported when it is first used.
 _MODULES = {
@@ -27,7 +27,7 @@ _MODULES = {
     "gmi_scores": "gmi.estimator",
     "load_experiment": "config.loading",
     "prune": "trial.in_memory",
-    "read_records": "trial.table_row",
+    "read_trials": "reporting.trial_table",
     "run_experiment": "trial.api",
     "score_network": "trial.in_memory",
 }
@@ -43,7 +43,7 @@ __all__ = [
     "gmi_scores",
     "load_experiment",
     "prune",
-    "read_records",
+    "read_trials",
     "run_experiment",
     "score_network",
 ]

@@ -38,7 +38,7 @@ from mint.config.schema import CRITERIA, DEFAULT_CRITERION, Experiment
 from mint.errors import InputError, allowed
 from mint.orchestration.display import duration
 from mint.orchestration.interruption import STOP_SECONDS, STOPPED
-from mint.reporting.folder import check_results, rebuild_report, store_records
+from mint.reporting.folder import check_results, rebuild_report, write_trial_page
 from mint.trial.provenance import PACKAGE, installed_version
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
@@ -203,15 +203,15 @@ def command_line() -> Parser:
     report = commands.add_parser(
         "report",
         help="rebuild the results tables from the finished trials",
-        description="Rebuild RESULTS.md, records.csv and the plots. The records are those of the "
-        "tracking store, together with those already in the output folder; with --records they "
+        description="Rebuild RESULTS.md, trials.csv and the figures. The trials are those of the "
+        "tracking store, together with those already in the output folder; with --trials they "
         "are those of one file, and MLflow is not asked.",
     )
     report.add_argument(
-        "--records",
+        "--trials",
         type=Path,
         metavar="FILE",
-        help="a records.csv to make the report from (default: the tracking store's records)",
+        help="a trials.csv to make the report from (default: the tracking store's trials)",
     )
     add_results(report)
     report.set_defaults(handler=_report)
@@ -244,7 +244,7 @@ def command_line() -> Parser:
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="folder of RESULTS.md, records.csv and the plots (default: results)",
+        help="folder of RESULTS.md, trials.csv and the plots (default: results)",
     )
     verify.add_argument("--cache-dir", type=Path, metavar="DIR", help=CACHE_HELP)
     verify.add_argument(
@@ -537,13 +537,11 @@ def _forecast(planned: "PlannedTrial") -> int:
 
 
 def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
-    from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
-    from mint.store.atomic import write_atomic
+    from mint.reporting.trial_table import trial_table
     from mint.store.locks import locked
-    from mint.tracking.mlflow_store import Tracker
+    from mint.tracking.mlflow_store import Tracker, store_records
     from mint.tracking.writer import Delivery
     from mint.trial.result import TrialResult
-    from mint.trial.table_row import as_records, result_record
 
     tracker = Tracker(tracking_uri(options.tracking_uri))
     experiment_id = tracker.prepare(stages.experiment.name)
@@ -559,8 +557,7 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     ):
         result = TrialResult.load(_ran(stages, delivery))
         behind = delivery.close()
-    page = options.output / TRIAL_PAGES / page_name(stages.config)
-    write_atomic(page, trial_page(result).encode())
+    page = write_trial_page(options.output, result)
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
         f"baseline's {result.baseline_accuracy:.2f}%"
@@ -570,7 +567,7 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     of_store = None if behind else store_records(tracker)
     rebuild_report(
         options.output,
-        of_disk=as_records([result_record(result, "")]),
+        of_disk=trial_table([("", result)]),
         of_store=of_store,
     )
     if behind:
@@ -700,11 +697,13 @@ def _finished(folder: Path) -> "FinishedTrial":
 
 def _report(options: argparse.Namespace) -> int:
     check_writable("--output", options.output)
-    if options.records:
+    if options.trials:
         from mint.reporting.pages import write_report
-        from mint.trial.table_row import read_records
+        from mint.reporting.reference import copied_references
+        from mint.reporting.trial_table import read_trials
 
-        write_report(options.output, read_records(options.records))
+        references = copied_references(options.trials.parent)
+        write_report(options.output, read_trials(options.trials), references)
         print(f"tables: {options.output / 'RESULTS.md'}")
         return 0
 
@@ -714,7 +713,7 @@ def _report(options: argparse.Namespace) -> int:
     if not tracker.exists:
         raise InputError(
             f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
-            "give --records FILE"
+            "give --trials FILE"
         )
     rebuild_report(options.output, of_store=tracker.records())
     return 0
@@ -740,7 +739,7 @@ def _verify(options: argparse.Namespace) -> int:
     if len(found.differences) > _MOST_DIFFERENCES:
         print(f"and {len(found.differences) - _MOST_DIFFERENCES} more")
     print(
-        f"compared: {found.cells} cells of tables, {found.figures} of records, {found.trials} "
+        f"compared: {found.cells} cells of tables, {found.trials} "
         f"trials with results and masks, {found.runs} with runs; "
         f"differences: {len(found.differences)}"
     )

@@ -221,7 +221,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="folder of RESULTS.md, records.csv and the plots (default: results)",
+        help="folder of RESULTS.md, trials.csv and the plots (default: results)",
     )
     places.add_argument(
         "--tracking-uri",

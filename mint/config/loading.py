@@ -225,7 +225,9 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
+        if isinstance(part, int):  # a place in a list
+            continue
+        annotation = model.model_fields[part].annotation
         kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
         (model,) = (kind for kind in kinds if issubclass(kind, BaseModel))
     return list(model.model_fields)

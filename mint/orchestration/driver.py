@@ -15,13 +15,13 @@ from mint.orchestration import interruption
 from mint.orchestration.display import Lines, duration
 from mint.orchestration.monitor import Ledger
 from mint.orchestration.settings import SweepSettings
-from mint.reporting.folder import rebuild_report, store_records
+from mint.reporting.folder import rebuild_report
+from mint.reporting.trial_table import trial_table
 from mint.store.stage_cache import StageCache
-from mint.tracking.mlflow_store import Tracker
+from mint.tracking.mlflow_store import Tracker, store_records
 from mint.tracking.writer import Delivery, deliver_missing
-from mint.trial.failed_trials import FailedTrials
+from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.result import TrialResult
-from mint.trial.table_row import as_records, gap_record, result_record
 
 if TYPE_CHECKING:
     from mint.orchestration.search_spaces import Plan
@@ -135,10 +135,11 @@ def _report(
     of_store: pd.DataFrame | None,
     say: Callable[[str], None],
 ) -> None:
-    gaps, rows = FailedTrials(cache), []
+    failed_trials = FailedTrials(cache)
+    results: list[tuple[str, TrialResult | FailedTrial]] = []
     for trial in trials.values():
         if folder := cache.find("trials", trial.key):
-            rows.append(result_record(TrialResult.load(folder), ""))
-        elif gap := gaps.read(trial.key):
-            rows.append(gap_record(gap, ""))
-    rebuild_report(output, of_disk=as_records(rows), of_store=of_store, say=say)
+            results.append(("", TrialResult.load(folder)))
+        elif failed := failed_trials.read(trial.key):
+            results.append(("", failed))
+    rebuild_report(output, of_disk=trial_table(results), of_store=of_store, say=say)

@@ -1,4 +1,4 @@
-"""Cells: trials that differ in their seed alone, and how a table tells their figures."""
+"""Seed groups: trials that differ only in their seed, and their figures as text."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,21 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
-from mint.trial.table_row import AXES, UNKNOWN_LAYERS
+from mint.reporting.trial_table import AXES
 
 Row = Mapping[str, Any]
-"""A record by column, and under `line` the line of records.csv that it stands in."""
+"""A row of the trial table by column; under `line` its line in trials.csv."""
 
 NOT_RUN, NO_RESULT = "not run", "no result"
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """Trials of one experiment and protocol that differ in their seed alone.
+class SeedGroup:
+    """Trials of one experiment and protocol that differ only in their seed.
 
     Attributes:
-        experiment: and all others but rows as in the records.
-        rows: the records, in the order of records.csv.
+        rows: in the order of trials.csv; all other attributes are the columns that they share.
     """
 
     experiment: str
@@ -39,8 +38,8 @@ class Cell:
     rows: Sequence[Row]
 
     @property
-    def searched(self) -> bool:
-        """Whether a search by MINT found how much is pruned, as in the record."""
+    def is_mint_search(self) -> bool:
+        """Whether a search with the scores of MINT found the pruned fraction."""
         return (self.fraction, self.criterion) == ("none", DEFAULT_CRITERION)
 
     @cached_property
@@ -52,29 +51,25 @@ class Cell:
         """Return a column of the finished trials."""
         return np.array([row[column] for row in self.finished], np.float64)
 
-    def spread(self, column: str) -> str:
-        """Return a column's mean and standard deviation in words."""
-        return spread(self.values(column)) if self.finished else NO_RESULT
+    def mean(self, column: str) -> str:
+        """Return the mean and standard deviation of a column as text."""
+        return format_mean(self.values(column)) if self.finished else NO_RESULT
 
     @property
     def seeds(self) -> str:
-        """How many trials are finished and how many are not, with a link to their records."""
-        lost = Counter(row["status"] for row in self.rows if row["status"] != "finished")
-        # A row whose seeds are not all there says so: a mean over those that are left is not the
-        # same.
-        without = "".join(f", {count} {status}" for status, count in sorted(lost.items()))
+        """The number of finished trials and of others, with a link to their rows."""
+        others = Counter(row["status"] for row in self.rows if row["status"] != "finished")
+        without = "".join(f", {number} {status}" for status, number in sorted(others.items()))
         return link(f"{len(self.finished)}{without}", [row["line"] for row in self.rows])
 
     @property
     def bootstraps_drawn(self) -> str:
-        """The bootstraps that scores are the mean of."""
+        """The number of bootstraps that the scores average."""
         drawn = [row["bootstraps_drawn"] for row in self.finished]
         if not drawn:
             return NO_RESULT
-        if not any(drawn):
-            return "N/A"
         least, most = min(drawn), max(drawn)
-        return str(least) if least == most else f"{least} to {most}"
+        return format_axis(most) if least == most else f"{least} to {most}"
 
     @property
     def reliability(self) -> str:
@@ -83,73 +78,78 @@ class Cell:
             return NO_RESULT
         known = self.values("reliability")
         known = known[~np.isnan(known)]
-        return spread(known) if len(known) else "N/A"
+        return format_mean(known) if len(known) else "N/A"
 
     @property
-    def known_layers(self) -> list[str]:
-        """The layers of the finished trials, of all that have them."""
-        return [row["layers"] for row in self.finished if row["layers"] != UNKNOWN_LAYERS]
+    def layers(self) -> list[str]:
+        """The layers of each finished trial."""
+        return [row["layers"] for row in self.finished]
 
     @property
     def axes(self) -> list[str]:
-        """The axes but bootstraps, in words."""
+        """The axes but bootstraps, as cells of a table."""
         return [
-            "N/A" if self.upper_limit == "none" else self.upper_limit,
-            used(self.groups),
-            used(self.samples_per_class),
-            asked(self.fraction),
+            format_limit(self.upper_limit),
+            format_axis(self.groups),
+            format_axis(self.samples_per_class),
+            format_fraction(self.fraction),
             self.criterion,
         ]
 
     @property
-    def sentence(self) -> str:
-        """The axes but the criterion, in a sentence."""
+    def summary(self) -> str:
+        """The axes but the criterion, in one line."""
         parts = [f"{self.groups} groups"] if self.groups else []
         if self.samples_per_class:
             parts.append(f"{self.samples_per_class} samples per class")
         if self.bootstraps:
-            parts.append(f"{count(self.bootstraps, 'bootstrap')}")
-        limit = "no limit" if self.upper_limit == "none" else f"limit {self.upper_limit}"
-        share = "searched" if self.fraction == "none" else f"{self.fraction} asked"
-        return ", ".join([*parts, limit, share])
+            parts.append(format_count(self.bootstraps, "bootstrap"))
+        parts.append("no limit" if self.upper_limit == "none" else f"limit {self.upper_limit}")
+        searched = self.fraction == "none"
+        parts.append("fraction searched" if searched else f"fraction {self.fraction}")
+        return ", ".join(parts)
 
 
-def numbered(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the records of records.csv, in its order, with the line of each as a column."""
-    return records.assign(line=range(2, len(records) + 2))  # behind the header
+def number_lines(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a sorted trial table with the line of each row in trials.csv as a column."""
+    return trials.assign(line=range(2, len(trials) + 2))  # line 1 is the header
 
 
-def cells_of(records: pd.DataFrame) -> list[Cell]:
-    """Gather numbered records into cells, in the order in which each is first met."""
+def seed_groups(trials: pd.DataFrame) -> list[SeedGroup]:
+    """Return the seed groups of a table with lines, in the order of their first rows."""
     shared = ["experiment", "protocol", *AXES]
     found: dict[tuple[Any, ...], list[Row]] = {}
-    rows: list[dict[str, Any]] = records.to_dict("records")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = trials.to_dict("records")  # type: ignore[assignment]
     for row in rows:
         found.setdefault(tuple(row[column] for column in shared), []).append(row)
-    return [Cell(**dict(zip(shared, key, strict=True)), rows=own) for key, own in found.items()]
+    return [
+        SeedGroup(**dict(zip(shared, key, strict=True)), rows=own) for key, own in found.items()
+    ]
 
 
-def by_groups(cell: Cell) -> tuple[Any, ...]:
-    """Return what sorts cells so that groups are compared."""
-    return *_budget(cell), cell.samples_per_class, cell.groups, criterion_order(cell.criterion)
-
-
-def _budget(cell: Cell) -> tuple[float, float]:
+def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
+    """Return the sort key of seed groups in tables: the largest limit and fraction first."""
     limit, fraction = (
         float("-inf") if text == "none" else -float(text)
-        for text in (cell.upper_limit, cell.fraction)
+        for text in (group.upper_limit, group.fraction)
     )
-    return limit, fraction
+    return (
+        limit,
+        fraction,
+        group.samples_per_class,
+        group.groups,
+        order_of_criteria(group.criterion),
+    )
 
 
-def criterion_order(criterion: str) -> tuple[int, str]:
-    """Return what sorts criteria as mint.config.schema names them, others behind."""
+def order_of_criteria(criterion: str) -> tuple[int, str]:
+    """Return the sort key of criteria: the order of mint.config.schema, unknown ones last."""
     names = list(CRITERIA)
     return (names.index(criterion) if criterion in names else len(names), criterion)
 
 
 def link(text: str, lines: Iterable[int]) -> str:
-    """Return a link to lines of records.csv: several, where they do not stand side by side."""
+    """Return a link to lines of trials.csv: one for each run of consecutive lines."""
     runs: list[list[int]] = []
     for line in sorted(lines):
         if runs and line == runs[-1][1] + 1:
@@ -158,27 +158,32 @@ def link(text: str, lines: Iterable[int]) -> str:
             runs.append([line, line])
     places = [f"L{first}" if first == last else f"L{first}-L{last}" for first, last in runs]
     return ", ".join(
-        f"[{'and' if at else text}](records.csv?plain=1#{place})" for at, place in enumerate(places)
+        f"[{'and' if at else text}](trials.csv?plain=1#{place})" for at, place in enumerate(places)
     )
 
 
-def spread(values: Sequence[float] | NDArray[np.float64]) -> str:
-    """Return mean and standard deviation, or the value where there is one alone."""
+def format_mean(values: Sequence[float] | NDArray[np.float64]) -> str:
+    """Return mean and standard deviation, or a single value alone."""
     if len(values) == 1:
         return f"{values[0]:z.2f}"
     return f"{np.mean(values):z.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def asked(fraction: str) -> str:
-    """Return a fraction in words."""
+def format_limit(limit: str) -> str:
+    """Return an upper limit as a cell of a table."""
+    return "N/A" if limit == "none" else limit
+
+
+def format_fraction(fraction: str) -> str:
+    """Return a pruned fraction as a cell of a table."""
     return "searched" if fraction == "none" else fraction
 
 
-def used(value: int) -> str:
-    """Return an axis's value; the scores of some criteria do not depend on it."""
+def format_axis(value: int) -> str:
+    """Return the value of an axis as a cell of a table; 0 is N/A."""
     return str(value) if value else "N/A"
 
 
-def count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{number} {noun}{'s' if number != 1 else ''}"

@@ -1,113 +1,22 @@
-"""Criteria at the same budget: their accuracy, and how far it is from that of random blocks."""
+"""Criteria at the same pruned fraction, and their distance from random blocks."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
-from scipy.special import stdtrit
+from mint.reporting.aggregate import SeedGroup, order_of_criteria
+from mint.reporting.statistics import Difference
 
-from mint.reporting.aggregate import NOT_RUN, Cell, criterion_order
-
-REFERENCE = "random"
-CONFIDENCE = 0.95
+CONTROL = "random"
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The mean of paired differences with its interval of Student's t.
+class SharedAxes:
+    """The axes that compared criteria share, besides the fraction.
 
-    Attributes:
-        mean: percentage points.
-        half_width: of the interval, percentage points; nan for a single pair.
-    """
-
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Difference | None":
-        """Return that of differences of one seed each; None of none."""
-        return cls(float(np.mean(values)), half_width(values)) if len(values) else None
-
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half_width
-
-    @property
-    def interval(self) -> str:
-        """The interval in words; empty for a single pair."""
-        if math.isnan(self.half_width):
-            return ""
-        low, high = (self.mean + side * self.half_width for side in (-1, 1))
-        return f"[{low:+z.2f}, {high:+z.2f}]"
-
-    @property
-    def told(self) -> str:
-        """Mean and interval, starred where that leaves out 0."""
-        mark = r" \*" if self.excludes_zero else ""
-        return f"{self.mean:+z.2f} {self.interval}".strip() + mark
-
-
-@dataclass(frozen=True)
-class SpreadRatio:
-    """How many times as large the standard deviation of one of two paired figures is.
-
-    Attributes:
-        value: the ratio.
-        low: of its interval, that of the variances of two normal variables with any correlation
-            (Pitman 1939, Morgan 1939).
-        high: likewise.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, first: Sequence[float], second: Sequence[float]) -> "SpreadRatio | None":
-        """Return that of the first to the second.
-
-        Args:
-            first: figures of one seed each.
-            second: of the same seeds.
-
-        Returns:
-            None for fewer than three seeds, or where all have the same figure.
-        """
-        free = len(first) - 2
-        if free < 1 or 0 in (np.ptp(first), np.ptp(second)):
-            return None
-        ratio = float(np.std(first) / np.std(second))
-        correlation = float(np.corrcoef(first, second)[0, 1])
-        quantile = float(stdtrit(free, (1 + CONFIDENCE) / 2))
-        middle = 1 + 2 * (1 - correlation**2) * quantile**2 / free
-        factor = math.sqrt(middle + math.sqrt(middle**2 - 1))
-        return cls(ratio, ratio / factor, ratio * factor)
-
-    @property
-    def excludes_one(self) -> bool:
-        return not self.low <= 1 <= self.high
-
-
-def told(difference: Difference | None) -> str:
-    """Return a difference in words, or that it was not run."""
-    return NOT_RUN if difference is None else difference.told
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the criteria of one panel and its rows share, but for the share that is pruned.
-
-    Of groups, samples_per_class and bootstraps a cell has 0 where its criterion does not depend on
-    one, and then it stands beside those of every value.
-
-    Attributes:
-        upper_limit: as in the records.
-        groups: of filters; 0 where no criterion depends on them, and so on.
-        samples_per_class: likewise.
-        bootstraps: that were asked for; likewise.
+    An axis is 0 if no compared criterion uses it. A criterion that does not use an axis is
+    compared at all its values.
     """
 
     upper_limit: str
@@ -117,60 +26,63 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One criterion in one setting and at one budget.
+class ComparedCriterion:
+    """One criterion at one fraction.
 
     Attributes:
-        setting: that it shares with others.
-        fraction: of the counted weights that was asked for.
+        axes: shared with the criteria that it is compared with.
+        fraction: of the counted weights.
         criterion: its name.
-        trials: their cell.
-        against_random: accuracy less that of random blocks with the same seed; None where there
-            are none, and for random blocks themselves.
+        trials: its seed group.
+        against_random: accuracy minus that of random blocks with the same seed; None without
+            such, and for random blocks themselves.
     """
 
-    setting: Setting
+    axes: SharedAxes
     fraction: str
     criterion: str
-    trials: Cell
+    trials: SeedGroup
     against_random: Difference | None
 
 
-def compare(cells: Sequence[Cell]) -> list[Compared]:
-    """Hold the criteria of one protocol against each other.
+def compare_criteria(groups: Iterable[SeedGroup]) -> list[ComparedCriterion]:
+    """Compare the criteria of one protocol at every given fraction.
 
-    Args:
-        cells: that prune a share that was given; those with no finished trial are left out.
+    Searches are left out, for each finds a fraction of its own. One criterion alone is not
+    compared.
     """
+    given = [group for group in groups if group.finished and group.fraction != "none"]
+    if len({group.criterion for group in given}) < 2:
+        return []
     return [
-        Compared(
-            setting=setting,
+        ComparedCriterion(
+            axes=axes,
             fraction=fraction,
-            criterion=cell.criterion,
-            trials=cell,
+            criterion=group.criterion,
+            trials=group,
             against_random=None
-            if cell.criterion == REFERENCE
-            else paired_difference(cell, [other for other in own if other.criterion == REFERENCE]),
+            if group.criterion == CONTROL
+            else paired_difference(group, [other for other in own if other.criterion == CONTROL]),
         )
-        for setting, fraction, own in _settings([cell for cell in cells if cell.finished])
-        for cell in sorted(own, key=lambda cell: criterion_order(cell.criterion))
+        for axes, fraction, own in _comparable(given)
+        for group in sorted(own, key=lambda group: order_of_criteria(group.criterion))
     ]
 
 
 def paired_difference(
-    trials: Cell, reference: Iterable[Cell], column: str = "accuracy"
+    trials: SeedGroup, reference: Iterable[SeedGroup], column: str = "accuracy"
 ) -> Difference | None:
-    """Return how far a figure is from that of a reference with the same seed.
+    """Return the difference of a column to a reference with the same seeds.
 
     Args:
-        trials: a cell.
-        reference: cells that hold the reference, a seed once.
-        column: of the records, in percent.
+        trials: a seed group.
+        reference: seed groups in which each seed is once.
+        column: of the trial table, in percent.
 
     Returns:
-        None where no seed is in both.
+        None if no seed is in both.
     """
-    of_reference = {row["seed"]: row[column] for cell in reference for row in cell.finished}
+    of_reference = {row["seed"]: row[column] for group in reference for row in group.finished}
     return Difference.of(
         [
             row[column] - of_reference[row["seed"]]
@@ -180,38 +92,29 @@ def paired_difference(
     )
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Return that of the interval of Student's t of a mean; nan for a single value."""
-    count = len(values)
-    if count == 1:
-        return math.nan
-    quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-    return quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
-
-
-def _settings(cells: Iterable[Cell]) -> Iterator[tuple[Setting, str, list[Cell]]]:
-    """Yield the settings and budgets with the cells that belong to each."""
-    budgets: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        budgets.setdefault((cell.upper_limit, cell.fraction), []).append(cell)
-    for limit, fraction in sorted(budgets, key=lambda budget: tuple(map(_number, budget))):
-        by_point: dict[tuple[int, ...], list[Cell]] = {}
-        for cell in budgets[limit, fraction]:
-            axes = (cell.groups, cell.samples_per_class, cell.bootstraps)
-            by_point.setdefault(axes, []).append(cell)
+def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, str, list[SeedGroup]]]:
+    """Yield shared axes and fractions, with the seed groups that can be compared at each."""
+    budgets: dict[tuple[str, str], list[SeedGroup]] = {}
+    for group in groups:
+        budgets.setdefault((group.upper_limit, group.fraction), []).append(group)
+    for limit, fraction in sorted(budgets, key=lambda budget: tuple(map(_as_number, budget))):
+        by_point: dict[tuple[int, int, int], list[SeedGroup]] = {}
+        for group in budgets[limit, fraction]:
+            point = (group.groups, group.samples_per_class, group.bootstraps)
+            by_point.setdefault(point, []).append(group)
         points = sorted(by_point)
         for point in points:
-            # The axes of random blocks are some of MINT's: they make no setting of their own.
+            # The axes that random blocks use are some of MINT's: no comparison of their own.
             if 0 in point and any(wider != point and _covers(wider, point) for wider in points):
                 continue
-            sharing = product(*({value, 0} for value in point))
-            belongs = [cell for other in sharing for cell in by_point.get(other, [])]
-            yield Setting(limit, *point), fraction, belongs
+            sharing = set(product(*({value, 0} for value in point)))
+            own = [group for other in points if other in sharing for group in by_point[other]]
+            yield SharedAxes(limit, *point), fraction, own
 
 
 def _covers(wider: tuple[int, ...], point: tuple[int, ...]) -> bool:
     return all(own in (0, other) for own, other in zip(point, wider, strict=True))
 
 
-def _number(limit: str) -> float:
+def _as_number(limit: str) -> float:
     return -math.inf if limit == "none" else float(limit)

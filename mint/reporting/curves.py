@@ -1,14 +1,15 @@
-"""What the variations of groups and of samples per class come to: the curves of a picture."""
+"""Curves of the figure of variations: params pruned and accuracy over an axis."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mint.reporting.aggregate import Cell
+from mint.reporting.aggregate import SeedGroup
+from mint.reporting.reference import Variation
 
-_POINTS = 3  # that make a curve
-AXES = {"groups": "groups", "samples_per_class": "samples per class"}
+VARIED_AXES = {"groups": "groups", "samples_per_class": "samples per class"}
+_FEWEST_POINTS = 3  # of a curve
 
 
 @dataclass(frozen=True)
@@ -17,74 +18,75 @@ class Curve:
 
     Attributes:
         axis: groups or samples_per_class.
-        label: what the points share.
-        measured: a cell for every value of the axis that was measured.
-        published: rows with params_pruned and accuracy, either None where it is open.
+        label: the axes that the points share.
+        measured: a seed group for every measured value of the axis.
+        published: the reference rows of the same block.
     """
 
     axis: str
     label: str
-    measured: Sequence[Cell]
-    published: Sequence[Mapping[str, Any]] = ()
+    measured: Sequence[SeedGroup]
+    published: Sequence[Variation] = ()
 
 
 def variation_curves(
-    cells: Iterable[Cell],
-    groups: Sequence[Mapping[str, Any]],
-    samples: Sequence[Mapping[str, Any]],
+    groups: Iterable[SeedGroup],
+    published_groups: Sequence[Variation],
+    published_samples: Sequence[Variation],
 ) -> list[Curve]:
-    """Return the curves of one protocol's trials that were searched by MINT.
+    """Return the curves of one protocol's searches by MINT.
 
-    All are of as many bootstraps: those that most of the trials have.
+    All have the number of bootstraps that most of the trials have.
 
     Args:
-        cells: of the protocol.
-        groups: the published rows of the variation of groups, in blocks; without any, trials make
-            curves by themselves, wherever an axis has three values or more.
-        samples: likewise.
+        groups: the seed groups of the protocol.
+        published_groups: reference rows, one curve for each block. Without any, trials at three
+            values or more of an axis are a curve.
+        published_samples: the same for the samples per class.
     """
-    own = [cell for cell in cells if cell.finished and cell.searched]
-    bootstraps = Counter(cell.bootstraps for cell in own for _ in cell.finished).most_common(1)
-    own = [cell for cell in own if cell.bootstraps == bootstraps[0][0]]
+    own = [group for group in groups if group.finished and group.is_mint_search]
+    bootstraps = Counter(group.bootstraps for group in own for _ in group.finished).most_common(1)
+    own = [group for group in own if group.bootstraps == bootstraps[0][0]]
     return [
         curve
-        for axis, published in (("groups", groups), ("samples_per_class", samples))
-        for curve in (_in_blocks(axis, own, published) if published else _by_itself(axis, own))
+        for axis, rows in (("groups", published_groups), ("samples_per_class", published_samples))
+        for curve in (_of_blocks(axis, own, rows) if rows else _of_trials(axis, own))
     ]
 
 
-def _in_blocks(
-    axis: str, cells: Sequence[Cell], published: Sequence[Mapping[str, Any]]
+def _of_blocks(
+    axis: str, groups: Sequence[SeedGroup], published: Sequence[Variation]
 ) -> list[Curve]:
     curves = []
-    for block in dict.fromkeys(row["block"] for row in published):
-        rows = [row for row in published if row["block"] == block]
-        found = [_measured(cells, upper_limit=row["upper_limit"], **_point(row)) for row in rows]
-        measured = [cell for cell in found if cell]
+    for block in dict.fromkeys(row.block for row in published):
+        rows = [row for row in published if row.block == block]
+        measured = [
+            group
+            for row in rows
+            for group in _at(
+                groups,
+                upper_limit=row.upper_limit,
+                groups=row.groups,
+                samples_per_class=row.samples_per_class,
+            )
+        ]
         curves.append(Curve(axis, f"limit {block}", measured, rows))
     return curves if any(curve.measured for curve in curves) else []
 
 
-def _by_itself(axis: str, cells: Sequence[Cell]) -> list[Curve]:
-    (other,) = AXES.keys() - {axis}
+def _of_trials(axis: str, groups: Sequence[SeedGroup]) -> list[Curve]:
+    (other,) = VARIED_AXES.keys() - {axis}
     curves = []
-    lines = {(cell.upper_limit, getattr(cell, other)) for cell in cells}
+    lines = {(group.upper_limit, getattr(group, other)) for group in groups}
     for limit, value in sorted(lines, key=lambda line: (line[0] != "none", *line)):
-        places = sorted({getattr(cell, axis) for cell in cells})
-        found = [
-            _measured(cells, upper_limit=limit, **{axis: place, other: value}) for place in places
-        ]
-        measured = [cell for cell in found if cell]
-        if len(measured) >= _POINTS:
-            curves.append(Curve(axis, f"limit {limit}, {value} {AXES[other]}", measured))
+        measured = sorted(
+            _at(groups, upper_limit=limit, **{other: value}),
+            key=lambda group: getattr(group, axis),
+        )
+        if len(measured) >= _FEWEST_POINTS:
+            curves.append(Curve(axis, f"limit {limit}, {value} {VARIED_AXES[other]}", measured))
     return curves
 
 
-def _point(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {axis: row[axis] for axis in AXES}
-
-
-def _measured(cells: Iterable[Cell], **axes: Any) -> Cell | None:
-    """Return the cell of a point."""
-    own = (cell for cell in cells if all(getattr(cell, axis) == axes[axis] for axis in axes))
-    return next(own, None)
+def _at(groups: Iterable[SeedGroup], /, **axes: Any) -> list[SeedGroup]:
+    return [group for group in groups if all(getattr(group, axis) == axes[axis] for axis in axes)]

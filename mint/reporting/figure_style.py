@@ -1,18 +1,49 @@
-"""How all pictures look, and how they are written."""
+"""How all figures look. Matplotlib is imported with the first figure, for text does without it."""
 
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and lines differ, too.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*"]  # coprime to 6: pairs differ
-LINES: list[Literal["-", "--", ":", "-."]] = ["-", "--", ":", "-."]
+LINES = ["-", "--", ":", "-."]
 
 
-def save(figure: Figure, file: Path | BinaryIO) -> None:
-    """Write a PNG that depends on nothing but what is drawn; white, whatever it is shown on."""
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: "Figure", file: Path | BinaryIO) -> None:
+    """Write a PNG that depends only on what is drawn, on white."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     figure.savefig(file, format="png", dpi=120, metadata={"Software": None}, facecolor="white")
+
+
+def line_handle(label: str, **style: Any) -> "Artist":
+    """Return a line or marker for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
+
+
+def patch_handle(label: str, colour: str) -> "Artist":
+    """Return a coloured patch for a legend."""
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, label=label)
+
+
+def add_grid(axes: "Axes", **options: Any) -> None:
+    """Draw a grid behind the data."""
+    axes.grid(color="0.9", **options)
+    axes.set_axisbelow(True)

@@ -1,45 +1,59 @@
-"""The output folder: its records are checked before work, and added to after it."""
+"""The results folder: checked before work, and rebuilt after it."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from mint.config.locations import check_writable
-from mint.errors import InputError
 
-# Pandas and what a report takes are left until they are needed.
+# Pandas takes a second to import, and a check of a new folder does without it.
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mint.tracking.mlflow_store import Tracker
+    from mint.trial.result import TrialResult
 
 
-def kept_records(output: Path) -> "pd.DataFrame":
-    """Return the records that are in the output folder already.
-
-    Raises:
-        InputError: there is a records.csv that is none.
-    """
-    from mint.trial.table_row import as_records, read_records
-
-    path = output / "records.csv"
-    if path.exists():
-        return read_records(path, option=f"--output {output}:")
-
-    return as_records([])
-
-
-def check_results(output: Path) -> None:
-    """Refuse, before hours of work, an output folder that cannot be added to.
+def kept_trials(output: Path) -> "pd.DataFrame":
+    """Return the trial table of a results folder; an empty one if it has none.
 
     Raises:
-        InputError: as of check_folder and kept_records.
+        InputError: its trials.csv is not a trial table.
     """
-    check_writable("--output", output)
-    kept_records(output)
+    from mint.reporting.trial_table import TRIALS_FILE, read_trials, table_of_rows
+
+    path = output / TRIALS_FILE
+    return read_trials(path) if path.exists() else table_of_rows([])
+
+
+def check_results(output: Path, references: Iterable[Path] = ()) -> None:
+    """Check before the work that a results folder can be rebuilt after it.
+
+    Args:
+        output: results folder.
+        references: reference files of the experiments; those that are absent are not read.
+
+    Raises:
+        InputError: the folder cannot be written, its trial table is none, or a reference file is
+            malformed.
+    """
+    from mint.reporting.reference import check_references, copied_references
+
+    check_writable("output", output)
+    if output.exists():
+        kept_trials(output)
+    check_references(output, [*references, *copied_references(output)])
+
+
+def write_trial_page(output: Path, result: "TrialResult") -> Path:
+    """Write the page of a finished trial into a results folder, and return its path."""
+    from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
+    from mint.store.atomic import write_atomic
+
+    page = output / TRIAL_PAGES / page_name(result)
+    write_atomic(page, trial_page(result).encode())
+    return page
 
 
 def rebuild_report(
@@ -47,41 +61,39 @@ def rebuild_report(
     *,
     of_disk: "pd.DataFrame | None" = None,
     of_store: "pd.DataFrame | None" = None,
+    references: Iterable[Path] = (),
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write the tables and plots of all trials: of those already there, and of these.
+    """Add trials to a results folder, and write its tables and figures anew.
 
     Args:
-        output: folder of the report.
-        of_disk: records of trials that the store may not have yet.
-        of_store: records of the tracking store; None where it is away.
-        say: told where they are.
+        output: results folder.
+        of_disk: trials that the tracking store may not have yet.
+        of_store: trials of the tracking store; None if it cannot be read.
+        references: reference files of the experiments, beside those that experiments of mint name.
+        say: prints a line.
 
     Raises:
-        OSError: they cannot be written.
+        InputError: see check_results.
+        OSError: the folder cannot be written.
     """
-    from mint.reporting.pages import write_report
-    from mint.trial.table_row import merge_records
+    from mint.reporting.pages import RESULTS_FILE, write_report
+    from mint.reporting.reference import references_of
+    from mint.reporting.trial_table import merge_trials
 
     output.mkdir(parents=True, exist_ok=True)
-    with FileLock(output / ".lock"):  # sweeps that end together would lose each other's records
-        records = kept_records(output)
+    with FileLock(output / ".lock"):  # two sweeps that end together would lose each other's rows
+        trials = kept_trials(output)
         if of_disk is not None:
-            # Of the same result, a row that knows its run says more.
-            finished = records[records["status"] == "finished"]
+            # Of two rows of the same result, the one with a run id says more.
+            finished = trials[trials["status"] == "finished"]
             known = dict(zip(finished["key"], finished["run_id"], strict=True))
             run_ids = [known.get(key, "") for key in of_disk["key"]]
-            records = merge_records(records, of_disk.assign(run_id=run_ids))
+            trials = merge_trials(trials, of_disk.assign(run_id=run_ids))
         if of_store is not None:
-            records = merge_records(records, of_store)
-        write_report(output, records)
-    say(f"tables: {output / 'RESULTS.md'}")
-
-
-def store_records(tracker: "Tracker") -> "pd.DataFrame | None":
-    """Return the records of a tracking store; None, and a word to the user, where it has gone."""
-    try:
-        return tracker.records()
-    except InputError as error:
-        print(f"the tables are made without it: {error}", file=sys.stderr)
-        return None
+            trials = merge_trials(trials, of_store)
+        named = dict.fromkeys([*references, *references_of(trials["experiment"].unique())])
+        for missing in (file for file in named if not file.is_file()):
+            say(f"reference results: {missing} is missing; the report has no rows of it")
+        write_report(output, trials, named)
+    say(f"tables: {output / RESULTS_FILE}")

@@ -1,4 +1,4 @@
-"""Tables in markdown whose columns line up as plain text too."""
+"""Markdown tables whose columns line up as plain text too."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = ()
 ) -> list[str]:
-    """Return the lines of a table; columns are set right, those of the numbers in `left` left."""
+    """Return the lines of a table; columns numbered in `left` are aligned left, others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

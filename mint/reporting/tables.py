@@ -1,7 +1,7 @@
-"""The tables of RESULTS.md: what is published, what was measured, and what was not run."""
+"""The tables of RESULTS.md: published rows, measured rows, and what was not run."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,335 +11,317 @@ from mint.config.schema import DEFAULT_CRITERION
 from mint.pruning.layer_table import LayerCount, parse_layers
 from mint.reporting.aggregate import (
     NOT_RUN,
-    Cell,
-    asked,
-    by_groups,
-    count,
-    criterion_order,
+    SeedGroup,
+    format_axis,
+    format_count,
+    format_fraction,
+    format_limit,
+    format_mean,
     link,
-    spread,
-    used,
+    order_of_criteria,
+    order_of_tables,
 )
-from mint.reporting.comparison import CONFIDENCE, REFERENCE, Compared
+from mint.reporting.comparison import CONTROL, ComparedCriterion
 from mint.reporting.markdown import table
+from mint.reporting.reference import ReferenceResults, Variation
+from mint.reporting.statistics import CONFIDENCE, format_difference
 
-_AXES = ["Upper limit", "Groups", "Samples per class", "Fraction asked", "Criterion"]
+_AXES = ["Upper limit", "Groups", "Samples per class", "Fraction", "Criterion"]
 _FRACTION, _CRITERION = _AXES[3:]
 _FIGURES = ["Params pruned", "Performance", "Drop", "Seeds", "Bootstraps", "Reliability"]
+_NO_FIGURES = [*[NOT_RUN] * 3, "0", *[NOT_RUN] * 2]
 _PUBLISHED = ["Published pruned", "Published performance"]
-_DECIMALS = 6  # within which what is published and what is measured stand at the same place
-_FOLDED = 60  # rows from which a table is shown on demand
-
-Quoted = Mapping[str, Any]
-"""One experiment of the record, as published.yaml has it."""
+_MEASURED = "**measured**"
+_DECIMALS = 6  # of percents that count as equal
+_MOST_OPEN_ROWS = 60  # a longer table is folded
 
 
-def baseline(records: pd.DataFrame) -> str:
-    """Return a sentence on the baseline of finished trials of one protocol."""
-    if records.empty:
+def baseline_sentence(finished: pd.DataFrame) -> str:
+    """Return the accuracy of the baselines of one protocol's finished trials."""
+    if finished.empty:
         return "Baseline: no trial has finished."
-    by_seed = records.drop_duplicates("seed")
-    seeds = link(count(len(by_seed), "seed"), by_seed["line"])
-    return (
-        f"Baseline: {spread(by_seed['baseline_accuracy'].to_numpy())} ({seeds}). "
-        f"{int(records['counted_weights'].iloc[0])} weights counted."
-    )
+    accuracy, seeds = _baseline(finished, "seed")
+    counted = int(finished["counted_weights"].iloc[0])
+    return f"Baseline: {accuracy} ({seeds}). {counted} weights counted."
 
 
-def in_comparison(quoted: Quoted, cells: Iterable[Cell]) -> list[Cell]:
-    """Return the cells that stand beside published rows: those that prune as much, and `searched`.
+def _baseline(finished: pd.DataFrame, noun: str = "") -> tuple[str, str]:
+    by_seed = finished.drop_duplicates("seed")
+    number = format_count(len(by_seed), noun) if noun else str(len(by_seed))
+    accuracy = format_mean(by_seed["baseline_accuracy"].to_numpy())
+    return accuracy, link(number, by_seed["line"])
 
-    Args:
-        quoted: the experiment of the record.
-        cells: of the project's experiments that belong to it.
+
+def comparable(reference: ReferenceResults, groups: Iterable[SeedGroup]) -> list[SeedGroup]:
+    """Return the seed groups that belong beside published methods.
+
+    They prune the fraction of a published row, or are the reference's search.
     """
-    points = _points(quoted)
+    published = {_fraction(row.params_pruned) for row in reference.methods}
     return sorted(
-        (cell for cell in cells if cell.fraction in points or _is_searched(cell, quoted)),
-        key=lambda cell: (_pruned(cell), by_groups(cell)),
+        (
+            group
+            for group in groups
+            if group.fraction in published or _is_compared_search(group, reference)
+        ),
+        key=lambda group: (_percent_pruned(group), order_of_tables(group)),
     )
 
 
-def comparison(
-    quoted: Quoted, compared: Sequence[Cell], finished: Mapping[str, pd.DataFrame]
+def comparison_table(
+    reference: ReferenceResults,
+    compared: Sequence[SeedGroup],
+    finished: Iterable[tuple[str, pd.DataFrame]],
 ) -> list[str]:
-    """Return the record's comparison table with what was measured among what is published.
+    """Return published and measured rows, sorted by params pruned.
 
     Args:
-        quoted: the experiment of the record.
-        compared: the cells of in_comparison.
-        finished: by the name of each protocol, its finished trials.
+        reference: the published rows.
+        compared: the seed groups of comparable().
+        finished: of each protocol its name and its finished trials.
     """
     header = ["Method", "Params pruned", "Performance", "Seeds", "Setting", "Protocol", "Source"]
-    published = quoted["baseline"]
-    quote = ["N/A"] * 3
-    rows = [["Baseline", "N/A", _quote(published["accuracy"]), *quote, _source(published)]]
-    for protocol, records in finished.items():
-        if len(records):
-            by_seed = records.drop_duplicates("seed")
-            accuracy = spread(by_seed["baseline_accuracy"].to_numpy())
-            seeds = link(str(len(by_seed)), by_seed["line"])
-            rows.append(["Baseline", "N/A", accuracy, seeds, "N/A", protocol, _MEASURED])
+    published = reference.baseline
+    rows = [["Baseline", "N/A", _figure(published.accuracy), *_quote(published.source)]]
+    for protocol, trials in finished:
+        if len(trials):
+            rows.append(["Baseline", "N/A", *_baseline(trials), "N/A", protocol, _MEASURED])
     if len(rows) == 1:
         rows.append(["Baseline", "N/A", *_not_run("N/A")])
     placed: list[tuple[float, list[str]]] = []
-    for row in quoted["methods"]:
-        pruned = row.get("quoted") or _quote(row["params_pruned"])
-        share = math.inf if row["params_pruned"] is None else row["params_pruned"]
-        figures = [pruned, _quote(row["accuracy"]), *quote]
-        placed.append((share, [row["method"], *figures, _source(row)]))
-    for cell in compared:
-        figures = [cell.spread("params_pruned"), cell.spread("accuracy"), cell.seeds]
-        where = [cell.sentence, f"{cell.experiment} {cell.protocol}", _MEASURED]
-        placed.append((_pruned(cell), [cell.criterion, *figures, *where]))
-    missing = set(_points(quoted)) - {cell.fraction for cell in compared}
-    for fraction in sorted(missing):
-        row = [DEFAULT_CRITERION, NOT_RUN, *_not_run(f"{fraction} asked")]
+    for method in reference.methods:
+        pruned = method.quoted or _figure(method.params_pruned)
+        place = math.inf if method.params_pruned is None else method.params_pruned
+        row = [method.method, pruned, _figure(method.accuracy), *_quote(method.source)]
+        placed.append((place, row))
+    for group in compared:
+        figures = [group.mean("params_pruned"), group.mean("accuracy"), group.seeds]
+        protocol = f"{group.experiment} {group.protocol}"
+        row = [group.criterion, *figures, group.summary, protocol, _MEASURED]
+        placed.append((_percent_pruned(group), row))
+    own = {_fraction(row.params_pruned) for row in reference.methods if row.method == "MINT"}
+    missing = own - {None} - {group.fraction for group in compared}
+    for fraction in sorted(filter(None, missing)):
+        row = [DEFAULT_CRITERION, NOT_RUN, *_not_run(f"fraction {fraction}")]
         placed.append((100 * float(fraction), row))
-    if "searched" in quoted and not any(_is_searched(cell, quoted) for cell in compared):
-        placed.append((math.inf, [DEFAULT_CRITERION, NOT_RUN, *_not_run("searched")]))
+    if reference.searched and not any(_is_compared_search(group, reference) for group in compared):
+        row = [DEFAULT_CRITERION, NOT_RUN, *_not_run("fraction searched")]
+        placed.append((math.inf, row))
     rows += [row for _, row in sorted(placed, key=lambda item: round(item[0], _DECIMALS))]
     return table(header, rows, left=(0, 4, 5, 6))
-
-
-_MEASURED = "**measured**"
 
 
 def _not_run(setting: str) -> list[str]:
     return [NOT_RUN, "0", setting, NOT_RUN, NOT_RUN]
 
 
-def _source(row: Mapping[str, Any]) -> str:
-    return f"published, {row['source']}"
+def _quote(source: str) -> list[str]:
+    return ["N/A", "N/A", "N/A", f"published, {source}"]
 
 
-def _points(quoted: Quoted) -> list[str]:
-    """Return what MINT's published rows prune, as a fraction of the records."""
-    return [
-        f"{row['params_pruned'] / 100:.4g}"
-        for row in quoted["methods"]
-        if row["method"] == "MINT" and row["params_pruned"] is not None
-    ]
+def _fraction(percent: float | None) -> str | None:
+    """Return a published percentage as a fraction of the trial table."""
+    return None if percent is None else f"{percent / 100:.4g}"
 
 
-def _is_searched(cell: Cell, quoted: Quoted) -> bool:
-    return (
-        "searched" in quoted
-        and cell.searched
-        and all(getattr(cell, axis) == value for axis, value in quoted["searched"].items())
-    )
+def _is_compared_search(group: SeedGroup, reference: ReferenceResults) -> bool:
+    searched = reference.searched
+    return bool(searched) and group.is_mint_search and _point(group) == _point(searched)
 
 
-def _pruned(cell: Cell) -> float:
-    if cell.finished:
-        return float(cell.values("params_pruned").mean())
-    return math.inf if cell.fraction == "none" else 100 * float(cell.fraction)
+def _point(row: Any) -> tuple[Any, ...]:
+    return row.upper_limit, row.groups, row.samples_per_class
 
 
-def in_variations(rows: Sequence[Mapping[str, Any]], cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Return, for every published row of a variation, the cells that were measured for it."""
-    measured: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in cells:
-        if cell.searched:
-            measured.setdefault(_variation(vars(cell)), []).append(cell)
-    return [measured.get(_variation(row), []) for row in rows]
+def _percent_pruned(group: SeedGroup) -> float:
+    if group.finished:
+        return float(group.values("params_pruned").mean())
+    return math.inf if group.fraction == "none" else 100 * float(group.fraction)
 
 
-def _variation(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[axis] for axis in ("upper_limit", "groups", "samples_per_class"))
+def measured_variations(
+    published: Sequence[Variation], groups: Iterable[SeedGroup]
+) -> list[list[SeedGroup]]:
+    """Return for every published row of a variation the seed groups with its axes."""
+    measured: dict[tuple[Any, ...], list[SeedGroup]] = {}
+    for group in groups:
+        if group.is_mint_search:
+            measured.setdefault(_point(group), []).append(group)
+    return [measured.get(_point(row), []) for row in published]
 
 
-def variations(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Cell]]) -> list[str]:
-    """Return the record's table of a variation, with what was measured beside what is published.
+def variation_table(
+    published: Sequence[Variation], measured: Sequence[Sequence[SeedGroup]]
+) -> list[str]:
+    """Return the table of a variation: measured figures beside the published ones.
 
     Args:
-        rows: published.
-        measured: of in_variations.
+        published: rows of the variation.
+        measured: of measured_variations().
     """
     lines = []
-    for row, cells in zip(rows, measured, strict=True):
-        limit = "N/A" if row["upper_limit"] == "none" else row["upper_limit"]
-        axes = [limit, str(row["groups"]), str(row["samples_per_class"])]
-        published = [_quote(row["params_pruned"]), _quote(row["accuracy"])]
-        for figures in [_figures(cell) for cell in cells] or [_NO_FIGURES]:
-            lines.append([*axes, *figures[:4], *published, *figures[4:]])
+    for row, groups in zip(published, measured, strict=True):
+        axes = [format_limit(row.upper_limit), str(row.groups), str(row.samples_per_class)]
+        quoted = [_figure(row.params_pruned), _figure(row.accuracy)]
+        for figures in [_figures(group) for group in groups] or [_NO_FIGURES]:
+            lines.append([*axes, *figures[:4], *quoted, *figures[4:]])
     return table([*_AXES[:3], *_FIGURES[:4], *_PUBLISHED, *_FIGURES[4:]], lines)
 
 
-def trials(cells: Iterable[Cell]) -> list[str]:
-    """Return a table of cells; columns in which all are alike, and mint's default, are left out."""
+def trials_table(groups: Iterable[SeedGroup]) -> list[str]:
+    """Return a table of seed groups, without columns that have only the default."""
+    shown = sorted(groups, key=order_of_tables)
     header = [*_AXES, *_FIGURES]
-    shown = sorted(cells, key=by_groups)
-    rows = [[*cell.axes, *_figures(cell)] for cell in shown]
-    if all(cell.fraction == "none" for cell in shown):  # nobody asked for one: no column
-        _drop(_FRACTION, header, rows)
-    if all(cell.criterion == DEFAULT_CRITERION for cell in shown):
-        _drop(_CRITERION, header, rows)
-    left = [header.index(_CRITERION)] if _CRITERION in header else []
-    return _folded(table(header, rows, left=left), len(rows))
+    rows = [[*group.axes, *_figures(group)] for group in shown]
+    if all(group.fraction == "none" for group in shown):
+        _drop_column(_FRACTION, header, rows)
+    return _with_criterion(header, rows)
 
 
-_NO_FIGURES = [*[NOT_RUN] * 3, "0", *[NOT_RUN] * 2]
-
-
-def _figures(cell: Cell) -> list[str]:
+def _figures(group: SeedGroup) -> list[str]:
     return [
-        *(cell.spread(column) for column in ("params_pruned", "accuracy", "accuracy_drop")),
-        cell.seeds,
-        cell.bootstraps_drawn,
-        cell.reliability,
+        *(group.mean(column) for column in ("params_pruned", "accuracy", "accuracy_drop")),
+        group.seeds,
+        group.bootstraps_drawn,
+        group.reliability,
     ]
 
 
-def criteria(compared: Sequence[Compared]) -> list[str]:
-    """Return the table of the criteria at every budget, each against random blocks."""
+def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
+    """Return the criteria at every fraction, each beside random blocks."""
     header = [*_AXES, *_FIGURES[:2], "Against random", "Seeds"]
-    rows = []
-    for row in compared:
-        setting, own = row.setting, row.trials
-        rows.append(
-            [
-                "N/A" if setting.upper_limit == "none" else setting.upper_limit,
-                used(setting.groups),
-                used(setting.samples_per_class),
-                asked(row.fraction),
-                row.criterion,
-                *(own.spread(column) for column in ("params_pruned", "accuracy")),
-                _against_random(row),
-                own.seeds,
-            ]
-        )
+    rows = [
+        [
+            format_limit(row.axes.upper_limit),
+            format_axis(row.axes.groups),
+            format_axis(row.axes.samples_per_class),
+            format_fraction(row.fraction),
+            row.criterion,
+            *(row.trials.mean(column) for column in ("params_pruned", "accuracy")),
+            format_difference(row.against_random) if row.against_random else "N/A",
+            row.trials.seeds,
+        ]
+        for row in compared
+    ]
     return [
         *_folded(table(header, rows, left=(header.index(_CRITERION),)), len(rows)),
         "",
-        "Against random: accuracy less that of random blocks with the same seed and budget, in "
-        f"percentage points; the mean over seeds [its {CONFIDENCE:.0%} interval of Student's t], "
-        "with an asterisk where that leaves out 0, as it does by chance in one of twenty.",
+        f"Against random: accuracy minus that of {CONTROL} blocks with the same seed and fraction, "
+        f"in percentage points. Mean over seeds [{CONFIDENCE:.0%} interval of Student's t]; a star "
+        "marks an interval that excludes 0. By chance, one of twenty does.",
     ]
 
 
-def _against_random(row: Compared) -> str:
-    difference = row.against_random
-    return "N/A" if row.criterion == REFERENCE or difference is None else difference.told
-
-
-def gaps(cells: Iterable[Cell]) -> list[str]:
-    """Return the trials that were run and have no figures, with the reasons; empty without any."""
+def failed_trials_table(groups: Iterable[SeedGroup]) -> list[str]:
+    """Return the failed and stopped trials with their reasons; nothing if there are none."""
     header = [*_AXES, "Bootstraps", "Seed", "Trial", "Reason"]
     rows = [
         [
-            *cell.axes,
-            used(cell.bootstraps),
+            *group.axes,
+            format_axis(group.bootstraps),
             link(str(row["seed"]), [row["line"]]),
             row["status"],
             str(row["reason"]).replace("|", r"\|"),
         ]
-        for cell in cells
-        for row in cell.rows
+        for group in groups
+        for row in group.rows
         if row["status"] != "finished"
     ]
-    if not rows:
-        return []
+    return _with_criterion(header, rows) if rows else []
+
+
+def _with_criterion(header: list[str], rows: Sequence[list[str]]) -> list[str]:
     criterion = header.index(_CRITERION)
     if all(row[criterion] == DEFAULT_CRITERION for row in rows):
-        _drop(_CRITERION, header, rows)
-    left = [header.index(name) for name in (_CRITERION, "Trial", "Reason") if name in header]
+        _drop_column(_CRITERION, header, rows)
+    words = (_CRITERION, "Trial", "Reason")
+    left = [header.index(name) for name in words if name in header]
     return _folded(table(header, rows, left=left), len(rows))
 
 
-def for_breakdown(compared: Sequence[Cell]) -> Cell | None:
-    """Return the cell whose layers are broken down: of most seeds, MINT first, highest up."""
-    measured = [cell for cell in compared if cell.finished]
-    return min(
-        measured,
-        key=lambda cell: (-len(cell.finished), criterion_order(cell.criterion)),
-        default=None,
-    )
-
-
-def breakdown(
-    network: Sequence[LayerCount], reduced: Mapping[str, int], cell: Cell | None
-) -> list[str]:
-    """Return the record's layer breakdown: pairs that may be pruned are starred.
+def breakdown_section(reference: ReferenceResults, compared: Sequence[SeedGroup]) -> list[str]:
+    """Return the layers of the reference's network, with the weights that trials keep.
 
     Args:
-        network: its layers, and which of them may be pruned.
-        reduced: what the record has as their reduced weights.
-        cell: whose mean over seeds is told as kept; None where nothing was run.
+        reference: with layers.
+        compared: the seed groups of comparable().
     """
-    kept = _kept(network, cell)
-    total, left = sum(layer.weights for layer in network), [0.0, *kept]
-    header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Untouched, because"]
+    finished = [group for group in compared if group.finished]
+    group = min(
+        finished,
+        key=lambda group: (-len(group.finished), order_of_criteria(group.criterion)),
+        default=None,
+    )
+    if group is None:
+        text = "Kept: not run."
+    else:
+        text = (
+            f"Kept: mean over seeds ({group.seeds}) of {group.experiment} {group.protocol}, "
+            f"{group.criterion}, {group.summary}. It is the row above with most seeds; of those "
+            "MINT's, then the first."
+        )
+    return ["", "### Layer breakdown", "", text, "", *_breakdown_table(reference, group)]
+
+
+def _breakdown_table(reference: ReferenceResults, group: SeedGroup | None) -> list[str]:
+    network = reference.network
+    kept = _mean_kept(network, group)
+    unknown = NOT_RUN if group is None else "unknown"
+    header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Not pruned, because"]
     rows = []
     for layer, own in zip(network, kept, strict=True):
         star = "" if layer.reason else r"\*"
+        reduced = reference.reduced.get(layer.name)
         rows.append(
             [
                 f"{star}{layer.parent} - {layer.name}{star}",
                 str(layer.weights),
-                *_told(own, layer.weights),
-                _open(reduced.get(layer.name)),
+                *_format_kept(own, layer.weights, unknown),
+                "open" if reduced is None else str(reduced),
                 layer.reason or "N/A",
             ]
         )
-    unknown = [own for own in left if isinstance(own, str)]
-    in_all = unknown[0] if unknown else math.fsum(own for own in left if not isinstance(own, str))
-    rows.append(["Total", str(total), *_told(in_all, total), "open", "N/A"])
-    if not reduced:
-        _drop("Published reduced", header, rows)
+    total = sum(layer.weights for layer in network)
+    known = [own for own in kept if own is not None]
+    in_all = math.fsum(known) if len(known) == len(kept) else None
+    rows.append(["Total", str(total), *_format_kept(in_all, total, unknown), "open", "N/A"])
+    if not reference.reduced:
+        _drop_column("Published reduced", header, rows)
     prunable = sum(layer.weights for layer in network if not layer.reason)
     return [
         *table(header, rows, left=(0, len(header) - 1)),
         "",
-        f"Untouched weights: {total} - {prunable} = {total - prunable}.",
+        f"Weights not pruned: {total} - {prunable} = {total - prunable}.",
     ]
 
 
-def _kept(network: Sequence[LayerCount], cell: Cell | None) -> list[float | str]:
-    """Return a number for every layer, or the word why there is none."""
-    word, mean = NOT_RUN, None
-    if cell is not None:
-        word = "unknown"
-        seeds = [parse_layers(text) for text in cell.known_layers]
-        if seeds and all(_names(layers) == _names(network) for layers in seeds):
-            mean = np.mean([[layer.kept or 0 for layer in layers] for layers in seeds], axis=0)
-    return [
-        float(mean[index]) if mean is not None else layer.weights if layer.reason else word
-        for index, layer in enumerate(network)
-    ]
+def _mean_kept(network: Sequence[LayerCount], group: SeedGroup | None) -> list[float | None]:
+    """Return the kept weights of every layer; None if they were not measured."""
+    own = [(layer.name, layer.weights) for layer in network]
+    seeds = [parse_layers(text) for text in group.layers] if group else []
+    if seeds and all([(each.name, each.weights) for each in layers] == own for layers in seeds):
+        kept = np.mean([[layer.kept or 0 for layer in layers] for layers in seeds], axis=0)
+        return [float(number) for number in kept]
+    return [layer.weights if layer.reason else None for layer in network]
 
 
-def _names(layers: Iterable[LayerCount]) -> list[tuple[str, int]]:
-    return [(layer.name, layer.weights) for layer in layers]
-
-
-def _told(kept: float | str, weights: int) -> list[str]:
-    if isinstance(kept, str):
-        return [kept, kept]
+def _format_kept(kept: float | None, weights: int, unknown: str) -> list[str]:
+    if kept is None:
+        return [unknown, unknown]
     return [f"{kept:.1f}".removesuffix(".0"), f"{100 * kept / weights:.1f}"]
 
 
-def _open(figure: int | None) -> str:
-    return "open" if figure is None else str(figure)
+def _figure(published: float | None) -> str:
+    return "open" if published is None else f"{published:.2f}"
 
 
-def _quote(figure: float | None) -> str:
-    return "open" if figure is None else f"{figure:.2f}"
-
-
-def _drop(title: str, header: list[str], rows: Sequence[list[str]]) -> None:
+def _drop_column(title: str, header: list[str], rows: Sequence[list[str]]) -> None:
     column = header.index(title)
     for row in (header, *rows):
         del row[column]
 
 
 def _folded(lines: list[str], rows: int) -> list[str]:
-    if rows <= _FOLDED:
+    if rows <= _MOST_OPEN_ROWS:
         return lines
-    return [
-        f"<details><summary>{rows} rows</summary>",
-        "",
-        *lines,
-        "",
-        "</details>",
-    ]
+    return [f"<details><summary>{rows} rows</summary>", "", *lines, "", "</details>"]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mint.config.schema import DEFAULT_CRITERION, TrialConfig
 from mint.errors import InputError, first_line, without_secrets
 from mint.pruning.layer_table import layers_text
+from mint.reporting.trial_table import COLUMNS, table_of_rows, trial_columns
 from mint.tracking.preflight import check_store, reach_store
 from mint.tracking.views import VIEW_TAG, experiment_note, run_note, view_state
 from mint.trial.failed_trials import FailedTrial
@@ -27,9 +29,9 @@ from mint.trial.result import (
     RESULT_FILE,
     SCORES_FILE,
     SearchStep,
+    TrialKeys,
     TrialResult,
 )
-from mint.trial.table_row import COLUMNS, NO_FIGURES, UNKNOWN_LAYERS, as_records, trial_columns
 
 # What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -170,7 +172,7 @@ class Tracker:
                 for run in _runs(client, experiment)
                 if run.info.status == "FINISHED" or "mint.status" in run.data.tags
             ]
-        return as_records(rows)
+        return table_of_rows(rows)
 
     def close_orphans(
         self, experiment: str, owner: str, reason: str, sweep: str | None = None
@@ -266,7 +268,7 @@ class Tracker:
         """Give a run whatever it lacks of a finished trial, and close it as FINISHED."""
         client = MlflowClient(self.uri)
         finals: Series = {name: {0: getattr(result, name)} for name in _FINAL_METRICS}
-        finals["probes"] = {0: len(result.search_steps)}
+        finals["search_steps"] = {0: len(result.search_steps)}
         finals["bootstraps_drawn"] = {0: result.bootstraps}
         for name, (dense, kept) in (
             ("multiply_adds", result.multiply_adds),
@@ -406,7 +408,11 @@ def _headline(config: TrialConfig) -> str:
 
 def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
     return {
-        **{name: value for name, value in trial_columns(config).items() if name != "key"},
+        **{
+            name: value
+            for name, value in trial_columns(config, TrialKeys.of(config)).items()
+            if name != "key"
+        },
         # MLflow's charts leave out the runs whose value is a word where others have numbers.
         "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
         "epochs": config.experiment.training.epochs,
@@ -451,21 +457,17 @@ def _layers(client: MlflowClient, run: Run) -> str:
     if tagged := run.data.tags.get("mint.pruning.layer_table"):
         return tagged
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            client.download_artifacts(run.info.run_id, RESULT_FILE, folder)
-            return layers_text(TrialResult.load(Path(folder)).layers)
-        except (MlflowException, OSError, ValueError):  # none, or of a version that had no layers
-            return UNKNOWN_LAYERS
+        client.download_artifacts(run.info.run_id, RESULT_FILE, folder)
+        return layers_text(TrialResult.load(Path(folder)).layers)
 
 
 def _row(client: MlflowClient, run: Run) -> dict[str, object]:
-    """Return the same row as mint.trial.table_row makes of the trial's own record."""
+    """Return the same row as mint.reporting.trial_table makes of the trial's own record."""
     gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
     logged = {} if gap else run.data.metrics
     metrics = {_FORMER_METRICS.get(name, name): value for name, value in logged.items()}
     values = {
         "criterion": DEFAULT_CRITERION,  # of runs from before there were others
-        **NO_FIGURES,
         **metrics,
         **run.data.params,
         "layers": "" if gap else _layers(client, run),
@@ -475,4 +477,13 @@ def _row(client: MlflowClient, run: Run) -> dict[str, object]:
         "run_id": run.info.run_id,
         "git_commit": run.data.tags["mlflow.source.git.commit"],
     }
-    return {column: values[column] for column in COLUMNS}
+    return {column: values[column] for column in COLUMNS if column in values}
+
+
+def store_records(tracker: Tracker) -> pd.DataFrame | None:
+    """Return the trials of a tracking store; None, and a warning, if it cannot be read."""
+    try:
+        return tracker.records()
+    except InputError as error:
+        print(f"the tables are made without it: {error}", file=sys.stderr)
+        return None

@@ -180,7 +180,7 @@ TABLE = [
     ),
     (f"{SWEEP} --tracking-uri sqlite:///file", "cannot be used as a tracking store: it is"),
     (f"{SWEEP} --tracking-uri sqlite:///records", "cannot be used as a tracking store: it is"),
-    (f"{SWEEP} --output records", "--output records: records/records.csv: is no file of records"),
+    (f"{SWEEP} --output records", "--output records: records/trials.csv: is no file of records"),
     # Reports.
     ("mint layers", "one of the arguments --trial --experiment is required"),
     ("mint layers --trial nowhere", "--trial nowhere: is no folder of a finished trial"),
@@ -218,7 +218,7 @@ def test_bad_input(command: str, named: str, capsys: pytest.CaptureFixture[str])
     for name, text in FILES.items():
         Path(name).write_text(text)
     Path("records").mkdir()
-    Path("records/records.csv").write_text("junk")
+    Path("records/trials.csv").write_text("junk")
     Path("cache").mkdir()
     safetensors.numpy.save_file({"other.weight": np.zeros(3)}, "other.safetensors")
     before, folders = _content(), {path for path in Path.cwd().rglob("*") if path.is_dir()}

@@ -17,12 +17,12 @@ from mint.config.locations import bundled
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
+from mint.reporting.trial_table import read_trials
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
-from mint.trial.table_row import read_records
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
@@ -106,7 +106,7 @@ def test_stage_after_stage_is_the_trial_in_one_go(
     masks = Masks.load(stagewise / "masks.safetensors")
     weights = safetensors.numpy.load_file(stagewise / "weights.safetensors")
     assert np.all(weights["fc2.weight"][~masks["fc2.weight"]] == 0)
-    (row,) = read_records(Path("results/records.csv")).to_dict("records")
+    (row,) = read_trials(Path("results/trials.csv")).to_dict("records")
     assert row["params_pruned"] == result.params_pruned
     assert row["fraction"] == "0.9"
     assert "Pruned: a share of the counted weights" in row["setting"]
@@ -274,7 +274,7 @@ def test_same_weights_under_another_name_are_the_same_trial(
     for name in ("one.safetensors", "other.safetensors"):
         Path(name).write_bytes(trained.read_bytes())
         assert _mint(f"run {options} {name}") == 0
-    assert len(read_records(Path("results/records.csv"))) == 1
+    assert len(read_trials(Path("results/trials.csv"))) == 1
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from services import environment, free_port
 
+from mint.reporting.trial_table import read_trials
 from mint.tracking.ui import Server
 from mint.tracking.views import paths
-from mint.trial.table_row import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
@@ -191,14 +191,14 @@ def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
     assert done.returncode == 0, done.stderr
     assert "6 trials, 4 already finished, 2 to run" in done.stdout
     assert len(_runs(copy)) == 6
-    old, new = (read_records(folder / "results" / "records.csv") for folder in (swept, copy))
+    old, new = (read_trials(folder / "results" / "trials.csv") for folder in (swept, copy))
     both = new[new["key"].isin(old["key"])].reset_index(drop=True)
     measured = [column for column in old.columns if column not in ("run_id", "git_commit")]
     assert both[measured].equals(old[measured])
 
 
 def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: Path) -> None:
-    records = swept / "results" / "records.csv"
+    records = swept / "results" / "trials.csv"
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from mint.cli.app import main; raise SystemExit(main())"),

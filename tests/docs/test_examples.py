@@ -7,8 +7,8 @@ import pytest
 from documents import ROOT, commands, run
 
 from mint.pruning.masks import Masks
+from mint.reporting.trial_table import read_trials
 from mint.trial.result import MASKS_FILE, TrialResult
-from mint.trial.table_row import read_records
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def _ended(folder: Path, heading: str) -> TrialResult:
     assert result.accuracy > 60  # chance is 10%
     (record,) = (
         row
-        for row in read_records(folder / "results" / "records.csv").to_dict("records")
+        for row in read_trials(folder / "results" / "trials.csv").to_dict("records")
         if row["key"] == made.parent.name
     )
     assert record["accuracy"] == result.accuracy

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from services import environment
 
-from mint.trial.table_row import read_records
+from mint.reporting.trial_table import read_trials
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ def _check(folder: Path, undisturbed: Path) -> None:
     tables = [(place / "results" / "RESULTS.md").read_bytes() for place in (folder, undisturbed)]
     assert tables[0] == tables[1]
     ours, theirs = (
-        read_records(place / "results" / "records.csv").drop(columns="run_id")
+        read_trials(place / "results" / "trials.csv").drop(columns="run_id")
         for place in (folder, undisturbed)
     )
     assert ours.equals(theirs)

@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from services import run_python
 
+from mint.reporting.trial_table import read_trials
 from mint.trial.result import TrialResult
-from mint.trial.table_row import read_records
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def test_two_hundred_trials_eight_at_a_time_lose_no_write(tmp_path: Path) -> Non
         assert run.data.metrics["accuracy"] == result.accuracy
         probes = client.get_metric_history(run.info.run_id, "probe/params_pruned")
         assert [probe.value for probe in probes] == [p.params_pruned for p in result.search_steps]
-    assert len(read_records(folder / "results" / "records.csv")) == TRIALS
+    assert len(read_trials(folder / "results" / "trials.csv")) == TRIALS
     print(f"eight at a time: {wall:.0f} s")
 
     again, said = _timed(folder, f"{MANY} --max-concurrent 8 --threads 1")

@@ -91,13 +91,16 @@ def _grouped() -> nn.Module:
 
 
 def _small_resnet() -> nn.Module:
-    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    block = torchvision.models.resnet.BasicBlock
+    network: nn.Module = torchvision.models.ResNet(block, [1, 1, 1, 1])
+    return network
 
 
 def _small_mobilenet() -> nn.Module:
-    return torchvision.models.MobileNetV2(
+    network: nn.Module = torchvision.models.MobileNetV2(
         num_classes=10, width_mult=0.5, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]
     )
+    return network
 
 
 class Concatenated(nn.Module):

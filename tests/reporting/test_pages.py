@@ -1,310 +1,220 @@
-"""The report is a function of its records: same records, same bytes; every cell traceable."""
+"""The report is a function of its trial table and reference files; every row is traceable."""
 
 import re
 import subprocess
 import sys
 import time
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
+from trial_rows import failed_row, finished_row, table, with_accuracy
 
 from mint.config.loading import load_experiment
-from mint.config.schema import TrialConfig
-from mint.errors import InputError
-from mint.models import chosen_pairs
-from mint.pruning.layer_table import count_layers, layers_text, parse_layers
-from mint.reporting.aggregate import cells_of, numbered
-from mint.reporting.comparison import compare
+from mint.reporting.aggregate import number_lines, seed_groups
+from mint.reporting.comparison import compare_criteria
 from mint.reporting.pages import write_report
-from mint.trial.preflight import untrained
-from mint.trial.table_row import (
-    COLUMNS,
-    as_records,
-    merge_records,
-    read_records,
-    records_bytes,
-    sort_records,
-    trial_columns,
-)
+from mint.reporting.reference import references_of
+from mint.reporting.trial_table import read_trials, table_of_rows
 
-
-def _row(
-    groups: int,
-    samples: int,
-    limit: float | None,
-    seed: int,
-    *,
-    name: str,
-    pruned: float,
-    criterion: str = "mint",
-    fraction: float | None = None,
-) -> dict[str, object]:
-    pruned_weights = round(pruned * 1500)
-    config = TrialConfig(
-        experiment=load_experiment(name),
-        groups=groups,
-        samples_per_class=samples,
-        criterion=criterion,
-        upper_limit=limit,
-        fraction=fraction,
-        seed=seed,
-        data_digest="0123456789abcdef",
-    )
-    return trial_columns(config) | {
-        "status": "finished",
-        "reason": "",
-        "params_pruned": 100 * pruned_weights / 150000,
-        "accuracy": 98.0 + seed / 7,
-        "baseline_accuracy": 98.5 + seed / 7,
-        "accuracy_drop": 0.5,
-        "validation_accuracy": 98.1,
-        "baseline_validation_accuracy": 98.2,
-        "pruned_weights": pruned_weights,
-        "counted_weights": 150000,
-        "probes": 6,
-        "bootstraps_drawn": 4,
-        "reliability": float("nan") if seed == 1 else 0.25,
-        "layers": f"Input > fc1: 32000/32000 (reads the input); "
-        f"fc1 > fc2: {150000 - pruned_weights}/150000; fc2 > fc3: 3000/3000 (left out)",
-        "run_id": f"run{groups}-{seed}",
-        "git_commit": "c0ffee",
-    }
+REFERENCE = """
+title: Small networks
+experiments: [digits_mlp]
+source: a paper
+baseline: {accuracy: 99.1, source: its table 1}
+methods:
+  - {method: Other, params_pruned: 50, accuracy: 97.5, source: its table 1}
+  - {method: MINT, params_pruned: 96.01, accuracy: 98.5, source: its table 1}
+  - {method: Open, params_pruned: null, accuracy: 98.4, source: its table 2}
+searched: {upper_limit: none, groups: 20, samples_per_class: 100}
+groups:
+  - {block: none, upper_limit: none, groups: 5, samples_per_class: 100, params_pruned: 86.2, \
+accuracy: null}
+  - {block: none, upper_limit: none, groups: 20, samples_per_class: 100, params_pruned: 88.5, \
+accuracy: 98.6}
+layers: "Input > fc1: 32000 (reads the input); fc1 > fc2: 150000; fc2 > fc3: 3000 (left out)"
+reduced: {fc2: 12345}
+notes: [A note.]
+"""
 
 
 @pytest.fixture
-def records() -> pd.DataFrame:
-    return as_records(
-        [
-            _row(20, 250, None, 0, name="mnist_mlp", pruned=90.0),
-            _row(20, 250, None, 1, name="mnist_mlp", pruned=92.0),
-            _row(20, 250, 0.8, 0, name="mnist_mlp", pruned=80.0),
-            _row(30, 250, 0.8, 0, name="mnist_mlp", pruned=79.5),
-            _row(5, 50, None, 0, name="digits_mlp", pruned=96.0),
-            _row(5, 100, None, 0, name="digits_mlp", pruned=92.0),
-        ]
-    )
+def reference(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(REFERENCE)
+    return path
 
 
-def _cells(text: str, *headings: str) -> list[list[str]]:
-    """Return the cells of the first table under a heading under a heading and so on."""
+def _report(folder: Path, trials: pd.DataFrame, *references: Path) -> str:
+    write_report(folder, trials, references)
+    return (folder / "RESULTS.md").read_text()
+
+
+def _rows(text: str, *headings: str) -> list[dict[str, str]]:
+    """Return the rows of the first table below a heading, below another heading and so on."""
     for heading in headings:
         text = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
     part = text[text.index("\n|") + 1 :].split("\n\n")[0]
-    return [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines()[2:]]
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()
+    )
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _lines(cell: str) -> list[int]:
-    """Return the lines of records.csv that a cell links to."""
-    spans = re.findall(r"records\.csv\?plain=1#L(\d+)(?:-L(\d+))?", cell)
+    """Return the lines of trials.csv that a cell links to."""
+    spans = re.findall(r"trials\.csv\?plain=1#L(\d+)(?:-L(\d+))?", cell)
     return [line for first, last in spans for line in range(int(first), int(last or first) + 1)]
 
 
-def test_tables_say_what_the_records_say(tmp_path: Path, records: pd.DataFrame) -> None:
-    write_report(tmp_path, records)
-    text = (tmp_path / "RESULTS.md").read_text()
-    protocol = records.loc[records["experiment"] == "mnist_mlp", "protocol"].iloc[0]
-    groups = _cells(text, f"Group variations: mnist_mlp, protocol {protocol}")
-    assert len(groups) == 16
-    seeds = groups[2].pop(6)
-    assert groups[2] == [
-        *("N/A", "20", "250", "91.00 ± 1.41", "98.07 ± 0.10", "0.50 ± 0.00"),
-        *("88.48", "98.53", "4", "0.25"),
+def test_published_rows_stand_beside_measured_ones(tmp_path: Path, reference: Path) -> None:
+    rows = [finished_row(seed=seed, pruned=96.01, fraction=0.9601) for seed in (0, 1)]
+    rows.append(finished_row(pruned=90.0, fraction=0.9))
+    text = _report(tmp_path / "out", table(*rows), reference)
+    compared = _rows(text, "Small networks", "Comparison")
+    assert [(row["Method"], row["Params pruned"], row["Performance"]) for row in compared] == [
+        ("Baseline", "N/A", "99.10"),
+        ("Baseline", "N/A", "98.57 ± 0.10"),
+        ("Other", "50.00", "97.50"),
+        ("MINT", "96.01", "98.50"),
+        ("mint", "96.01 ± 0.00", "98.07 ± 0.10"),
+        ("Open", "open", "98.40"),
+        ("mint", "not run", "not run"),  # the search
     ]
-    assert seeds.startswith("[2](")
-    written = (tmp_path / "records.csv").read_text().splitlines()
-    assert [written[line - 1].split(",")[-2] for line in _lines(seeds)] == ["run20-0", "run20-1"]
-    assert groups[0][3:7] == ["not run", "not run", "not run", "0"]
-    assert groups[0][9:] == ["not run", "not run"]
-    assert groups[4][7:9] == ["86.54", "open"]
-    samples = _cells(text, f"Sample variations: mnist_mlp, protocol {protocol}")
-    assert [row[3] for row in samples] == ["not run", "91.00 ± 1.41", *["not run"] * 4]
-    (other,) = _cells(text, f"mnist_mlp, protocol {protocol}", "Others")
-    assert other[:6] == ["0.8", "30", "250", "79.50", "98.00", "0.50"]
-    digits = _cells(text, "Other experiments", "Trials")
-    assert [row[2:4] for row in digits] == [["50", "96.00"], ["100", "92.00"]]
-    assert "Baseline: 98.57 ± 0.10 ([2 seeds](" in text
+    assert compared[0]["Source"] == "published, its table 1"
+    assert compared[4]["Source"] == "**measured**"
+    written = (tmp_path / "out" / "trials.csv").read_text().splitlines()
+    linked = [written[line - 1] for line in _lines(compared[4]["Seeds"])]
+    assert ["run-0" in linked[0], "run-1" in linked[1]] == [True, True]
+    assert "A note." in text
+    assert "a paper" in text
 
 
-def test_sections_are_in_the_order_of_the_record(tmp_path: Path, records: pd.DataFrame) -> None:
-    write_report(tmp_path, records)
-    text = (tmp_path / "RESULTS.md").read_text()
-    assert re.findall(r"^## (.*)", text, re.MULTILINE) == [
-        "Experiment 1: MLP on MNIST",
-        "Experiment 2: VGG16 on CIFAR-10",
-        "Experiment 3: ResNet56 on CIFAR-10",
-        "Experiment 4: ResNet50 on ImageNet",
-        "Other experiments",
-    ]
+def test_variation_and_layers_of_a_reference(tmp_path: Path, reference: Path) -> None:
+    rows = [finished_row(seed=seed, pruned=90.0 + seed) for seed in (0, 1)]
+    rows.append(finished_row(groups=30))
+    text = _report(tmp_path / "out", table(*rows), reference)
+    protocol = rows[0]["protocol"]
+    varied = _rows(text, f"Group variations: digits_mlp, protocol {protocol}")
+    assert [row["Params pruned"] for row in varied] == ["not run", "90.50 ± 0.71"]
+    assert [row["Published pruned"] for row in varied] == ["86.20", "88.50"]
+    assert varied[0]["Published performance"] == "open"
+    (other,) = _rows(text, f"digits_mlp, protocol {protocol}", "Other trials")
+    assert other["Groups"] == "30"
+    layers = {row["Layer pair"]: row for row in _rows(text, "Layer breakdown")}
+    assert layers[r"\*fc1 - fc2\*"]["Kept"] == "14250"
+    assert layers[r"\*fc1 - fc2\*"]["Published reduced"] == "12345"
+    assert layers["Input - fc1"]["Not pruned, because"] == "reads the input"
+    assert layers["Total"]["Kept"] == "49250"
+    assert "185000 - 150000 = 35000" in text
+
+
+def test_reference_without_trials_says_so(tmp_path: Path, reference: Path) -> None:
+    text = _report(tmp_path / "out", table(), reference)
+    methods = _rows(text, "Small networks", "Comparison")
+    assert sum(row["Params pruned"] == "not run" for row in methods) == 2
+    layers = {row["Layer pair"]: row["Kept"] for row in _rows(text, "Layer breakdown")}
+    assert layers == {
+        "Input - fc1": "32000",
+        r"\*fc1 - fc2\*": "not run",
+        "fc2 - fc3": "3000",
+        "Total": "not run",
+    }
+
+
+def test_layers_of_another_network_are_unknown(tmp_path: Path, reference: Path) -> None:
+    row = finished_row()
+    row["layers"] = row["layers"].replace("fc1: 32000/32000", "fc1: 31000/31000")
+    text = _report(tmp_path / "out", table(row), reference)
+    assert _rows(text, "Layer breakdown")[1]["Kept"] == "unknown"
+
+
+def test_report_of_an_own_network_names_no_other(tmp_path: Path) -> None:
+    row = finished_row() | {"experiment": "my_network", "setting": "My network."}
+    text = _report(tmp_path, table(row))
+    assert re.findall("VGG|ResNet|MINT|not run|ublished|reference", text) == []
+    (trial,) = _rows(text, "Experiments", "Trials")
+    assert trial["Params pruned"] == "90.00"
+
+
+def test_sections_follow_the_names_of_the_reference_files(tmp_path: Path) -> None:
+    for name, title, experiment in (("b", "Second", "two"), ("a", "First", "one")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            REFERENCE.replace("Small networks", title).replace("digits_mlp", experiment)
+        )
+    text = _report(tmp_path / "out", table(finished_row()), *tmp_path.glob("*.yaml"))
+    titles = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert titles == ["First", "Second", "Other experiments"]
     for line in text.splitlines():
         if line.startswith("|"):
             assert all(cell.strip() for cell in line.strip("|").split("|"))
 
 
-def test_comparison_has_published_and_measured_rows(tmp_path: Path) -> None:
-    rows = [
-        _row(20, 250, None, seed, name="mnist_mlp", pruned=96.01, fraction=0.9601)
-        for seed in (0, 1)
-    ]
-    rows.append(_row(20, 250, None, 0, name="mnist_mlp", pruned=90.0, fraction=0.9))
-    write_report(tmp_path, as_records(rows))
-    text = (tmp_path / "RESULTS.md").read_text()
-    table = _cells(text, "Experiment 1: MLP on MNIST", "Comparison")
-    assert [(row[0], row[1], row[2], row[6]) for row in table] == [
-        ("Baseline", "N/A", "98.59", "published, record"),
-        ("Baseline", "N/A", "98.57 ± 0.10", "**measured**"),
-        *(
-            ("Structured Sparsity Learning", "90.61 (83.5) (90.95)", "98.47", "published, record"),
-            ("Network Slimming", "95.68 (84.4) (96.00)", "98.51", "published, record"),
-            ("MINT", "96.01", "98.47", "published, record; the paper says 96.20"),
-        ),
-        ("mint", "96.01 ± 0.00", "98.07 ± 0.10", "**measured**"),
-        ("mint", "not run", "not run", "not run"),  # the searched one
-    ]
-    assert _lines(table[5][3]) == [3, 4]
-    assert _lines(table[1][3]) == [2, 4]  # a baseline is that of the seed's first trial
-    table = _cells(text, "Experiment 4: ResNet50 on ImageNet", "Comparison")
-    assert [row[4] for row in table if row[1] == "not run"] == [
-        *("0.4301 asked", "0.49 asked", "0.4962 asked")
-    ]
-    assert ["open", "71.54"] in [row[1:3] for row in table]
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "untouched"),
-    [
-        ("vgg16_cifar10", (3, 32, 32), "14977728 - 14712832 = 264896"),
-        ("resnet56_cifar10", (3, 32, 32), "848944 - 785664 = 63280"),
-        ("resnet50_imagenet", (3, 224, 224), "25502912 - 20676608 = 4826304"),
-    ],
-)
-def test_breakdown_is_of_the_network(
-    tmp_path: Path, name: str, shape: tuple[int, int, int], untouched: str
-) -> None:
-    experiment = load_experiment(name)
-    traced = untrained(experiment, shape)
-    layers = count_layers(traced, chosen_pairs(traced, experiment))
-    packaged = yaml.safe_load(files("mint").joinpath("breakdowns.yaml").read_text("utf-8"))
-    assert packaged[name] == layers_text(layers)
-    write_report(tmp_path, as_records([]))
-    text = (tmp_path / "RESULTS.md").read_text()
-    assert f"Untouched weights: {untouched}." in text
-    (section,) = [title for title in _TITLES if name.split("_")[0] == title.split()[2].lower()]
-    table = _cells(text, section, "Layer breakdown")
-    assert len(table) == len(layers) + 1
-    for row, layer in zip(table, layers, strict=False):
-        assert row[1] == str(layer.weights)
-        assert row[2] == (str(layer.weights) if layer.reason else "not run")
-    assert table[-1][2] == "not run"
-
-
-_TITLES = [
-    "Experiment 2: VGG16 on CIFAR-10",
-    "Experiment 3: ResNet56 on CIFAR-10",
-    "Experiment 4: ResNet50 on ImageNet",
-]
-
-
-def test_breakdown_tells_the_mean_over_seeds(tmp_path: Path) -> None:
-    packaged = yaml.safe_load(files("mint").joinpath("breakdowns.yaml").read_text("utf-8"))
-    network = parse_layers(packaged["vgg16_cifar10"])
-
-    def row(seed: int, kept: int | None) -> dict[str, object]:
-        layers = [
-            layer.model_copy(update={"kept": kept if layer.name == "conv9" else layer.weights})
-            for layer in network
-        ]
-        pruned = 2359296 - (kept or 0)
-        drawn = _row(64, 500, 0.85, seed, name="vgg16_cifar10", pruned=0, fraction=0.8343)
-        return drawn | {
-            "pruned_weights": pruned,
-            "counted_weights": 14977728,
-            "params_pruned": 100 * pruned / 14977728,
-            "layers": "unknown" if kept is None else layers_text(layers),
+def test_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path, reference: Path) -> None:
+    trials = table(
+        *(finished_row(groups=groups, seed=seed) for groups in (5, 10, 20) for seed in (0, 1)),
+        *(finished_row(criterion=name, fraction=0.9) for name in ("mint", "random")),
+    )
+    write_report(tmp_path / "a", trials, [reference])
+    write_report(tmp_path / "b", trials.sample(frac=1, random_state=0), [reference])
+    write_report(
+        tmp_path / "c",
+        read_trials(tmp_path / "a" / "trials.csv"),
+        (tmp_path / "a" / "reference").iterdir(),
+    )
+    made = {
+        folder: {
+            path.relative_to(tmp_path / folder): path.read_bytes()
+            for path in (tmp_path / folder).rglob("*.*")
         }
-
-    def told() -> dict[str, list[str]]:
-        text = (tmp_path / "RESULTS.md").read_text()
-        return {row[0]: row[2:4] for row in _cells(text, _TITLES[0], "Layer breakdown")}
-
-    write_report(tmp_path, as_records([row(0, 1000), row(1, 2001)]))
-    assert told()[r"\*conv8 - conv9\*"] == ["1500.5", "0.1"]
-    assert told()[r"\*conv9 - conv10\*"] == ["2359296", "100.0"]
-    assert told()["Total"] == ["12619932.5", "84.3"]
-    write_report(tmp_path, as_records([row(0, None)]))
-    assert told()[r"\*conv8 - conv9\*"] == ["unknown", "unknown"]
-    assert told()["conv1 - conv2"] == ["36864", "100.0"]
-    assert told()["Total"] == ["unknown", "unknown"]
+        for folder in "abc"
+    }
+    assert made["a"] == made["b"] == made["c"]
+    kinds = {path.name.split("-")[-1] for path in made["a"] if path.suffix == ".png"}
+    assert {"variations.png", "criteria.png", "layers.png"} <= kinds
+    assert all(
+        content.startswith(b"\x89PNG")
+        for path, content in made["a"].items()
+        if path.suffix == ".png"
+    )
 
 
-def test_same_records_same_bytes(tmp_path: Path, records: pd.DataFrame) -> None:
-    write_report(tmp_path / "a", records)
-    shuffled = records.sample(frac=1, random_state=0)
-    write_report(tmp_path / "b", read_records(tmp_path / "a" / "records.csv"))
-    write_report(tmp_path / "c", sort_records(shuffled))
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert len(names) == 7  # a plot each, and the variations of MNIST
-    for folder in "bc":
-        for name in names:
-            written = (tmp_path / folder / name).read_bytes()
-            assert written == (tmp_path / "a" / name).read_bytes()
-
-
-def test_other_protocols_never_share_a_table(tmp_path: Path) -> None:
-    row = _row(5, 50, None, 0, name="digits_mlp", pruned=96.0)
+def test_protocols_share_no_table_but_the_comparison(tmp_path: Path) -> None:
+    row = finished_row()
     other = row | {"protocol": "00000000", "key": "other"}
-    write_report(tmp_path, as_records([row, other]))
-    text = (tmp_path / "RESULTS.md").read_text()
+    text = _report(tmp_path, table(row, other))
     assert text.count("### digits_mlp, protocol") == 2
     assert "±" not in text.replace("mean ± standard", "")
 
 
-def test_protocol_ignores_the_axes_and_nothing_else() -> None:
-    experiment = load_experiment("digits_mlp")
-    longer = experiment.model_copy(
-        update={"training": experiment.training.model_copy(update={"epochs": 21})}
-    )
-
-    def config(experiment_of_trial: object, groups: int) -> TrialConfig:
-        return TrialConfig.model_validate(
-            {
-                "experiment": experiment_of_trial,
-                "groups": groups,
-                "samples_per_class": 50,
-                "upper_limit": 0.8,
-                "seed": 3,
-                "data_digest": "d",
-            }
-        )
-
-    assert config(experiment, 5).protocol == config(experiment, 6).protocol
-    assert config(experiment, 5).protocol != config(longer, 5).protocol
+def test_failed_trials_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    rows = [finished_row(seed=0), failed_row(finished_row(seed=1), "no | memory")]
+    text = _report(tmp_path, table(*rows))
+    (trial,) = _rows(text, "Trials")
+    assert trial["Seeds"].startswith("[1, 1 failed](")
+    assert r"failed | no \| memory" in re.sub(" +", " ", text)
+    only = _report(tmp_path, table(rows[1]))
+    assert "no trial has finished" in only
+    assert _rows(only, "Trials")[0]["Params pruned"] == "no result"
 
 
 def _criteria(accuracies: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
-    """Return trials at 90% of MNIST, for criteria and groups, one a seed."""
-    return as_records(
-        [
-            _row(
-                *(groups, 250, None, seed),
-                name="mnist_mlp",
-                pruned=90.0,
-                criterion=criterion,
-                fraction=0.9,
+    """Return trials at 90% for criteria and groups, one for each accuracy and seed."""
+    return table(
+        *(
+            with_accuracy(
+                finished_row(criterion=criterion, groups=groups, fraction=0.9, seed=seed), accuracy
             )
-            | {"accuracy": accuracy, "baseline_accuracy": 98.0, "accuracy_drop": 98.0 - accuracy}
             for (criterion, groups), by_seed in accuracies.items()
             for seed, accuracy in enumerate(by_seed)
-        ]
+        )
     )
 
 
 def test_criteria_are_paired_with_random_blocks_by_seed(tmp_path: Path) -> None:
-    records = _criteria(
+    trials = _criteria(
         {
             ("random", 20): [90.0, 92.0, 94.0],
             ("mint", 20): [91.0, 93.5, 94.5],
@@ -312,44 +222,28 @@ def test_criteria_are_paired_with_random_blocks_by_seed(tmp_path: Path) -> None:
             ("taylor", 20): [80.0],
         }
     )
-    write_report(tmp_path, records)
-    text = (tmp_path / "RESULTS.md").read_text()
-    rows = _cells(text, "Criteria")
-    assert [row[4] for row in rows] == ["mint", "random", "magnitude", "taylor"]
-    assert all(row[:4] == ["N/A", "20", "250", "0.9"] for row in rows)
+    rows = {row["Criterion"]: row for row in _rows(_report(tmp_path, trials), "Criteria")}
     # t of 2 degrees of freedom: 4.303 standard errors. Differences 1, 1.5, 0.5 and 3, 3.1, 3.
-    assert [row[7] for row in rows] == [
-        "+1.00 [-0.24, +2.24]",
-        "N/A",
-        r"+3.03 [+2.89, +3.18] \*",
-        "-10.00",
-    ]
-    assert rows[2][6] == "95.03 ± 2.00"
-    assert [row[8][:4] for row in rows] == ["[3](", "[3](", "[3](", "[1]("]
-    trials = _cells(text, "Trials")
-    assert [row[1:3] + row[4:5] for row in trials] == [
-        ["N/A", "N/A", "magnitude"],
-        ["20", "N/A", "random"],
-        ["20", "250", "mint"],
-        ["20", "250", "taylor"],
-    ]
-    assert "Group variations:" not in text  # what is quoted was searched
-    again = tmp_path / "again"
-    write_report(again, read_records(tmp_path / "records.csv"))
-    for path in again.iterdir():
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    assert {name: row["Against random"] for name, row in rows.items()} == {
+        "mint": "+1.00 [-0.24, +2.24]",
+        "random": "N/A",
+        "magnitude": r"+3.03 [+2.89, +3.18] \*",
+        "taylor": "-10.00",
+    }
+    assert rows["magnitude"]["Performance"] == "95.03 ± 2.00"
+    assert len(_lines(rows["mint"]["Seeds"])) == 3
 
 
-def test_criterion_without_groups_stands_beside_those_of_all_groups() -> None:
+def test_criterion_without_groups_is_compared_at_all_groups() -> None:
     accuracies = {
         ("random", 5): [90.0, 91.0],
         ("random", 20): [92.0, 93.0],
         ("mint", 20): [95.0, 95.0],
         ("magnitude", 20): [94.0, 94.0],
     }
-    compared = compare(cells_of(numbered(_criteria(accuracies))))
+    compared = compare_criteria(seed_groups(number_lines(_criteria(accuracies))))
     differences = {
-        (row.setting.groups, row.criterion): row.against_random and row.against_random.mean
+        (row.axes.groups, row.criterion): row.against_random and row.against_random.mean
         for row in compared
     }
     assert differences == {
@@ -361,85 +255,23 @@ def test_criterion_without_groups_stands_beside_those_of_all_groups() -> None:
     }
 
 
-def test_one_criterion_alone_is_not_compared(tmp_path: Path, records: pd.DataFrame) -> None:
-    write_report(tmp_path, pd.concat([records, _criteria({("mint", 20): [90.0]})]))
-    text = (tmp_path / "RESULTS.md").read_text()
-    assert "Criteri" not in text
-    write_report(tmp_path, _criteria({("random", 20): [90.0]}))
-    text = (tmp_path / "RESULTS.md").read_text()
-    assert "### Criteria" not in text
-    assert "| random " in text
+def test_searches_and_single_criteria_are_not_compared(tmp_path: Path) -> None:
+    searched = [finished_row(criterion=name) for name in ("mint", "random")]
+    assert compare_criteria(seed_groups(number_lines(table(*searched)))) == []
+    text = _report(tmp_path, _criteria({("random", 20): [90.0]}))
+    assert "Criteria" not in text
+    assert _rows(text, "Trials")[0]["Criterion"] == "random"
 
 
-def test_newer_record_replaces_the_one_of_its_key(records: pd.DataFrame) -> None:
-    newer = records.iloc[[0]].assign(params_pruned=1.0)
-    merged = merge_records(records, newer)
-    assert len(merged) == len(records)
-    assert merged.set_index("key").loc[newer["key"].iloc[0], "params_pruned"] == 1.0
-    assert records_bytes(merge_records(records, records)) == records_bytes(records)
-    nothing = records.iloc[:0]
-    assert len(merge_records(nothing, nothing)) == 0
-
-
-def test_floats_come_back_to_the_last_bit(tmp_path: Path, records: pd.DataFrame) -> None:
-    exact = records.assign(accuracy=100 / 3, baseline_accuracy=100 / 3 + 0.3, accuracy_drop=0.3)
-    (tmp_path / "records.csv").write_bytes(records_bytes(exact))
-    again = read_records(tmp_path / "records.csv")
-    assert (again["accuracy"] == 100 / 3).all()
-    assert (again["baseline_accuracy"] == 100 / 3 + 0.3).all()
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "complaint"),
-    [
-        ("upper_limit", "foo", "line 2, column upper_limit: 'foo' is not allowed"),
-        ("experiment", "../../evil", "column experiment: '../../evil' is not allowed"),
-        ("accuracy", float("nan"), "column accuracy: nan is nan or infinite"),
-        ("accuracy", 12.5, "column accuracy_drop: 0.5 is not baseline_accuracy - accuracy"),
-        ("params_pruned", 12.5, "column params_pruned: 12.5 is not pruned_weights / counted"),
-        ("reason", "two\nlines", "column reason: .* has several lines"),
-        ("layers", "fc1", "column layers: 'fc1' is not allowed"),
-        ("layers", "fc1 > fc2: 2/1", "'fc1 > fc2: 2/1' keeps weights that it cannot"),
-        ("layers", "Input > fc1: 1/2 (reads the input)", "keeps weights that it cannot"),
-        ("layers", "fc1 > fc2: 1/2", "prunes 1 weights, and pruned_weights is"),
-        ("key", "same", "line 3, column key: 'same' stands there twice"),
-    ],
-)
-def test_record_that_cannot_be(
-    tmp_path: Path, records: pd.DataFrame, column: str, value: Any, complaint: str
-) -> None:
-    path = tmp_path / "records.csv"
-    records[column] = value
-    path.write_bytes(records_bytes(records))
-    with pytest.raises(InputError, match=complaint):
-        read_records(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("a,b\n1,2\n", "the columns experiment, .* are missing"),
-        ("", "is no file of records"),
-        (
-            ",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS) + "\n",
-            "line 2, column groups: 'x' is no whole number",
-        ),
-    ],
-)
-def test_file_that_is_noas_records(tmp_path: Path, content: str, complaint: str) -> None:
-    path = tmp_path / "records.csv"
-    path.write_text(content)
-    with pytest.raises(InputError, match=complaint):
-        read_records(path)
-
-
-def test_report_takes_no_torch() -> None:
-    code = "import sys, mint.reporting.pages; sys.exit('torch' in sys.modules)"
+def test_report_imports_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, mint.reporting.pages; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_ten_thousand_records_are_reported_in_seconds(tmp_path: Path) -> None:
-    row = _row(20, 250, None, 0, name="mnist_mlp", pruned=90.0)
+def test_ten_thousand_trials_are_reported_in_seconds(tmp_path: Path) -> None:
+    row = finished_row()
     axes = product(
         *((5, 10, 20, 25, 50), (50, 150, 250, 350, 450), ("none", "0.8"), ("none", "0.9", "0.99")),
         *(("mint", "random", "taylor", "block-magnitude", "magnitude", "l1-filters"), range(11)),
@@ -450,9 +282,15 @@ def test_ten_thousand_records_are_reported_in_seconds(tmp_path: Path) -> None:
         | {"fraction": fraction, "criterion": criterion, "key": f"{number:016x}"}
         for number, (groups, samples, limit, fraction, criterion, seed) in enumerate(axes)
     ]
-    assert len(many) == 9900
     start = time.process_time()
-    write_report(tmp_path, as_records(many))
+    text = _report(tmp_path, table_of_rows(many))
     assert time.process_time() - start < 10
-    text = (tmp_path / "RESULTS.md").read_text()
     assert re.search(r"<details><summary>\d{3} rows</summary>\n\n\|", text)
+
+
+def test_experiments_of_the_authors_name_their_reference_results() -> None:
+    names = ["mnist_mlp", "mnist_mlp_fine", "mnist_mlp_input", "vgg16_cifar10", "digits_mlp"]
+    assert [path.name for path in references_of(names)] == [
+        *("experiment1.yaml", "experiment1.yaml", "experiment2.yaml"),
+    ]
+    assert load_experiment("mnist_mlp_input").name == "mnist_mlp_input"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mint.trial.table_row import as_records, gap_record, merge_records, result_record
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -24,7 +25,6 @@ from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
-from mint.trial.table_row import as_records, gap_record, merge_records, result_record
 
 PROVENANCE = Provenance.of_this_process(
     "a_sweep", ["a_sweep.py", "--tracking-uri", "postgresql://me:secret@host/db"]

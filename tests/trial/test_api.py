@@ -20,7 +20,7 @@ def test_import_of_the_package_loads_nothing() -> None:
     code = (
         "import sys; before = set(sys.modules); import mint; dir(mint)\n"
         "assert not {'torch', 'ray', 'mlflow', 'numpy', 'pydantic'} & (set(sys.modules) - before)\n"
-        "from mint import load_experiment, read_records\n"
+        "from mint import load_experiment, read_trials\n"
         "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,13 +1,13 @@
-"""Which way of masking keeps most accuracy: where --floor comes from, and what was left out.
+"""Which masking variant keeps most accuracy; the origin of keep_connected.
 
-Run as: uv run python benchmarks/masking.py [--data-dir DIR] [--seeds 0 1 2]
+Run as: uv run python studies/mint_reference/masking.py [--data-dir DIR] [--seeds 0 1 2]
 
-Prunes 98 and 99% of mnist_mlp's fc1 -> fc2 in 20 x 20 blocks and retrains for one epoch, which is
-where masks differ. What is varied is the score (MINT's value, its z-score, without a condition, or
-given a few principal components of the other parents in place of all of them; magnitude and random
-blocks beside them), groups of neighbours or of correlated filters, and the floor. Then, for three
-epochs: 99% at once, or 90, 97 and 99% with an epoch and new scores between. Accuracy is that of
-validation images, for a way is chosen by it. Writes masking.csv, which PUZZLES.md is made from.
+This prunes 98 and 99% of mnist_mlp's fc1 -> fc2 in 20 x 20 blocks and retrains for one epoch: then
+masks differ in accuracy. It varies the score: MINT's value, its z-score, without a condition, or
+with a few principal components of the other parents as the condition; magnitude and random blocks
+are controls. It varies the groups, neighbours or correlated filters, and keep_connected. With three
+epochs it compares 99% at once with 90, 97 and 99%, an epoch and new scores between them. Accuracy
+is that of validation images, for a variant is chosen by it. masking.csv is for PUZZLES.md.
 """
 
 import sys
@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from mnist_stages import CPU, command_line, mnist_stages
+from benchmark_tables import MASKING
+from mnist_stages import CPU, argument_parser, mnist_stages
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -27,11 +28,9 @@ from torch import nn
 from mint.config.loading import load_experiment
 from mint.data.datasets import load_source
 from mint.gmi.estimator import contiguous_groups, gmi_scores
-from mint.gmi.reliability import BlockEstimates
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
-from mint.reporting.measured import MASKING
 from mint.rng import stream
 from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible
@@ -44,12 +43,13 @@ Score = Callable[[nn.Module], Floats]
 
 GROUPS = 20
 WEIGHT = "fc2.weight"
+FRACTIONS = (0.98, 0.99)
 STEPS = (0.9, 0.97, 0.99)
 
 
 def main() -> int:
-    """Mask, retrain, print, write."""
-    parser = command_line(__doc__)
+    """Prune and retrain; print and write the table."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
@@ -59,63 +59,64 @@ def main() -> int:
     for seed in options.seeds:
         with reproducible(experiment.threads, CPU):
             stages = mnist_stages(experiment, source, options.cache_dir, seed=seed)
-            for row in _compared(stages):
+            for row in _variants(stages):
                 rows.append({"seed": seed, **row})
                 print(" ".join(map(str, rows[-1].values())), flush=True)
     table = pd.DataFrame(rows)
-    shown = table.groupby(["ways", "grouping", "floor", "share", "score"])["accuracy"]
+    shown = table.groupby(["steps", "grouping", "keep_connected", "fraction", "score"])["accuracy"]
     print(shown.agg(["mean", "std"]).round(2).to_string())
     content = table.to_csv(index=False, lineterminator="\n").encode()
     write_atomic(options.output / MASKING, content)
     return 0
 
 
-def _compared(stages: TrialPipeline) -> list[dict[str, object]]:
+def _variants(stages: TrialPipeline) -> list[dict[str, object]]:
     baseline = stages.network(stages.baseline)
     child, parent = _activations(stages, baseline)
     contiguous = contiguous_groups(child.shape[1], GROUPS), contiguous_groups(500, GROUPS)
     correlated = _correlated(child), _correlated(parent)
     rows: list[dict[str, object]] = []
+
+    def add(steps: str, grouping: str, connected: bool, name: str, accuracy: float) -> None:
+        rows.append(
+            {
+                "steps": steps,
+                "grouping": grouping,
+                "keep_connected": int(connected),
+                "fraction": fraction,
+                "score": name,
+                "accuracy": accuracy,
+            }
+        )
+
     for grouping, labels in (("contiguous", contiguous), ("correlated", correlated)):
         scores = {
             name: score(baseline)
             for name, score in _scores(stages, *labels).items()
             if grouping == "contiguous" or "components" not in name
         }
-        for share in (0.98, 0.99):
-            for floor in (False, True):
+        for fraction in FRACTIONS:
+            for connected in (False, True):
                 for name, value in scores.items():
-                    masks = _masks(stages, value, labels, share, floor)
+                    masks = _masks(stages, value, labels, fraction, connected)
                     accuracy = _retrained(stages, baseline, masks, 1)[1]
-                    rows.append(_row("one step", grouping, floor, share, name, accuracy))
+                    add("one step", grouping, connected, name, accuracy)
+    fraction = STEPS[-1]
     for name in ("mint, unconditional", "block-magnitude", "random"):
         score = _scores(stages, *contiguous)[name]
-        masks = _masks(stages, score(baseline), contiguous, STEPS[-1], True)
+        masks = _masks(stages, score(baseline), contiguous, fraction, True)
         accuracy = _retrained(stages, baseline, masks, len(STEPS))[1]
-        rows.append(_row("one step, 3 epochs", "contiguous", True, STEPS[-1], name, accuracy))
+        add("one step, 3 epochs", "contiguous", True, name, accuracy)
         network = baseline
-        for share in STEPS:
-            masks = _masks(stages, score(network), contiguous, share, True)
+        for step in STEPS:
+            masks = _masks(stages, score(network), contiguous, step, True)
             network, accuracy = _retrained(stages, network, masks, 1)
-        rows.append(_row("three steps, 3 epochs", "contiguous", True, STEPS[-1], name, accuracy))
+        add("three steps, 3 epochs", "contiguous", True, name, accuracy)
     return rows
 
 
-def _row(
-    ways: str, grouping: str, floor: bool, share: float, score: str, accuracy: float
-) -> dict[str, object]:
-    return {
-        "ways": ways,
-        "grouping": grouping,
-        "floor": int(floor),
-        "share": share,
-        "score": score,
-        "accuracy": accuracy,
-    }
-
-
 def _activations(stages: TrialPipeline, network: nn.Module) -> tuple[Floats, Floats]:
-    """Return (n, 300) of fc2 and (n, 500) of fc1, behind their ReLUs, for the estimation rows."""
+    """Return (n, 300) of fc2 and (n, 500) of fc1, after their ReLUs, for the estimation rows."""
     network.eval()
     children, parents = [], []
     with torch.inference_mode():
@@ -126,14 +127,14 @@ def _activations(stages: TrialPipeline, network: nn.Module) -> tuple[Floats, Flo
 
 
 def _correlated(activations: Floats) -> Labels:
-    """Label filters with groups of one size along the tree of their correlations."""
-    spread = activations.std(0)
-    similar = np.eye(len(spread))
-    alive = np.flatnonzero(spread > 0)
+    """Label filters with groups of equal size along the tree of their correlations."""
+    deviation = activations.std(0)
+    similar = np.eye(len(deviation))
+    alive = np.flatnonzero(deviation > 0)
     similar[np.ix_(alive, alive)] = np.abs(np.corrcoef(activations[:, alive].T))
     distances = squareform((1 - (similar + similar.T) / 2).clip(0), checks=False)
-    labels = np.empty(len(spread), np.int64)
-    labels[leaves_list(linkage(distances, "average"))] = contiguous_groups(len(spread), GROUPS)
+    labels = np.empty(len(deviation), np.int64)
+    labels[leaves_list(linkage(distances, "average"))] = contiguous_groups(len(deviation), GROUPS)
     return labels
 
 
@@ -142,8 +143,8 @@ def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[st
     seed = stages.config.seed
 
     @cache
-    def estimated(network: nn.Module, conditional: bool) -> BlockEstimates:
-        return gmi_scores(
+    def estimated(network: nn.Module, conditional: bool) -> tuple[Floats, Floats]:
+        scores = gmi_scores(
             *_activations(stages, network),
             children,
             parents,
@@ -151,6 +152,7 @@ def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[st
             seed=seed,
             conditional=conditional,
         )
+        return scores.value, scores.z_score
 
     def given_components(network: nn.Module, *, count: int) -> Floats:
         child, parent = _activations(stages, network)
@@ -173,9 +175,9 @@ def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[st
         return stream(seed, "random scores of fc2").random((GROUPS, GROUPS))
 
     return {
-        "mint": lambda network: estimated(network, True).value,
-        "mint, z-score": lambda network: estimated(network, True).z_score,
-        "mint, unconditional": lambda network: estimated(network, False).value,
+        "mint": lambda network: estimated(network, True)[0],
+        "mint, z-score": lambda network: estimated(network, True)[1],
+        "mint, unconditional": lambda network: estimated(network, False)[0],
         "mint, 10 components": partial(given_components, count=10),
         "block-magnitude": magnitude,
         "random": random,
@@ -183,16 +185,20 @@ def _scores(stages: TrialPipeline, children: Labels, parents: Labels) -> dict[st
 
 
 def _masks(
-    stages: TrialPipeline, value: Floats, labels: tuple[Labels, Labels], share: float, floor: bool
+    stages: TrialPipeline,
+    value: Floats,
+    labels: tuple[Labels, Labels],
+    fraction: float,
+    connected: bool,
 ) -> Masks:
     children, parents = labels
-    order = BlockRanking(
+    ranking = BlockRanking(
         {WEIGHT: BlockScores(value, children, parents[None])},
         limits={WEIGHT: None},
         generator=stream(stages.config.seed, "order of equal scores"),
-        keep_connected=floor,
+        keep_connected=connected,
     )
-    return order.masks(order.blocks_within(share, stages.counted))
+    return ranking.masks(ranking.blocks_within(fraction, stages.counted))
 
 
 def _retrained(

@@ -1,4 +1,4 @@
-"""The stages of one mnist_mlp trial on the CPU, which several benchmarks begin with."""
+"""The pipeline of one mnist_mlp trial on the CPU, for the benchmarks of this folder."""
 
 import argparse
 import os
@@ -17,8 +17,8 @@ from mint.trial.provenance import Provenance
 CPU = torch.device("cpu")
 
 
-def command_line(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options of where MNIST is, and where stages are kept."""
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with options for the folders of MNIST and of finished stages."""
     parser = argparse.ArgumentParser(description=description)
     data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
     parser.add_argument("--data-dir", type=Path, default=data_dir)
@@ -29,14 +29,14 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 def mnist_stages(
     experiment: Experiment, source: Source, cache_dir: Path, *, seed: int, **axes: Any
 ) -> TrialPipeline:
-    """Return the stages of a trial with 20 groups and 250 samples a class, without a limit.
+    """Return the pipeline of a trial: 20 groups, 250 samples per class, no upper limit.
 
     Args:
-        experiment: mnist_mlp, or what was changed of it.
+        experiment: mnist_mlp, or a changed copy.
         source: MNIST.
         cache_dir: folder of finished stages.
         seed: of the trial.
-        axes: further ones of TrialConfig.
+        axes: further fields of TrialConfig.
     """
     config = TrialConfig(
         experiment=experiment,
@@ -51,6 +51,5 @@ def mnist_stages(
         config,
         source,
         cache=StageCache(cache_dir),
-        device=CPU,
         provenance=Provenance.of_this_process(None, sys.argv, CPU.type),
     )

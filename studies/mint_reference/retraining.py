@@ -1,12 +1,12 @@
-"""What shorter or coarser retraining of the MNIST MLP saves, and what it costs in accuracy.
+"""Time that shorter retraining of the MNIST MLP saves, and accuracy that it costs.
 
-Run as: uv run python benchmarks/retraining.py [--data-dir DIR] [--seeds 0 1 2 3 4]
+Run as: uv run python studies/mint_reference/retraining.py [--data-dir DIR] [--seeds 0 1 2 3 4]
 
-For every seed, retrains the published baseline with 96% of fc1 -> fc2 pruned in random blocks under
-each schedule, in one process, one after the other. Accuracy is that of the last epoch on validation
-images: a schedule is chosen by it, so the test images stay unread. Prints each against the
-published schedule, paired by seed, and the seconds of an epoch; and what an epoch would take
-without the filters of fc1 that no kept weight reads.
+For every seed, this prunes 96% of fc1 -> fc2 of the published baseline in random blocks, and
+retrains it under each schedule in one process. Accuracy is that of the last epoch on validation
+images; the test images are not read, for a schedule is chosen by it. It prints each schedule
+against the published one, paired by seed, and the seconds per epoch. It also prints the seconds of
+an epoch without the filters of fc1 that no kept weight reads.
 """
 
 import statistics
@@ -14,14 +14,14 @@ import sys
 from collections.abc import Mapping
 
 import pandas as pd
-from mnist_stages import CPU, command_line, mnist_stages
+from mnist_stages import CPU, argument_parser, mnist_stages
 from torch import nn
 
 from mint.config.loading import load_experiment
 from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
 from mint.models import mlp
-from mint.reporting.comparison import Difference
+from mint.reporting.statistics import Difference
 from mint.training.determinism import reproducible
 from mint.training.loop import train
 from mint.trial.pipeline import TrialPipeline
@@ -30,7 +30,7 @@ FRACTION = 0.96
 
 
 def schedules(published: TrainingConfig) -> Mapping[str, TrainingConfig]:
-    """Return what is compared, the published schedule first."""
+    """Return the schedules to compare, the published one first."""
 
     def cosine(epochs: int, **update: object) -> TrainingConfig:
         changed = {"schedule": "cosine", "milestones": (), "epochs": epochs, **update}
@@ -47,8 +47,8 @@ def schedules(published: TrainingConfig) -> Mapping[str, TrainingConfig]:
 
 
 def main() -> int:
-    """Retrain, and print."""
-    parser = command_line(__doc__)
+    """Retrain, and print the table."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def _narrow(stages: TrialPipeline, alive: int, seed: int) -> list[dict[str, object]]:
-    """Time an epoch of the network as it is, and without the filters of fc1 that nothing reads."""
+    """Time an epoch with all filters of fc1, and with those that a kept weight reads."""
     timed = []
     once = stages.experiment.training.model_copy(update={"epochs": 1})
     for name, width in (("all filters of fc1", 500), ("those that are read", alive)):
@@ -111,9 +111,9 @@ def _show(rows: pd.DataFrame) -> None:
         difference = Difference.of((paired["accuracy"] - paired["accuracy_published"]).tolist())
         assert difference is not None
         faster = float(published["whole"].median() / own["whole"].median())
-        told = f"{difference.mean:+.2f} {difference.interval}"
+        change = f"{difference.mean:+.2f} {difference.interval}"
         print(
-            f"{name:38}{own['accuracy'].mean():10.2f}%{told:>27}"
+            f"{name:38}{own['accuracy'].mean():10.2f}%{change:>27}"
             f"{own['epoch'].median():12.2f}{faster:10.2f}"
         )
 

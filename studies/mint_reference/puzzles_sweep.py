@@ -1,4 +1,8 @@
-"""The questions that the record leaves open; mint report puts the answers into PUZZLES.md."""
+"""Trials for the questions that the reference results leave open; puzzles.py answers them.
+
+Run as: python studies/mint_reference/puzzles_sweep.py [--experiment mnist_mlp], with the options
+of mint sweep.
+"""
 
 from mint.cli.sweep import sweep_main
 from mint.config.grid import Grid, SweepDefinition
@@ -51,8 +55,8 @@ _GRIDS = {
 }
 SWEEP = SweepDefinition(
     name="puzzles",
-    question="Do more groups, more samples or more bootstraps change how much can be pruned, by "
-    "more than another seed does? PUZZLES.md has the answers.",
+    question="Do more groups, samples or bootstraps change the pruned fraction by more than "
+    "another seed does?",
     grids=_GRIDS,
     seeds=(0, 1, 2),
 )

@@ -1,0 +1,283 @@
+"""The trial table, trials.csv: one row per trial; the report is made from it.
+
+Accuracies and params_pruned are in percent, accuracy_drop in percentage points. An axis that the
+criterion does not use is 0. A failed or stopped trial has a reason, and no figures.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+
+import pandas as pd
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+
+from mint.config.schema import TrainingConfig, TrialConfig, format_share
+from mint.errors import InputError
+from mint.pruning.layer_table import layers_text, parse_layers
+
+if TYPE_CHECKING:  # they import torch, which reading and writing a table does without
+    from mint.trial.failed_trials import FailedTrial
+    from mint.trial.result import TrialKeys, TrialResult
+
+TRIALS_FILE = "trials.csv"
+# The same trial has others in another tracking store, or at another commit.
+ORIGIN = ("run_id", "git_commit")
+# Trials that share these differ only in their seed.
+AXES = ("upper_limit", "groups", "samples_per_class", "fraction", "criterion", "bootstraps")
+_ORDER = [
+    *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "fraction"),
+    *("bootstraps", "criterion", "seed", "key"),
+]
+_ROUNDING = 1e-9  # of figures that are computed from others
+
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+_Share = Annotated[str, Field(pattern=r"^(none|[01]|0\.\d+|\d(\.\d+)?e-\d+)$")]
+_Line = Annotated[str, Field(pattern=r"^[^\n]*$")]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Row(BaseModel, frozen=True):
+    """Columns of the table, in their order.
+
+    Attributes:
+        bootstraps: allowed; bootstraps_drawn is lower if the scores became reliable before.
+        fraction: of the counted weights; none if a search found it.
+        layers: kept and total weights of every layer, as mint.pruning.layer_table writes them.
+    """
+
+    experiment: _Name
+    protocol: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    method_version: _Count
+    setting: _Line
+    criterion: _Name
+    upper_limit: _Share
+    groups: _Count
+    samples_per_class: _Count
+    fraction: _Share
+    bootstraps: _Count
+    seed: _Count
+    status: Annotated[str, Field(pattern="^(finished|failed|stopped)$")]
+    reason: _Line = ""
+    params_pruned: float = math.nan
+    accuracy: float = math.nan
+    baseline_accuracy: float = math.nan
+    accuracy_drop: float = math.nan
+    validation_accuracy: float = math.nan
+    baseline_validation_accuracy: float = math.nan
+    pruned_weights: _Count = 0
+    counted_weights: _Count = 0
+    search_steps: _Count = 0
+    bootstraps_drawn: _Count = 0
+    reliability: float = math.nan
+    layers: _Line = ""
+    key: _Line
+    run_id: _Line
+    git_commit: _Line
+
+    @model_validator(mode="after")
+    def _figures_agree(self) -> Self:
+        if self.status != "finished":
+            if self.layers:
+                raise ValueError("column layers: must be empty, for the trial has no result")
+            return self
+        for column, value in self:
+            if COLUMNS[column] is float and column != "reliability" and not math.isfinite(value):
+                raise ValueError(f"column {column}: {value} in a finished trial")
+        if abs(self.baseline_accuracy - self.accuracy - self.accuracy_drop) > _ROUNDING:
+            raise ValueError("column accuracy_drop: is not baseline_accuracy - accuracy")
+        pruned = self.pruned_weights
+        if abs(100 * pruned - self.params_pruned * self.counted_weights) > (
+            _ROUNDING * self.counted_weights
+        ):
+            raise ValueError("column params_pruned: is not pruned_weights / counted_weights")
+        try:
+            layers = parse_layers(self.layers)
+        except ValueError as error:
+            raise ValueError(f"column layers: {error}") from None
+        by_layers = sum(layer.weights - (layer.kept or 0) for layer in layers)
+        if by_layers != pruned:
+            raise ValueError(f"column layers: {by_layers} pruned weights, pruned_weights {pruned}")
+        return self
+
+
+COLUMNS = {name: cast(type, field.annotation) for name, field in _Row.model_fields.items()}
+_ROWS = TypeAdapter(list[_Row])
+
+
+def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | int]:
+    """Return the columns that a trial has before it has a result."""
+    return {
+        "experiment": config.experiment.name,
+        "protocol": keys.protocol,
+        "method_version": keys.method_version,
+        "setting": describe_setting(config),
+        "criterion": config.criterion,
+        "upper_limit": format_share(config.upper_limit),
+        "groups": config.groups,
+        "samples_per_class": config.samples_per_class,
+        "fraction": format_share(config.search.fraction),
+        "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
+        "seed": config.seed,
+        "key": keys.key,
+    }
+
+
+def trial_table(results: Iterable[tuple[str, "TrialResult | FailedTrial"]]) -> pd.DataFrame:
+    """Return the table of trials.
+
+    Args:
+        results: of each trial the id of its MLflow run, empty if it has none, and its result.
+    """
+    return table_of_rows(_row(run_id, result) for run_id, result in results)
+
+
+def _row(run_id: str, result: "TrialResult | FailedTrial") -> dict[str, Any]:
+    from mint.trial.failed_trials import FailedTrial
+
+    row = {
+        **trial_columns(result.config, result.keys),
+        "run_id": run_id,
+        "git_commit": result.provenance.git_commit,
+    }
+    if isinstance(result, FailedTrial):
+        return row | {"status": result.status, "reason": result.reason}
+    return row | {
+        **result.model_dump(include=set(COLUMNS)),
+        "status": "finished",
+        "search_steps": len(result.search_steps),
+        "bootstraps_drawn": result.bootstraps,
+        "bootstraps": row["bootstraps"],
+        "reliability": math.nan if result.reliability is None else result.reliability,
+        "layers": layers_text(result.layers),
+    }
+
+
+def table_of_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the table of rows by column, sorted.
+
+    Raises:
+        ValueError: a value is not allowed; the message names its line and column.
+    """
+    try:
+        checked = _ROWS.validate_python(list(rows))
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from None
+    content = [row.model_dump() for row in checked]
+    return sort_trials(pd.DataFrame(content, columns=list(COLUMNS)).astype(COLUMNS))
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    line, *column = first["loc"]
+    place = f"line {int(line) + 2}, "  # the first row is behind the header
+    if not column:
+        return f"{place}{first['ctx']['error']}"
+    return f"{place}column {column[0]}: {first['input']!r}: {first['msg']}"
+
+
+def read_trials(path: str | Path) -> pd.DataFrame:
+    """Read trials.csv: one row per trial with its axes, accuracies (percent) and counts.
+
+    Example:
+        ```python
+        trials = read_trials("results/trials.csv")
+        trials.groupby(["experiment", "criterion"])["accuracy"].max()
+        ```
+
+    Raises:
+        InputError: the file cannot be read, or is not a trial table.
+    """
+    try:
+        return parse_trials(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not a trial table: {error}") from None
+
+
+def parse_trials(content: bytes) -> pd.DataFrame:
+    """Return the trial table of a CSV file's content.
+
+    Raises:
+        ValueError: a column is missing, a value is not allowed, or a key is there twice.
+    """
+    text = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
+    if missing := [column for column in COLUMNS if column not in text.columns]:
+        raise ValueError(f"the columns {', '.join(missing)} are missing")
+    repeated = text["key"].duplicated()
+    if repeated.any():
+        line = int(repeated.to_numpy().argmax()) + 2
+        raise ValueError(f"line {line}, column key: an earlier line has the same key")
+    return table_of_rows(cast(list[dict[str, Any]], text.to_dict("records")))
+
+
+def trials_csv(trials: pd.DataFrame) -> bytes:
+    """Return the table as CSV, with every digit of its floating point numbers."""
+    text: str = trials.to_csv(index=False, lineterminator="\n", na_rep="nan")
+    return text.encode()
+
+
+def sort_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the table in the order in which it is written."""
+    return trials.sort_values(_ORDER).reset_index(drop=True)
+
+
+def merge_trials(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
+    """Return both tables as one, in which newer rows replace those of the same key.
+
+    A finished row stays when the newer one failed.
+    """
+    finished_last = newer.sort_values("status", key=lambda status: status == "finished")
+    newer = finished_last.drop_duplicates("key", keep="last")
+    done = kept.loc[kept["status"] == "finished", "key"]
+    newer = newer[(newer["status"] == "finished") | ~newer["key"].isin(done)]
+    frames = [frame for frame in (kept[~kept["key"].isin(newer["key"])], newer) if len(frame)]
+    return sort_trials(pd.concat(frames)) if frames else kept
+
+
+def describe_setting(config: TrialConfig) -> str:
+    """Return what the trials of a protocol share, in sentences."""
+    chosen, search = config.experiment, config.search
+    parts = [f"{chosen.title}.", f"Data: {chosen.data.name}."]
+    if config.init:
+        parts.append(f"The baseline starts from trained weights ({config.init.digest}).")
+    if chosen.limits:
+        limits = (f"{name} {format_share(limit)}" for name, limit in chosen.limits.items())
+        parts.append(f"Upper limits by layer: {', '.join(limits)}.")
+    if chosen.groups:
+        groups = (f"{name} {number}" for name, number in chosen.groups.items())
+        parts.append(f"Groups by layer: {', '.join(groups)}.")
+    if chosen.retraining is None:
+        parts.append(f"Baseline and retraining: {_describe_training(chosen.training)}.")
+    else:
+        parts.append(f"Baseline: {_describe_training(chosen.training)}.")
+        parts.append(f"Retraining: {_describe_training(chosen.retraining)}.")
+    scores = "Scores: mean over bootstraps"
+    if chosen.estimate.reliability is not None:
+        scores += f", until their reliability is {chosen.estimate.reliability:g}"
+    if chosen.estimate.paper:
+        scores += ", estimated as in the MINT paper"
+    parts.append(f"{scores}.")
+    if chosen.keep_connected:
+        parts.append(
+            "Keep connected: every group of filters keeps one block while the fraction allows it."
+        )
+    if search.fraction is None:
+        parts.append(
+            f"Search: at most {search.steps} steps for the largest pruned fraction whose accuracy "
+            f"on {chosen.data.validation_size} validation images is at most {search.max_drop:g} "
+            "percentage points below the baseline's."
+        )
+    else:
+        parts.append("Pruned: a given fraction of the counted weights.")
+    return " ".join(" ".join(parts).split())  # a title may have several lines
+
+
+def _describe_training(training: TrainingConfig) -> str:
+    if training.epochs == 0:
+        return "no training"
+    epochs = f"{training.epochs} epoch{'s' if training.epochs != 1 else ''}"
+    cosine = ", cosine schedule" if training.schedule == "cosine" else ""
+    return f"{epochs}, batch size {training.batch_size}, learning rate {training.lr:g}{cosine}"

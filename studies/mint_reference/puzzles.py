@@ -1,0 +1,93 @@
+"""Open questions of the MINT authors' results, answered from measured trials in PUZZLES.md.
+
+Run as: python studies/mint_reference/puzzles.py [--output results] [--check]
+
+An interval that excludes 0 is a difference. One that includes 0 is none that these seeds can show.
+What was not run is not answered. puzzles_sweep.py runs the trials; limits.py and masking.py write
+the other two tables.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from benchmark_tables import LIMITS, MASKING, read_benchmark
+from criteria_question import where_mint_wins
+from limit_questions import limit_of_80, limits_of_vgg16
+from masking_variants import masking_section
+from search_questions import search_questions
+
+from mint import InputError, read_trials
+from mint.reporting.pages import protocols_of
+from mint.reporting.reference import read_reference
+from mint.reporting.statistics import CONFIDENCE
+from mint.reporting.verify import compare_pages
+from mint.store.atomic import write_atomic
+
+PUZZLES = "PUZZLES.md"
+_HERE = Path(__file__).parent
+_INTRODUCTION = (
+    "Made by `python studies/mint_reference/puzzles.py` from [trials.csv](trials.csv); do not "
+    "edit. The questions are those that the MINT authors' results leave open. Intervals are of "
+    f"Student's t over seeds, at {CONFIDENCE:.0%}, and paired by seed where two settings are "
+    "compared; by chance, one of twenty excludes 0. Intervals of ratios of standard deviations are "
+    "those of Pitman and Morgan. Figures are mean ± standard deviation over seeds; Seeds links to "
+    "the rows of trials.csv. `python studies/mint_reference/puzzles_sweep.py` runs the trials."
+)
+
+
+def puzzles_page(
+    trials: pd.DataFrame, limits: pd.DataFrame | None, masking: pd.DataFrame | None
+) -> str:
+    """Return PUZZLES.md.
+
+    Args:
+        trials: trial table, sorted.
+        limits: table of limits.py; None if it was not run.
+        masking: table of masking.py; None if it was not run.
+    """
+    protocols = protocols_of(trials)
+    groups = [group for protocol in protocols for group in protocol.groups]
+    lines = [
+        "# Puzzles",
+        "",
+        _INTRODUCTION,
+        *search_questions(protocols, read_reference(_HERE / "experiment1.yaml")),
+        *limit_of_80(limits),
+        *limits_of_vgg16(groups, read_reference(_HERE / "experiment2.yaml")),
+        *masking_section(masking),
+        *where_mint_wins(protocols),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write PUZZLES.md, or compare it with what it should be."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if the page differs"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        page = puzzles_page(
+            read_trials(options.output / "trials.csv"),
+            read_benchmark(options.output, LIMITS),
+            read_benchmark(options.output, MASKING),
+        )
+        path = options.output / PUZZLES
+        if not options.check:
+            write_atomic(path, page.encode())
+            return 0
+        cells, differences = compare_pages(PUZZLES, path.read_text(encoding="utf-8"), page)
+    except (InputError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join([*differences, f"compared: {cells} cells; differences: {len(differences)}"]))
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
