@@ -14,7 +14,7 @@ from mint.gmi.estimator import GmiEstimate, conditional_gmi, gmi_bootstraps, gmi
 from mint.gmi.reliability import reliability, summarize
 
 Floats = NDArray[np.float64]
-ROWS = 3000
+ROWS = 2000
 
 
 def gaussian_truth(rho: float, dimensions: int) -> float:
@@ -36,30 +36,29 @@ def _pairs(rho: float, rows: int, dimensions: int, seed: int) -> tuple[Floats, F
     return x, rho * x + math.sqrt(1 - rho**2) * noise, z
 
 
-def _mean_of_two(x: Floats, y: Floats, z: Floats | None) -> float:
-    halves = [conditional_gmi(x, y, z, bootstraps=20, seed=seed).value for seed in (0, 1)]
-    return float(np.mean(halves))
+def _estimate(x: Floats, y: Floats, z: Floats | None) -> float:
+    return conditional_gmi(x, y, z, bootstraps=12).value
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_gaussians_of_two_and_three_dimensions(rho: float) -> None:
     x, y, z = _pairs(rho, ROWS, 1, seed=int(10 * rho))
     truth = gaussian_truth(rho, 1)
-    assert _mean_of_two(x, y, None) == pytest.approx(truth, abs=0.03)
-    assert _mean_of_two(x, y, z) == pytest.approx(truth, abs=0.03)
+    assert _estimate(x, y, None) == pytest.approx(truth, abs=0.03)
+    assert _estimate(x, y, z) == pytest.approx(truth, abs=0.03)
     # Z confounds X and Y.
-    assert _mean_of_two(x - 2 * z, y + z, z) == pytest.approx(truth, abs=0.03)
+    assert _estimate(x - 2 * z, y + z, z) == pytest.approx(truth, abs=0.03)
 
 
-@pytest.mark.parametrize("rho", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("rho", [0.3, 0.9])
 def test_gaussians_of_up_to_six_dimensions(rho: float) -> None:
     x, y, z = _pairs(rho, ROWS, 2, seed=int(10 * rho))
-    assert _mean_of_two(x, y, None) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
-    assert _mean_of_two(x + z, y + z, z) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
+    assert _estimate(x, y, None) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
+    assert _estimate(x + z, y + z, z) == pytest.approx(gaussian_truth(rho, 2), abs=0.06)
     x, y, z = _pairs(rho, ROWS, 3, seed=int(10 * rho))
-    assert _mean_of_two(x, y, None) == pytest.approx(gaussian_truth(rho, 3), abs=0.06)
+    assert _estimate(x, y, None) == pytest.approx(gaussian_truth(rho, 3), abs=0.06)
     # Blocks of unequal size: one pair, one unrelated column in Y, three in Z.
-    unequal = _mean_of_two(x[:, :1], np.hstack([y[:, :1], x[:, 1:]])[:, :2], z)
+    unequal = _estimate(x[:, :1], np.hstack([y[:, :1], x[:, 1:]])[:, :2], z)
     assert unequal == pytest.approx(gaussian_truth(rho, 1), abs=0.06)
 
 
@@ -67,16 +66,16 @@ def test_gaussians_of_up_to_six_dimensions(rho: float) -> None:
 def test_one_to_one_maps_do_not_change_the_estimate(rho: float) -> None:
     x, y, _ = _pairs(rho, ROWS, 1, seed=5)
     truth = gaussian_truth(rho, 1)
-    assert _mean_of_two(np.exp(x), y, None) == pytest.approx(truth, abs=0.03)
-    assert _mean_of_two(np.tanh(x), y**3, None) == pytest.approx(truth, abs=0.03)
+    assert _estimate(np.exp(x), y, None) == pytest.approx(truth, abs=0.03)
+    assert _estimate(np.tanh(x), y**3, None) == pytest.approx(truth, abs=0.03)
 
 
 @pytest.mark.parametrize("dimensions", [1, 5, 25])
 def test_stronger_dependence_scores_higher(dimensions: int) -> None:
     values = []
-    for rho in (0.1, 0.3, 0.5, 0.7, 0.9):
+    for rho in (0.1, 0.5, 0.9):
         x, y, _ = _pairs(rho, 1500, dimensions, seed=7)
-        values.append(conditional_gmi(x, y, bootstraps=40).value)
+        values.append(conditional_gmi(x, y, bootstraps=12).value)
     assert values == sorted(values)
 
 
@@ -84,7 +83,7 @@ def test_stronger_dependence_scores_higher(dimensions: int) -> None:
 @pytest.mark.parametrize("refined", [True, False])
 def test_false_positive_rate(coordinates: int, rank: int, refined: bool) -> None:
     alarms = 0
-    for seed in range(100):
+    for seed in range(50):
         generator = np.random.default_rng(seed)
         factors = generator.normal(size=(240, rank))
         z = factors @ generator.normal(size=(rank, coordinates))
@@ -93,7 +92,7 @@ def test_false_positive_rate(coordinates: int, rank: int, refined: bool) -> None
         # Independent on even seeds, independent given Z alone on odd ones.
         x, y = np.split(noise + (seed % 2) * 0.5 * read, 2, axis=1)
         alarms += conditional_gmi(x, y, z, seed=seed, refined=refined).p_value < 0.05
-    assert alarms <= 14  # 5 expected; more than 14 of 100 once in ten thousand
+    assert alarms <= 9  # 2.5 expected; more than 9 of 50 once in ten thousand
 
 
 def test_p_values_are_not_all_large_under_the_null() -> None:
