@@ -124,6 +124,19 @@ def mlflow_server(database: Database, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def server_of(folder: Path, port: int) -> Iterator[None]:
+    """Run an MLflow server of a SQLite database and artifacts in the folder."""
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    log = folder / "log"
+    settings = environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    with log.open("w") as out, group(command, settings, stdout=out, stderr=out) as process:
+        wait_until_open(port, process, log)
+        yield
+
+
+@contextmanager
 def ray_nodes(folder: Path) -> Iterator[Nodes]:
     """Run a Ray cluster of two nodes with a token; their caches and log are in the folder."""
     # Of its own, or a sweep that is to start Ray for itself would join this cluster; and short,
@@ -148,6 +161,23 @@ def ray_nodes(folder: Path) -> Iterator[Nodes]:
             process.wait(_SECONDS_TO_START)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """Mount a disk in a new folder, such as one with size=3m."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("only root can mount disks, and not everywhere")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def resize_disk(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
 
 
 @contextmanager

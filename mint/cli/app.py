@@ -36,7 +36,6 @@ from mint.config.grid import bundled_sweeps
 from mint.config.locations import cache_folder, check_writable, data_folder
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION, Experiment
 from mint.errors import InputError, allowed
-from mint.orchestration.display import duration
 from mint.orchestration.interruption import STOP_SECONDS, STOPPED
 from mint.reporting.folder import check_results, rebuild_report, write_trial_page
 from mint.trial.provenance import PACKAGE, installed_version
@@ -44,8 +43,8 @@ from mint.trial.provenance import PACKAGE, installed_version
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
     from mint.store.stage_cache import StageCache
-    from mint.tracking.mlflow_store import Tracker
-    from mint.tracking.writer import Delivery
+    from mint.tracking.mlflow_store import MlflowStore
+    from mint.tracking.writer import RunWriter
     from mint.training.loop import Epoch
     from mint.trial.api import FinishedTrial
     from mint.trial.pipeline import TrialPipeline
@@ -428,10 +427,12 @@ class _Progress:
 
     def epoch(self, stage: str, epoch: "Epoch", epochs: int) -> None:
         left = self._left.after(stage, epoch, epochs)
+        from mint.trial.forecast import format_duration
+
         print(
             f"{stage} epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  validation "
-            f"{epoch.validation_accuracy:.2f}%  {duration(epoch.seconds)}, "
-            f"about {duration(left)} left",
+            f"{epoch.validation_accuracy:.2f}%  {format_duration(epoch.seconds)}, "
+            f"about {format_duration(left)} left",
             flush=True,
         )
 
@@ -470,12 +471,13 @@ def _estimate(options: argparse.Namespace) -> int:
     stages = _planned(options)
 
     from mint.training.determinism import reproducible
+    from mint.trial.forecast import format_duration
 
     _need(stages.is_done("baselines"), "train")
     start = time.monotonic()
     with reproducible(stages.experiment.threads, stages.device):
         folders = stages.all_scores
-    print(f"scores of {len(folders)} layers, {duration(time.monotonic() - start)}")
+    print(f"scores of {len(folders)} layers, {format_duration(time.monotonic() - start)}")
     print(f"scores: {next(iter(folders.values())).parent}")
     return 0
 
@@ -539,13 +541,13 @@ def _forecast(planned: "PlannedTrial") -> int:
 def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     from mint.reporting.trial_table import trial_table
     from mint.store.locks import locked
-    from mint.tracking.mlflow_store import Tracker, store_records
-    from mint.tracking.writer import Delivery
+    from mint.tracking.mlflow_store import MlflowStore
+    from mint.tracking.writer import RunWriter
     from mint.trial.result import TrialResult
 
-    tracker = Tracker(tracking_uri(options.tracking_uri))
-    experiment_id = tracker.prepare(stages.experiment.name)
-    delivered = tracker.runs(stages.experiment.name)
+    store = MlflowStore(tracking_uri(options.tracking_uri))
+    experiment_id = store.prepare(stages.experiment.name)
+    finished_runs = store.finished_runs(stages.experiment.name)
     say = partial(print, flush=True)
     with (
         locked(
@@ -553,10 +555,12 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
             f"{stages.config.experiment.name}-{stages.config.key}",
             stages.provenance.command,
         ),
-        Delivery(tracker, stages.cache, stages.provenance, delivered, say) as delivery,
+        RunWriter(
+            store, stages.cache, stages.provenance, finished_runs, say, STOP_SECONDS
+        ) as writer,
     ):
-        result = TrialResult.load(_ran(stages, delivery))
-        behind = delivery.close()
+        result = TrialResult.load(_ran(stages, writer))
+        behind = writer.close()
     page = write_trial_page(options.output, result)
     print(
         f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
@@ -564,7 +568,11 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     )
     print(f"trial:  {stages.cache.folder('trials', stages.config.key)}")
     print(f"page:   {page}")
-    of_store = None if behind else store_records(tracker)
+    of_store = None
+    try:
+        of_store = None if behind else trial_table(store.results())
+    except InputError as error:
+        print(f"the tables are made without the store: {error}", file=sys.stderr)
     rebuild_report(
         options.output,
         of_disk=trial_table([("", result)]),
@@ -573,15 +581,15 @@ def _finish(stages: "TrialPipeline", options: argparse.Namespace) -> int:
     if behind:
         print(
             f"its run is behind, for the tracking store could not be written to "
-            f"({delivery.trouble}); mint sync delivers it",
+            f"({writer.trouble}); mint sync delivers it",
             file=sys.stderr,
         )
         return EXIT_FAILED
-    show_runs(tracker, experiment_id)
+    show_runs(store, experiment_id)
     return 0
 
 
-def _ran(stages: "TrialPipeline", delivery: "Delivery") -> Path:
+def _ran(stages: "TrialPipeline", writer: "RunWriter") -> Path:
     """Run a trial with its run kept up to date, and return its folder."""
     from mint.errors import error_line, without_secrets
     from mint.trial.failed_trials import FailedTrial, FailedTrials
@@ -593,16 +601,16 @@ def _ran(stages: "TrialPipeline", delivery: "Delivery") -> Path:
 
     def on_search_step(probe: "SearchStep") -> None:
         probes.append(probe)
-        delivery.running(config, probes)
+        writer.running(config, probes)
         callbacks.on_search_step(probe)
 
     stages.callbacks = replace(callbacks, on_search_step=on_search_step)
-    delivery.running(config)
+    writer.running(config)
     try:
         folder = run_trial(stages)
     except KeyboardInterrupt:
-        delivery.killed(config, STOPPED)
-        delivery.close(STOP_SECONDS)
+        writer.interrupted(config, STOPPED)
+        writer.close(STOP_SECONDS)
         raise
     except Exception as error:
         gap = FailedTrial(
@@ -614,10 +622,10 @@ def _ran(stages: "TrialPipeline", delivery: "Delivery") -> Path:
             provenance=stages.provenance,
         )
         FailedTrials(stages.cache).write(gap)
-        delivery.gap(gap)
+        writer.failed(gap)
         raise
     FailedTrials(stages.cache).forget(config.key)
-    delivery.finished(config)
+    writer.finished(config.key)
     return folder
 
 
@@ -707,15 +715,16 @@ def _report(options: argparse.Namespace) -> int:
         print(f"tables: {options.output / 'RESULTS.md'}")
         return 0
 
-    from mint.tracking.mlflow_store import Tracker
+    from mint.reporting.trial_table import trial_table
+    from mint.tracking.mlflow_store import MlflowStore
 
-    tracker = Tracker(tracking_uri(options.tracking_uri))
-    if not tracker.exists:
+    store = MlflowStore(tracking_uri(options.tracking_uri))
+    if not store.exists:
         raise InputError(
-            f"--tracking-uri {tracker.shown}: there is no such store; run a sweep first, or "
+            f"--tracking-uri {store.shown}: there is no such store; run a sweep first, or "
             "give --trials FILE"
         )
-    rebuild_report(options.output, of_store=tracker.records())
+    rebuild_report(options.output, of_store=trial_table(store.results()))
     return 0
 
 
@@ -727,12 +736,13 @@ def _verify(options: argparse.Namespace) -> int:
 
     of_store = None
     if options.tracking_uri:
-        from mint.tracking.mlflow_store import Tracker
+        from mint.reporting.trial_table import trial_table
+        from mint.tracking.mlflow_store import MlflowStore
 
-        tracker = Tracker(tracking_uri(options.tracking_uri))
-        if not tracker.exists:
-            raise InputError(f"--tracking-uri {tracker.shown}: there is no such store")
-        of_store = tracker.records()
+        store = MlflowStore(tracking_uri(options.tracking_uri))
+        if not store.exists:
+            raise InputError(f"--tracking-uri {store.shown}: there is no such store")
+        of_store = trial_table(store.results())
     found = verify(options.output, StageCache(cache_dir), of_store)
     for difference in found.differences[:_MOST_DIFFERENCES]:
         print(difference)
@@ -751,21 +761,21 @@ def _ui(options: argparse.Namespace) -> int:
 
     uri, number = tracking_uri(options.tracking_uri), free_port(options.port)
 
-    from mint.tracking.mlflow_store import Tracker
+    from mint.tracking.mlflow_store import MlflowStore
 
-    tracker = Tracker(uri)
-    if not tracker.exists:
+    store = MlflowStore(uri)
+    if not store.exists:
         raise InputError(
-            f"--tracking-uri {tracker.shown}: there is no such store; run a trial or a sweep first"
+            f"--tracking-uri {store.shown}: there is no such store; run a trial or a sweep first"
         )
-    if tracker.uri.startswith("http"):  # a server is there already
-        print("\n".join(links(tracker, tracker.shown)))
+    if store.uri.startswith("http"):  # a server is there already
+        print("\n".join(links(store, store.shown)))
         return 0
-    with Server(tracker.uri, number) as server:
-        shown = links(tracker, server.address)  # takes seconds, as the server's start does
-        server.wait_until_it_answers()
+    with Server(store.uri, number) as server:
+        shown = links(store, server.address)  # takes seconds, as the server's start does
+        server.wait_until_ready()
         print("\n".join([*shown, "Ctrl-C ends it"]), flush=True)
-        reason = server.wait_until_it_ends()
+        reason = server.wait()
     print(f"mint ui: failed: {reason}", file=sys.stderr)
     return EXIT_FAILED
 
@@ -773,36 +783,38 @@ def _ui(options: argparse.Namespace) -> int:
 def _sync(options: argparse.Namespace) -> int:
     from mint.store.locks import locked_exclusively
     from mint.store.stage_cache import StageCache
-    from mint.tracking.mlflow_store import Tracker
+    from mint.tracking.mlflow_store import MlflowStore
 
-    tracker = Tracker(tracking_uri(options.tracking_uri))
+    store = MlflowStore(tracking_uri(options.tracking_uri))
     cache = StageCache(cache_folder(options.cache_dir))
     with locked_exclusively(cache, "mint sync"):
-        return _synced(tracker, cache, options)
+        return _synced(store, cache, options)
 
 
-def _synced(tracker: "Tracker", cache: "StageCache", options: argparse.Namespace) -> int:
-    from mint.tracking.writer import Delivery, deliver_missing
+def _synced(store: "MlflowStore", cache: "StageCache", options: argparse.Namespace) -> int:
+    from mint.tracking.writer import RunWriter, write_ended
     from mint.trial.failed_trials import FailedTrials
     from mint.trial.provenance import Provenance
     from mint.trial.result import TrialResult
 
     found = (cache.find("trials", key) for key in cache.keys("trials"))
-    configs = [TrialResult.load(folder).config for folder in found if folder]
-    configs += [gap.config for gap in FailedTrials(cache).all()]
+    trials = [TrialResult.load(folder) for folder in found if folder]
+    ended = {trial.keys.key: trial.config.experiment.name for trial in trials}
+    ended |= {each.keys.key: each.config.experiment.name for each in FailedTrials(cache).all()}
     delivered: dict[str, str] = {}
-    for experiment in sorted({config.experiment.name for config in configs}):
-        tracker.prepare(experiment)
-        delivered |= tracker.runs(experiment)
-        tracker.close_orphans(experiment, cache.identity, "what ran it died")
-    missing = [config for config in configs if config.key not in delivered]
+    for experiment in sorted(set(ended.values())):
+        store.prepare(experiment)
+        delivered |= store.finished_runs(experiment)
+        store.close_orphans(experiment, cache.identity, "what ran it died")
+    missing = [key for key in ended if key not in delivered]
     provenance = Provenance.of_this_process(None, ["mint", *options.words])
-    with Delivery(tracker, cache, provenance, delivered, partial(print, flush=True)) as delivery:
-        deliver_missing(delivery, cache, missing)
-        behind = delivery.close()
-    print(f"{len(configs)} trials on the disk, {len(missing) - behind} delivered to the store")
+    say = partial(print, flush=True)
+    with RunWriter(store, cache, provenance, delivered, say, STOP_SECONDS) as writer:
+        write_ended(writer, cache, missing)
+        behind = writer.close()
+    print(f"{len(ended)} trials on the disk, {len(missing) - behind} delivered to the store")
     if behind:
-        print(f"{behind} could not be delivered: {delivery.trouble}", file=sys.stderr)
+        print(f"{behind} could not be delivered: {writer.trouble}", file=sys.stderr)
     return EXIT_FAILED if behind else 0
 
 
@@ -827,12 +839,12 @@ def _cache(options: argparse.Namespace) -> int:
 
     delivered: frozenset[str] = frozenset()
     if "trials" in options.stages:
-        from mint.tracking.mlflow_store import Tracker
+        from mint.tracking.mlflow_store import MlflowStore
 
-        tracker = Tracker(tracking_uri(options.tracking_uri))
-        if tracker.exists:
-            records = tracker.records()
-            delivered = frozenset(records.loc[records["status"] == "finished", "key"])
+        store = MlflowStore(tracking_uri(options.tracking_uri))
+        if store.exists:
+            names = store.experiments()
+            delivered = frozenset(key for name in names for key in store.finished_runs(name))
     with locked_exclusively(cache, "mint cache prune"):
         removed, kept = prune(
             cache,

@@ -15,11 +15,11 @@ from mint.config.schema import (
 from mint.errors import InputError, WorkFailedError, allowed, nearest
 from mint.orchestration.interruption import interruptible
 from mint.tracking.preflight import reach_store
-from mint.tracking.views import paths
+from mint.tracking.ui import paths
 
 # Ray, MLflow and torch take seconds to import: each is left until a command needs it.
 if TYPE_CHECKING:
-    from mint.tracking.mlflow_store import Tracker
+    from mint.tracking.mlflow_store import MlflowStore
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _EXIT_UNREAD = 141  # of a program that SIGPIPE ends
@@ -321,12 +321,12 @@ def check_writable(option: str, folder: Path) -> None:
         raise InputError(f"{option} {folder}: {existing} is not writable")
 
 
-def show_runs(tracker: "Tracker", experiment_id: str, say: Callable[[str], None] = print) -> None:
+def show_runs(store: "MlflowStore", experiment_id: str, say: Callable[[str], None] = print) -> None:
     """Say where the runs are to be seen."""
-    if tracker.shown.startswith("http"):
-        say(f"runs:   {tracker.shown}{paths(experiment_id)['runs']}")
+    if store.shown.startswith("http"):
+        say(f"runs:   {store.shown}{paths(experiment_id)['runs']}")
     else:
-        say(f"runs:   mint ui --tracking-uri {tracker.shown}")
+        say(f"runs:   mint ui --tracking-uri {store.shown}")
 
 
 def positive(text: str) -> int:
@@ -347,19 +347,6 @@ def natural(text: str) -> int:
 def gpu_share(text: str) -> float:
     """Parse a number of GPUs."""
     return _between(text, 0, 1024)
-
-
-def check_gpus(share: float, cards: int, where: str) -> None:
-    """Refuse a share of a card, or a number of cards, that there is not.
-
-    Raises:
-        InputError: likewise.
-    """
-    if share > cards or (share > 1 and share != int(share)):
-        raise InputError(
-            f"--gpus-per-trial {share:g}: {where} has {cards} GPUs; allowed are 0 for the "
-            "CPU, a share of a card up to 1, and whole numbers of cards"
-        )
 
 
 def _whole(text: str, least: int, most: int = _LARGEST) -> int:

@@ -2,22 +2,17 @@
 
 import argparse
 import os
-import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import cycle, islice
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mint.cli.options import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     Parser,
     add_experiment,
     add_folders,
     add_results,
-    check_gpus,
     check_how_much,
     chosen_experiment,
     criterion,
@@ -31,16 +26,14 @@ from mint.cli.options import (
 )
 from mint.config.grid import Grid, SweepDefinition
 from mint.config.locations import cache_folder, data_folder
-from mint.config.schema import CRITERIA, Experiment, TrialConfig
+from mint.config.schema import CRITERIA, Experiment
 from mint.errors import InputError
-from mint.orchestration.display import JsonLines, Lines, Quiet, Watch
 from mint.reporting.folder import check_results
-from mint.tracking.preflight import reach_ray
 
 # Ray, MLflow and torch take seconds to import: each is left until it is needed.
 if TYPE_CHECKING:
-    from mint.orchestration.search_spaces import Plan
-    from mint.orchestration.settings import SweepSettings
+    from mint.orchestration.display import Lines
+    from mint.orchestration.settings import SweepOutcome, SweepRequest
     from mint.store.stage_cache import StageCache
     from mint.trial.setup import PlannedTrials
 
@@ -182,8 +175,8 @@ def add_sweep(parser: argparse.ArgumentParser, sweep: SweepDefinition) -> None:
         "--log",
         choices=("lines", "json"),
         default="lines",
-        help="json: an object a line, for scripts: its event (plan, begun, probe, ended, note, "
-        "end) and the facts of it (default: lines)",
+        help="json: an object a line, for scripts: its event (plan, started, search_step, ended, "
+        "note, end) and the facts of it (default: lines)",
     )
     add_folders(running)
     running.add_argument(
@@ -207,197 +200,76 @@ def run_sweep_command(
     Raises:
         InputError: it cannot be done.
     """
-    experiment = chosen_experiment(options).experiment
+    file = chosen_experiment(options)
+    experiment = file.experiment
+    references = [file.reference] if file.reference else []
     _check_search(options, experiment)
     store = tracking_uri(options.tracking_uri)
-    if address := _ray_address(options):
-        reach_ray(address)
+    address = _ray_address(options)
     blocks = _blocks(options, experiment, sweep.grids)
-    check_results(options.output)
+    check_results(options.output, references)
 
+    from mint.orchestration.driver import run_sweep, show_plan
+    from mint.orchestration.resources import check_resources
+    from mint.orchestration.settings import SweepRequest
     from mint.store.remote import RemoteStore
     from mint.store.stage_cache import StageCache
 
+    check_resources(options.gpus_per_trial, address)
     storage = RemoteStore(options.storage) if options.storage else None
     cache = StageCache(cache_folder(options.cache_dir), storage)
-    planned = _checked_trials(options, experiment, blocks, cache)
-    trials = planned.configs
-    request = _Request(
-        options, sweep.name, words, store, experiment, blocks, trials, cache, _display(options)
+    request = SweepRequest(
+        name=sweep.name,
+        command=words,
+        experiment=experiment,
+        planned=_checked_trials(options, experiment, blocks, cache),
+        tracking_uri=store,
+        cache=cache,
+        data_dir=data_folder(options.data_dir),
+        output=options.output,
+        references=references,
+        search=options.search,
+        space=blocks[0] if options.search == "optuna" else None,
+        draws=options.trials or _SEARCHED_TRIALS,
+        init=options.init,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent_trials=options.max_concurrent,
+        ray_address=address,
+        live=options.watch,
     )
+    display = _display(options)
     if options.dry_run:
-        from mint.tracking.mlflow_store import Tracker
-
-        _show_plan(request, request.announce(Tracker(store).runs(experiment.name)), planned)
+        show_plan(request, display)
         return 0
-    if not request.missing(()):
-        return request.carry_out(lambda _: 0)
-
-    if address is None:  # before Ray is imported: its servers then keep to loopback
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-
-    from mint.orchestration.tune import connecting
-
-    # Ray takes seconds to start, and so does what is imported and asked in the meantime.
-    with connecting(address, experiment.network.name) as room:
-        return request.carry_out(room)
+    return _report_outcome(request, run_sweep(request, display), display)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What a command line asks for, checked.
+def _report_outcome(request: "SweepRequest", outcome: "SweepOutcome", display: "Lines") -> int:
+    """Print what the user has to know of an outcome, and return the exit code."""
+    from mint.tracking.mlflow_store import MlflowStore
+    from mint.trial.provenance import Provenance
 
-    Attributes:
-        options: of the command line.
-        name: of the sweep.
-        words: of the command line.
-        store: URI of the tracking store.
-        experiment: of all trials.
-        blocks: the axes; one block for a search with Optuna.
-        trials: of a grid; for a search with Optuna, the corners of what it draws from.
-        cache: of finished stages.
-        display: of what happens.
-    """
-
-    options: argparse.Namespace
-    name: str
-    words: Sequence[str]
-    store: str
-    experiment: Experiment
-    blocks: Sequence[Grid]
-    trials: Sequence[TrialConfig]
-    cache: "StageCache"
-    display: Lines
-
-    def missing(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
-        """Return the trials to run: None for each of those that a search is yet to draw."""
-        from mint.trial.failed_trials import missing_trials
-
-        if self.options.search == "optuna":
-            return [None] * (self.options.trials or _SEARCHED_TRIALS)
-        stopped = self.options.search == "asha"
-        return missing_trials(self.trials, self.cache, delivered, stopped=stopped)
-
-    def announce(self, delivered: Collection[str]) -> Sequence[TrialConfig | None]:
-        """Say how many trials there are, and return those to run."""
-        waiting = self.missing(delivered)
-        total = len(waiting) if None in waiting else len(self.trials)
-        self.display.tell(
-            "plan",
-            f"{self.name} of {self.experiment.name}: {total} trials, {total - len(waiting)} "
-            f"already finished, {len(waiting)} to run",
-            sweep=self.name,
-            experiment=self.experiment.name,
-            trials=total,
-            to_run=len(waiting),
+    if outcome.interrupted:
+        command = Provenance.of_this_process(request.name, request.command).command
+        display.say(f"this carries on:\n  {command}")
+        return EXIT_INTERRUPTED
+    if outcome.unwritten:
+        print(
+            f"the runs of {outcome.unwritten} trials are behind, for the tracking store could not "
+            f"be written to ({outcome.store_error}); mint sync delivers them",
+            file=sys.stderr,
         )
-        return waiting
-
-    def carry_out(self, room: "Callable[[SweepSettings], int]") -> int:
-        """Run what is missing, rebuild the tables and return the exit code."""
-        from mint.tracking.mlflow_store import Tracker
-
-        options, cache = self.options, self.cache
-        tracker = Tracker(self.store)
-        experiment_id = tracker.prepare(self.experiment.name)
-
-        from mint.orchestration.driver import Sweep, drive
-        from mint.orchestration.settings import SweepSettings
-        from mint.store.locks import locked
-        from mint.trial.provenance import Provenance
-
-        held = f"{self.name}-{self.experiment.name}"
-        device = "cuda" if options.gpus_per_trial else "cpu"
-        provenance = Provenance.of_this_process(self.name, self.words, device)
-        init = self.trials[0].init
-        with locked(cache, held, provenance.command):
-            delivered = tracker.runs(self.experiment.name)
-            waiting = self.announce(delivered)
-            orphans = tracker.close_orphans(
-                self.experiment.name, cache.identity, "the driver that ran it died", self.name
-            )
-            if orphans:
-                self.display.say(f"closed {orphans} runs whose driver had died")
-            if init:
-                cache.produce("initial", init.digest, partial(_copy, options.init, init.file))
-            sweep = Sweep(
-                delivered=delivered,
-                trials=() if options.search == "optuna" else self.trials,
-                to_run=len(waiting),
-                plan=lambda at_once: self._plan(waiting, at_once),
-                settings=SweepSettings(
-                    name=held,
-                    data_dir=data_folder(options.data_dir).absolute(),
-                    cache_root=cache.root,
-                    storage=cache.storage.uri if cache.storage else None,
-                    gpus_per_trial=options.gpus_per_trial,
-                    threads=self.experiment.threads,
-                    provenance=provenance,
-                    owner=cache.identity,
-                    every_epoch=options.search == "asha",
-                    live=options.watch,
-                    on_cluster=_ray_address(options) is not None,
-                ),
-                max_concurrent=options.max_concurrent,
-                output=options.output,
-            )
-            with self.display:
-                code = drive(sweep, cache, tracker, room, self.display)
-        if code == EXIT_INTERRUPTED:
-            self.display.say(f"this carries on:\n  {provenance.command}")
-        else:
-            show_runs(tracker, experiment_id, self.display.say)
-        return code
-
-    def _plan(self, waiting: Sequence[TrialConfig | None], at_once: int) -> "Plan":
-        from mint.orchestration.search_spaces import asha_plan, grid_plan, histories, optuna_plan
-
-        options = self.options
-        trials = [trial for trial in waiting if trial]
-        if options.search == "grid":
-            return grid_plan(trials)
-        if options.search == "asha":
-            epochs = self.experiment.retraining_settings.epochs
-            return asha_plan(trials, epochs, histories(self.trials, self.cache))
-        (grid,) = self.blocks
-        axes: dict[str, Sequence[object]] = {
-            "groups": grid.groups,
-            "samples_per_class": grid.samples_per_class,
-            "upper_limit": grid.upper_limits,
-            "bootstraps": grid.bootstraps,
-        }
-        if len(grid.criteria) > 1:  # one alone is no choice, and would change what is drawn
-            axes["criterion"] = grid.criteria
-        ends = (min(options.fractions), max(options.fractions))
-        return optuna_plan(self.trials[0], axes, ends, trials=len(waiting), at_once=at_once)
+    elif outcome.store_error:
+        print(f"the tables are made without the store: {outcome.store_error}", file=sys.stderr)
+    if outcome.failed:
+        print(f"{outcome.failed} of {outcome.to_run} trials failed", file=sys.stderr)
+    show_runs(MlflowStore(request.tracking_uri), outcome.experiment_id, display.say)
+    return 0 if outcome.complete else EXIT_FAILED
 
 
-def _show_plan(
-    request: _Request, waiting: Sequence[TrialConfig | None], planned: "PlannedTrials"
-) -> None:
-    """Print the trials of a grid, and what those to run will take."""
-    options = request.options
-    if options.search != "optuna":
-        keys = {trial.key for trial in waiting if trial}
-        for trial in request.trials:
-            request.display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
-    source, traced = planned.source, planned.traced
-    if waiting and source and traced:
-        from mint.trial.forecast import forecast
+def _display(options: argparse.Namespace) -> "Lines":
+    from mint.orchestration.display import JsonLines, Lines, Quiet, Watch
 
-        # For trials that are yet to be drawn stand the corners of what they are drawn from.
-        expected = [trial for trial in waiting if trial] or list(
-            islice(cycle(request.trials), len(waiting))
-        )
-        cores = os.cpu_count() or 1
-        at_once = min(
-            len(waiting), options.max_concurrent or max(1, cores // request.experiment.threads)
-        )
-        for line in forecast(expected, source, traced, request.cache, at_once):
-            request.display.say(line)
-
-
-def _display(options: argparse.Namespace) -> Lines:
     if options.watch:
         return Watch()
     if options.quiet:
@@ -472,10 +344,6 @@ def _checked_trials(
     """Return all trials of the axes; the unfinished ones were checked."""
     from mint.trial.setup import plan_trials
 
-    if options.gpus_per_trial and not _ray_address(options):
-        import torch
-
-        check_gpus(options.gpus_per_trial, torch.cuda.device_count(), "this machine")
     planned = plan_trials(
         experiment,
         [
@@ -496,7 +364,3 @@ def _checked_trials(
             "would download it"
         )
     return planned
-
-
-def _copy(file: Path, name: str, folder: Path) -> None:
-    shutil.copyfile(file, folder / name)

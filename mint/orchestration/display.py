@@ -1,9 +1,11 @@
-"""What a sweep shows while it runs: lines, a live table, JSON for scripts, or next to nothing."""
+"""What a sweep prints while it runs: lines, a live table, JSON for scripts, or almost nothing."""
 
 import json
 import sys
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
+
+from mint.trial.forecast import format_duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -12,54 +14,54 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Prints a line of whatever has one, such as the end of a trial."""
+    """Prints the line of every event that has one, such as the end of a trial."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left open."""
+        """Do nothing."""
 
-    def tell(self, event: str, line: str = "", **facts: Any) -> None:
-        """Show what has happened.
+    def show(self, event: str, line: str = "", **facts: Any) -> None:
+        """Show an event.
 
         Args:
-            event: plan, begun, progress, probe, ended (each of a trial), note or end (of the
+            event: plan, started, progress, search_step, ended (of a trial), note, or end (of the
                 sweep).
-            line: for a reader; empty where lines would be too many.
-            facts: the same for a program.
+            line: for a reader; empty if lines would be too many.
+            facts: for a program.
         """
         if line:
             print(line, flush=True)
 
     def say(self, line: str) -> None:
-        """Show a line that has no facts."""
-        self.tell("note", line)
+        """Show a line without facts."""
+        self.show("note", line)
 
 
 class Quiet(Lines):
-    """Prints trials that failed, and one line at the end."""
+    """Prints failed trials, and one line at the end."""
 
-    def tell(self, event: str, line: str = "", **facts: Any) -> None:
+    def show(self, event: str, line: str = "", **facts: Any) -> None:
         if event == "ended" and facts["status"] == "failed":
             print(line, file=sys.stderr, flush=True)
         if event == "end":
             print(
                 f"{facts['finished']} of {facts['to_run']} trials finished, {facts['failed']} "
-                f"failed, {duration(facts['seconds'])}",
+                f"failed, {format_duration(facts['seconds'])}",
                 flush=True,
             )
 
 
 class JsonLines(Lines):
-    """Prints an object a line: its event, and the facts or the text of it."""
+    """Prints an object a line: the event, and its facts or its text."""
 
-    def tell(self, event: str, line: str = "", **facts: Any) -> None:
+    def show(self, event: str, line: str = "", **facts: Any) -> None:
         print(json.dumps({"event": event, **(facts or {"text": line})}), flush=True)
 
 
 class Watch(Lines):
-    """Keeps a table of the running trials below the lines."""
+    """Prints the lines, and below them a live table of the running trials."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -67,7 +69,7 @@ class Watch(Lines):
 
         self._running: dict[str, dict[str, Any]] = {}
         self._title = ""
-        # Soft: a line that is wider than the terminal is the terminal's to break.
+        # Soft wrap leaves the breaking of long lines to the terminal.
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
         self._live = Live(
             get_renderable=self.table, console=self._console, refresh_per_second=2, transient=True
@@ -80,23 +82,20 @@ class Watch(Lines):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def tell(self, event: str, line: str = "", **facts: Any) -> None:
+    def show(self, event: str, line: str = "", **facts: Any) -> None:
         if line:
             self._console.print(line)
-        if event == "begun":
-            self._running[facts["key"]] = {"stage": "begun", **facts}
-        elif event in ("progress", "probe"):
-            row = self._running.setdefault(facts["key"], {"stage": "begun"})
-            row.update(facts)
+        if event in ("started", "progress", "search_step"):
+            self._running.setdefault(facts["key"], {"stage": "started"}).update(facts)
         elif event == "ended":
             self._running.pop(facts["key"], None)
             self._title = (
-                f"{facts['over']} of {facts['to_run']} trials, about "
-                f"{duration(facts['seconds_left'])} left"
+                f"{facts['ended']} of {facts['to_run']} trials, about "
+                f"{format_duration(facts['seconds_left'])} left"
             )
 
     def table(self) -> "Table":
-        """Return the trials that are running now."""
+        """Return the table of the running trials."""
         from rich.table import Table
 
         table = Table(title=self._title or None, title_justify="left")
@@ -110,9 +109,9 @@ class Watch(Lines):
                 row["trial"],
                 row["stage"],
                 f"{row['epoch']}/{epochs}" if epochs else "",
-                _percent(row.get("validation_accuracy")),
-                _percent(row.get("params_pruned")),
-                "" if left is None else duration(left),
+                _format_percent(row.get("validation_accuracy")),
+                _format_percent(row.get("params_pruned")),
+                "" if left is None else format_duration(left),
             )
         return table
 
@@ -134,14 +133,5 @@ class TimeLeft:
         return fmean(self._seconds) * (epochs - epoch.epoch)
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as 3 min 05 s."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: asked once, obeyed at the next good moment, even where Python loses one.
+"""Ctrl-C and SIGTERM: remembered until the work can stop, even where Python loses an exception.
 
-An exception that a signal raises inside a finaliser, such as the import system has, is printed and
-forgotten. So it is remembered too, and long work asks for it now and then.
+Python prints and forgets an exception that a signal raises inside a finaliser, such as those of
+the import system. Long work therefore calls check() now and then.
 """
 
 import signal
@@ -10,25 +10,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# What a trial that was running is told to have come to.
 STOPPED = "stopped by Ctrl-C or SIGTERM"
-# Of the ten that it may take: for closing the runs of trials that were running.
+"""Why a trial that was running has no result."""
+
 STOP_SECONDS = 4.0
+"""Time to close the runs of interrupted trials; a process gets ten seconds in all to stop."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_asked = threading.Event()
+_requested = threading.Event()
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have both signals raise KeyboardInterrupt inside the block.
+    """Make both signals raise KeyboardInterrupt inside the block.
 
     Ctrl-C stays ignored where it was, as in the background of a shell.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread may handle signals
+        yield  # only the main thread can handle signals
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    _asked.clear()
+    _requested.clear()
     restore()
     try:
         yield
@@ -38,33 +40,29 @@ def interruptible() -> Iterator[None]:
 
 
 def restore() -> None:
-    """Put the handlers in place, again after a library has put its own there."""
+    """Install the handlers, again after a library has installed its own."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def check() -> None:
-    """Stop here if it was asked for.
-
-    Raises:
-        KeyboardInterrupt: likewise.
-    """
-    if _asked.is_set():
+    """Raise KeyboardInterrupt if a signal has come."""
+    if requested():
         raise KeyboardInterrupt
 
 
-def asked() -> bool:
-    """Tell whether a signal has come."""
-    return _asked.is_set()
+def requested() -> bool:
+    """Return whether a signal has come."""
+    return _requested.is_set()
 
 
 def ignore() -> None:
-    """Take no further signal: what is left takes seconds, and must not be left half done."""
+    """Ignore further signals: the seconds of work that are left must not be cut off."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _asked.set()
+    _requested.set()
     raise KeyboardInterrupt

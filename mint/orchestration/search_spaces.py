@@ -1,4 +1,4 @@
-"""What Ray Tune runs: a grid, a grid whose hopeless trials are stopped, or a search with Optuna."""
+"""What Ray Tune runs: a grid, a grid with early stopping, or a search with Optuna."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,34 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from mint.config.grid import parse_limit
+from mint.config.grid import Grid, parse_limit
 from mint.config.schema import TrialConfig
+from mint.orchestration.settings import SweepRequest
 from mint.store.stage_cache import StageCache
 from mint.trial.failed_trials import FailedTrials
 from mint.trial.result import TrialResult
 
-# What every report of a trial to Ray Tune may hold.
 EPOCH, VALIDATION_ACCURACY, PARAMS_PRUNED = "epoch", "validation_accuracy", "params_pruned"
+"""Fields of a trial's reports that schedulers and searchers read."""
 
 _TRIAL = "trial"
-_GRACE = 10  # the share of its epochs that a trial may have at least: a tenth
-_REDUCTION = 3
+_GRACE_SHARE = 10  # ASHA stops no trial before a tenth of its epochs
+_REDUCTION_FACTOR = 3
 
 History = Sequence[tuple[int, float]]
 """(epoch, validation accuracy in percent) of a retraining."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TunePlan:
     """Trials for Ray Tune.
 
     Attributes:
         space: Tune's param_space.
         samples: how often Tune draws from it.
-        base: what a search varies; None where the space holds whole trials.
-        searcher: that draws; None for Tune's own.
-        scheduler: that may stop trials; None for none.
+        base: trial that a search varies; None if the space holds whole trials.
+        searcher: draws the trials; None for Tune's own.
+        scheduler: stops trials early; None for none.
     """
 
     space: dict[str, Any]
@@ -45,8 +46,28 @@ class Plan:
     scheduler: TrialScheduler | None = None
 
 
-def config_of(parameters: Mapping[str, Any], base: TrialConfig | None) -> TrialConfig:
-    """Return the trial that Ray Tune's parameters stand for."""
+def make_plan(
+    request: SweepRequest, waiting: Sequence[TrialConfig], max_concurrent_trials: int
+) -> TunePlan:
+    """Return the plan of a request.
+
+    Args:
+        request: of the sweep.
+        waiting: trials of a grid that have no result.
+        max_concurrent_trials: run at a time.
+    """
+    trials = request.planned.configs
+    if request.search == "grid":
+        return grid_plan(waiting)
+    if request.search == "asha":
+        epochs = request.experiment.retraining_settings.epochs
+        return asha_plan(waiting, epochs, known_histories(trials, request.cache))
+    assert request.space
+    return optuna_plan(trials[0], request.space, request.draws, max_concurrent_trials)
+
+
+def trial_config(parameters: Mapping[str, Any], base: TrialConfig | None) -> TrialConfig:
+    """Return the trial that Ray Tune's parameters describe."""
     if base is None:
         return TrialConfig.model_validate_json(parameters[_TRIAL])
     values = dict(parameters)
@@ -55,97 +76,94 @@ def config_of(parameters: Mapping[str, Any], base: TrialConfig | None) -> TrialC
     return TrialConfig.model_validate(base.model_dump() | update)
 
 
-def grid_plan(trials: Sequence[TrialConfig]) -> Plan:
-    """Run these trials."""
-    return Plan({_TRIAL: tune.grid_search([trial.model_dump_json() for trial in trials])})
+def grid_plan(trials: Sequence[TrialConfig]) -> TunePlan:
+    """Return a plan that runs these trials."""
+    return TunePlan({_TRIAL: tune.grid_search([trial.model_dump_json() for trial in trials])})
 
 
 def asha_plan(
     trials: Sequence[TrialConfig], epochs: int, known: Iterable[tuple[str, History]]
-) -> Plan:
-    """Run these trials, and stop those whose retraining falls behind (ASHA, Li et al. 2020).
+) -> TunePlan:
+    """Return a plan that stops trials whose retraining falls behind (ASHA, Li et al. 2020).
 
-    At a tenth of the epochs, and at three times as many again and again, a trial goes on only if
-    its validation accuracy is among the best third of those that came as far.
+    After a tenth of the epochs, and after each threefold of it, a trial continues only if its
+    validation accuracy is among the best third of the trials that came as far.
 
     Args:
-        trials: that prune the same share, by one retraining each.
-        epochs: of the retraining.
-        known: for the key of every trial that has ended before, its history: a sweep that was
-            stopped carries on with what it knew.
+        trials: that prune the same fraction and retrain once.
+        epochs: of retraining.
+        known: keys and histories of the trials that ended earlier, for a sweep that was stopped.
     """
     scheduler = ASHAScheduler(
         time_attr=EPOCH,
         metric=VALIDATION_ACCURACY,
         mode="max",
         max_t=epochs,
-        grace_period=max(1, epochs // _GRACE),
-        reduction_factor=_REDUCTION,
+        grace_period=max(1, epochs // _GRACE_SHARE),
+        reduction_factor=_REDUCTION_FACTOR,
     )
     for key, history in known:
-        # All that the scheduler asks of a trial is its name.
-        ended: Any = SimpleNamespace(trial_id=key)
+        ended: Any = SimpleNamespace(trial_id=key)  # the scheduler reads no more of a trial
         controller: Any = None
         scheduler.on_trial_add(controller, ended)
-        for epoch, reached in history:
+        for epoch, accuracy in history:
             if epoch < epochs:
-                scheduler.on_trial_result(
-                    controller, ended, {EPOCH: epoch, VALIDATION_ACCURACY: reached}
-                )
+                result = {EPOCH: epoch, VALIDATION_ACCURACY: accuracy}
+                scheduler.on_trial_result(controller, ended, result)
         scheduler.on_trial_remove(controller, ended)
-    return Plan(grid_plan(trials).space, scheduler=scheduler)
+    return TunePlan(grid_plan(trials).space, scheduler=scheduler)
 
 
-def histories(trials: Sequence[TrialConfig], cache: StageCache) -> list[tuple[str, History]]:
-    """Return, for the key of every trial that has ended, how its last retraining went."""
-    gaps = FailedTrials(cache)
+def known_histories(trials: Sequence[TrialConfig], cache: StageCache) -> list[tuple[str, History]]:
+    """Return the key of every trial that ended, and the history of its last retraining."""
+    failed_trials = FailedTrials(cache)
     known: list[tuple[str, History]] = []
     for trial in trials:
         if folder := cache.find("trials", trial.key):
-            probes = TrialResult.load(folder).search_steps
-            epochs = probes[-1].retraining.training if probes else ()
+            steps = TrialResult.load(folder).search_steps
+            epochs = steps[-1].retraining.training if steps else ()
             known.append((trial.key, [(e.epoch, e.validation_accuracy) for e in epochs]))
-        elif gap := gaps.read(trial.key):
-            known.append((trial.key, list(gap.history)))
+        elif failed := failed_trials.read(trial.key):
+            known.append((trial.key, failed.history))
     return known
 
 
-def optuna_plan(
-    base: TrialConfig,
-    axes: Mapping[str, Sequence[Any]],
-    fractions: tuple[float, float],
-    *,
-    trials: int,
-    at_once: int,
-) -> Plan:
-    """Search for trials of high validation accuracy and many params pruned, with Optuna's TPE.
+def optuna_plan(base: TrialConfig, space: Grid, draws: int, max_concurrent_trials: int) -> TunePlan:
+    """Return a plan that searches for accuracy and pruned params at once, with Optuna's TPE.
 
     Args:
-        base: what all trials share; its seed is the search's too.
-        axes: for the name of every other axis, its choices.
-        fractions: the least and the most of the counted weights to prune.
-        trials: how many to run.
-        at_once: how many of them side by side. They are drawn together, and what came of them is
-            told in the order in which they were drawn: the same command always draws the same
-            trials, so one that was stopped carries on where it was.
+        base: what all trials share; its seed is the search's, too.
+        space: axes to draw from; fractions are drawn between the least and the most.
+        draws: number of trials.
+        max_concurrent_trials: drawn together; Optuna learns their results in the order in which
+            they were drawn. The same command thus always draws the same trials, and resumes one
+            that was stopped.
     """
-    from ray.tune.search.optuna import OptunaSearch  # takes seconds, and only this needs it
+    from ray.tune.search.optuna import OptunaSearch  # takes seconds
 
-    space = {
-        **{name: tune.choice(list(choices)) for name, choices in axes.items()},
-        "fraction": tune.uniform(*fractions),
+    fractions = [fraction for fraction in space.fractions if fraction is not None]
+    axes: dict[str, Sequence[Any]] = {
+        "groups": space.groups,
+        "samples_per_class": space.samples_per_class,
+        "upper_limit": space.upper_limits,
+        "bootstraps": space.bootstraps,
     }
+    if len(space.criteria) > 1:  # a single choice would still change what is drawn
+        axes["criterion"] = space.criteria
+    choices = {name: tune.choice(list(values)) for name, values in axes.items()}
     optuna = OptunaSearch(
-        OptunaSearch.convert_search_space(space),
+        OptunaSearch.convert_search_space(
+            {**choices, "fraction": tune.uniform(min(fractions), max(fractions))}
+        ),
         metric=[VALIDATION_ACCURACY, PARAMS_PRUNED],
         mode=["max", "max"],
         seed=base.seed,
     )
-    return Plan({}, trials, base, _InBatches(optuna, at_once))
+    return TunePlan({}, draws, base, _BatchSearcher(optuna, max_concurrent_trials))
 
 
-class _InBatches(Searcher):
-    """Draws so many trials at once, and tells of them when all have ended, in their order."""
+class _BatchSearcher(Searcher):
+    """Draws a batch of trials at once, and reports their results in order when all have ended."""
 
     def __init__(self, searcher: Searcher, size: int) -> None:
         super().__init__()
@@ -154,7 +172,7 @@ class _InBatches(Searcher):
         self._drawn = 0
         self._waiting: list[tuple[str, dict[str, Any] | None]] = []
         self._names: dict[str, str] = {}
-        self._ended: dict[str, dict[str, Any] | None] = {}
+        self._results: dict[str, dict[str, Any] | None] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if not self._waiting:
@@ -164,27 +182,26 @@ class _InBatches(Searcher):
                 name = f"draw-{self._drawn}"
                 self._waiting.append((name, self._searcher.suggest(name)))
                 self._drawn += 1
-        name, parameters = self._waiting.pop(0)
-        self._names[trial_id] = name
+        self._names[trial_id], parameters = self._waiting.pop(0)
         return parameters
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Two objectives are told of at the end only."""
+        """Ignore results before the end: there are two objectives."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        told = result if result and PARAMS_PRUNED in result and not error else None
-        self._ended[trial_id] = told
-        if self._waiting or set(self._ended) != set(self._names):
+        has_result = result and PARAMS_PRUNED in result and not error
+        self._results[trial_id] = result if has_result else None
+        if self._waiting or self._results.keys() != self._names.keys():
             return
-        for of_batch, name in self._names.items():
-            ended = self._ended[of_batch]
-            self._searcher.on_trial_complete(name, ended, error=ended is None)
-        self._names, self._ended = {}, {}
+        for ended, name in self._names.items():
+            known = self._results[ended]
+            self._searcher.on_trial_complete(name, known, error=known is None)
+        self._names, self._results = {}, {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is kept: the same command draws the same trials again."""
+        """Save nothing: the same command draws the same trials again."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See save."""

@@ -1,28 +1,32 @@
-"""The runs in MLflow: the only file that knows it. Every write may be repeated without harm."""
+"""Trials as runs in MLflow. Every write can be repeated without harm."""
 
 import logging
 import os
-import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from mint.config.schema import DEFAULT_CRITERION, TrialConfig
+from mint.config.locations import check_writable
+from mint.config.schema import TrialConfig, format_share
 from mint.errors import InputError, first_line, without_secrets
-from mint.pruning.layer_table import layers_text
-from mint.reporting.trial_table import COLUMNS, table_of_rows, trial_columns
+from mint.store.stage_cache import StageCache
 from mint.tracking.preflight import check_store, reach_store
-from mint.tracking.views import VIEW_TAG, experiment_note, run_note, view_state
-from mint.trial.failed_trials import FailedTrial
+from mint.tracking.ui import VIEW_TAG, experiment_note, run_note, view_state
+from mint.trial.failed_trials import FAILED_TRIAL_FILE, FailedTrial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
     MASKS_FILE,
@@ -33,37 +37,19 @@ from mint.trial.result import (
     TrialResult,
 )
 
-# What it says of its tables is nothing that a user of a sweep can act on.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
-SCORES_PLOT = "scores.png"
-_ARTIFACT_FOLDERS = {
-    MASKS_FILE: "masks",
-    SCORES_FILE: "masks",
-    SCORES_PLOT: "masks",
-    RESULT_FILE: None,
-}
 _FINAL_METRICS = (
-    "params_pruned",
-    "accuracy",
-    "baseline_accuracy",
-    "accuracy_drop",
-    "validation_accuracy",
-    "baseline_validation_accuracy",
-    "pruned_weights",
-    "prunable_weights",
-    "counted_weights",
-    "score_seconds",
+    *("params_pruned", "accuracy", "baseline_accuracy", "accuracy_drop"),
+    *("validation_accuracy", "baseline_validation_accuracy", "score_seconds"),
+    *("pruned_weights", "prunable_weights", "counted_weights"),
 )
-# Of runs from before they had the names of records.
-_FORMER_METRICS = {
-    "estimate/bootstraps": "bootstraps_drawn",
-    "estimate/reliability": "reliability",
-}
-_NOTE = "mlflow.note.content"  # a description, in Markdown
-_LONGEST_TAG = 5000
-# MLflow's own settings, where the user has none: a server that is away is noticed in seconds, not
-# after minutes of trying again, for mint tries again by itself; and lines are mint's to print.
+_NOTE = "mlflow.note.content"  # a description in Markdown
+_MAX_TAG_LENGTH = 5000
+_MAX_METRICS_PER_CALL = 1000
+_PARALLEL_DOWNLOADS = 8
+# Defaults for MLflow's own settings: it notices within seconds that a server is away, since mint
+# retries by itself, and it prints nothing.
 _MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
@@ -71,419 +57,375 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-Series = dict[str, dict[int, float]]
-"""For a metric's name, its value at every step."""
+Series = Mapping[str, Mapping[int, float]]
+"""The value of each metric at each step."""
 
 
-class Tracker:
-    """The runs of one tracking store, found by the content key in their tag mint.key."""
+class MlflowStore:
+    """The runs of one tracking store; the tag mint.key of a run holds the key of its trial.
+
+    Attributes:
+        uri: of the store, with absolute paths.
+        shown: the URI without secrets.
+    """
 
     def __init__(self, uri: str) -> None:
-        """Remember the store; nothing is opened or made yet.
+        """Remember the store, without opening or creating anything.
 
         Raises:
-            InputError: the URI is of no kind that can be used.
+            InputError: MLflow has no store of this kind.
         """
         check_store(uri)
         self.shown = without_secrets(uri)
         for name, value in _MLFLOW_SETTINGS.items():
             os.environ.setdefault(name, value)
-        self._made_here: set[str] = set()
-        self._logged: dict[str, dict[str, set[int]]] = {}
         self._database: Path | None = None
         self.uri = uri
         if uri.startswith("sqlite"):
             self._database = Path(uri.removeprefix("sqlite:///")).absolute()
-            # Absolute, as the folder of its artifacts is.
             self.uri = f"sqlite:///{self._database}"
 
     @property
     def exists(self) -> bool:
-        """Whether there is a store to read; asking makes none."""
+        """Whether there is a store to read."""
         return self._database is None or self._database.is_file()
 
     def prepare(self, experiment: str) -> str:
-        """Make the store and the experiment where they are missing, and return the latter's id.
+        """Create the store and the experiment if they are missing; return the experiment's id.
 
-        To be called before any trial: processes that meet a fresh database together break it,
-        so one waits for the other.
+        Call it before any trial runs: processes that open a new database at the same time break
+        it.
 
         Raises:
-            InputError: the store cannot be reached, or not be used.
+            InputError: the store cannot be reached or used.
         """
-        reach_store(self.uri)
-        with self._alone(), self._opened() as client:
+        with self._lock(), self._client() as client:
             found = client.get_experiment_by_name(experiment)
             if found is None:
-                identifier = client.create_experiment(experiment, self._artifacts(experiment))
+                # Absolute, or each process would write below its own working folder.
+                beside = self._database.parent / "mlartifacts" if self._database else None
+                artifacts = (beside / experiment).as_uri() if beside else None
+                identifier = client.create_experiment(experiment, artifacts)
             elif found.lifecycle_stage == "active":
                 identifier = found.experiment_id
             else:
-                raise InputError(
-                    f"--tracking-uri {self.shown}: its experiment {experiment} was deleted; "
-                    "restore it there, or use another store"
+                raise self._error(
+                    f"its experiment {experiment} was deleted; restore it there, or use another "
+                    "store"
                 )
             client.set_experiment_tag(identifier, VIEW_TAG, view_state())
             if _NOTE not in client.get_experiment(identifier).tags:
-                note = experiment_note(identifier)
-                client.set_experiment_tag(identifier, _NOTE, note)
+                client.set_experiment_tag(identifier, _NOTE, experiment_note(identifier))
         return str(identifier)
 
     def experiments(self) -> dict[str, str]:
-        """Return the id of every experiment that was prepared here, by name.
+        """Return the ids of the experiments that mint prepared, by name.
 
         Raises:
-            InputError: the store cannot be reached, or not be used.
+            InputError: the store cannot be reached or used.
         """
-        reach_store(self.uri)
-        with self._opened() as client:
+        with self._client() as client:
             found = client.search_experiments(order_by=["name ASC"])
         return {each.name: str(each.experiment_id) for each in found if VIEW_TAG in each.tags}
 
-    def runs(self, experiment: str) -> dict[str, str]:
-        """Return, for the content key of every trial of an experiment, the id of its finished run.
+    def finished_runs(self, experiment: str) -> dict[str, str]:
+        """Return the ids of an experiment's finished runs, by the keys of their trials.
 
         Raises:
-            InputError: the store cannot be reached, or not be used.
+            InputError: the store cannot be reached or used.
         """
         if not self.exists:
             return {}
-        reach_store(self.uri)
-        with self._opened() as client:
-            found = client.get_experiment_by_name(experiment)
-            runs = _runs(client, found) if found else []
-        return {
-            run.data.tags["mint.key"]: run.info.run_id
-            for run in runs
-            if run.info.status == "FINISHED"
-        }
+        with self._client() as client:
+            runs = _runs(client, experiment)
+        return {_key(run): run.info.run_id for run in runs if run.info.status == "FINISHED"}
 
-    def records(self) -> pd.DataFrame:
-        """Return a row for every trial of every experiment that has ended, with a result or not.
+    def results(
+        self, cache: StageCache | None = None
+    ) -> Iterator[tuple[str, TrialResult | FailedTrial]]:
+        """Yield the run id and the result of every trial that ended, as its own file holds it.
+
+        Args:
+            cache: spares the download of trials that it holds.
 
         Raises:
-            InputError: the store cannot be reached, or not be used.
+            InputError: the store cannot be reached or used.
         """
-        reach_store(self.uri)
-        with self._opened() as client:
-            rows = [
-                _row(client, run)
-                for experiment in client.search_experiments()
-                for run in _runs(client, experiment)
-                if run.info.status == "FINISHED" or "mint.status" in run.data.tags
-            ]
-        return table_of_rows(rows)
+        with self._client() as client:
+            names = [experiment.name for experiment in client.search_experiments()]
+            runs = [run for name in names for run in _runs(client, name) if _has_ended(run)]
+        with (
+            tempfile.TemporaryDirectory() as downloads,
+            ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool,
+        ):
+            read = partial(self._read, downloads=Path(downloads), cache=cache)
+            for run, result in zip(runs, pool.map(read, runs), strict=True):
+                if result is not None:
+                    yield run.info.run_id, result
+
+    def _read(
+        self, run: Run, downloads: Path, cache: StageCache | None
+    ) -> TrialResult | FailedTrial | None:
+        finished = run.info.status == "FINISHED"
+        file = RESULT_FILE if finished else FAILED_TRIAL_FILE
+        artifact = f"{run.info.artifact_uri}/{file}"
+        try:
+            if urlsplit(artifact).scheme in ("", "file"):
+                path = Path(url2pathname(urlsplit(artifact).path))
+            elif finished and cache and (cached := cache.find("trials", _key(run))):
+                path = cached / file
+            else:
+                folder = str(downloads / run.info.run_id)
+                path = Path(download_artifacts(artifact, dst_path=folder, tracking_uri=self.uri))
+            model = TrialResult if finished else FailedTrial
+            return model.model_validate_json(path.read_bytes())
+        except (MlflowException, OSError, ValueError) as error:
+            if self.is_away():
+                raise self._error(f"cannot be read: {without_secrets(first_line(error))}") from None
+            warnings.warn(
+                f"run {run.info.run_id} of {self.shown}: {file} cannot be read "
+                f"({type(error).__name__}); the trial is left out",
+                stacklevel=2,
+            )
+            return None
 
     def close_orphans(
         self, experiment: str, owner: str, reason: str, sweep: str | None = None
     ) -> int:
-        """Close the open runs that nobody works on any more as KILLED, and return their number.
+        """Close runs that are open although no process works on them, as KILLED.
 
         Args:
             experiment: of the runs.
-            owner: of the runs, as begin was told: a folder of stages that nobody else runs these
-                trials in.
+            owner: identity of a stage cache in which no other process runs these trials.
             reason: for the tag mint.failure.
             sweep: of the runs; None for all.
+
+        Returns:
+            The number of runs closed.
         """
-        with self._opened() as client:
-            found = client.get_experiment_by_name(experiment)
-            runs = _runs(client, found) if found else []
+        with self._client() as client:
             orphans = [
                 run
-                for run in runs
+                for run in _runs(client, experiment)
                 if run.info.status == "RUNNING"
                 and run.data.tags.get("mint.owner") == owner
-                and sweep in (None, run.data.tags.get("mint.orchestration.tune"))
+                and sweep in (None, run.data.tags.get("mint.sweep"))
             ]
             for run in orphans:
                 self.close(run.info.run_id, "KILLED", reason)
         return len(orphans)
 
     def is_away(self) -> bool:
-        """Tell whether the store does not answer, as after a write that failed."""
+        """Return whether the store does not answer."""
         try:
-            reach_store(self.uri)
-            with self._opened() as client:
+            with self._client() as client:
                 client.search_experiments(max_results=1)
         except InputError:
             return True
         return False
 
-    def begin(self, config: TrialConfig, provenance: Provenance, owner: str) -> str:
-        """Return the id of the trial's run, now RUNNING: the one it has already, or a new one.
+    def begin(
+        self, config: TrialConfig, keys: TrialKeys, provenance: Provenance, owner: str
+    ) -> str:
+        """Set the run of a trial RUNNING, after creating it if it is missing; return its id.
 
         Args:
             config: of the trial.
+            keys: identity of the trial.
             provenance: of the trial.
-            owner: the folder of stages that it is run in (StageCache.identity).
+            owner: identity of the stage cache that the trial runs in.
         """
         client = MlflowClient(self.uri)
-        tags = {
-            "mint.key": config.key,
-            "mint.orchestration.tune": provenance.sweep or "",
-            "mint.owner": owner,
-            "mint.seed": str(config.seed),
-            "mint.command": provenance.command,
-            "mint.device": provenance.device,
-            "mint.git_dirty": _word(provenance.git_dirty),
-            **{f"mint.version.{name}": text for name, text in provenance.versions.items()},
-            "mlflow.source.git.commit": provenance.git_commit,
-            "mlflow.source.name": f"sweeps/{provenance.sweep}.py"
-            if provenance.sweep
-            else "mint run",
-            "mlflow.source.type": "LOCAL",
-            _NOTE: _headline(config),
-        }
-        with self._alone():
-            run = self._run_of(client, config)
-            if run is None:
-                run = client.create_run(
-                    self._experiment_id(client, config), run_name=config.name, tags=tags
-                )
-                self._made_here.add(run.info.run_id)
+        tags = _tags(config, keys, provenance, owner)
+        with self._lock():
+            experiment = client.get_experiment_by_name(config.experiment.name)
+            if experiment is None:
+                raise LookupError(f"{config.experiment.name}: the store is not prepared for it")
+            identifier, condition = experiment.experiment_id, f"tags.`mint.key` = '{keys.key}'"
+            found = client.search_runs([identifier], condition, max_results=1)
+            if found:
+                run = found[0]
+            else:
+                run = client.create_run(identifier, run_name=config.name, tags=tags)
         run_id: str = run.info.run_id
         client.log_batch(
             run_id,
-            # A param cannot change, and a setting may be told in other words by now.
-            params=[
-                Param(name, str(value))
-                for name, value in _params(config).items()
-                if name != "setting" or name not in run.data.params
-            ],
+            params=[Param(name, str(value)) for name, value in _params(config, keys).items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
-        for tag in ("mint.failure", "mint.status"):
-            if tag in run.data.tags:
-                client.delete_tag(run_id, tag)
+        for tag in {"mint.failure", "mint.status"} & run.data.tags.keys():
+            client.delete_tag(run_id, tag)
         return run_id
 
-    def log_search_steps(self, run_id: str, probes: Sequence[SearchStep]) -> None:
-        """Log the probes so far: by number under probe/, their epochs counted on under retrain/."""
-        self._log_series(MlflowClient(self.uri), run_id, _probe_series(probes))
+    def log_search_steps(self, run_id: str, steps: Sequence[SearchStep]) -> None:
+        """Log the search steps so far; the epochs of all retrainings are numbered through."""
+        self._log_series(MlflowClient(self.uri), run_id, _step_series(steps))
 
-    def finish(self, run_id: str, result: TrialResult, folder: Path) -> None:
-        """Give a run whatever it lacks of a finished trial, and close it as FINISHED."""
+    def finish(
+        self, run_id: str, result: TrialResult, folder: Path, plot: Path | None = None
+    ) -> None:
+        """Write what a run lacks of a finished trial, then set it FINISHED.
+
+        Args:
+            run_id: of the run.
+            result: of the trial.
+            folder: of the trial, with its result, masks and scores.
+            plot: of the scores.
+        """
         client = MlflowClient(self.uri)
-        finals: Series = {name: {0: getattr(result, name)} for name in _FINAL_METRICS}
-        finals["search_steps"] = {0: len(result.search_steps)}
-        finals["bootstraps_drawn"] = {0: result.bootstraps}
-        for name, (dense, kept) in (
-            ("multiply_adds", result.multiply_adds),
-            ("state_bytes", result.state_bytes),
-        ):
-            finals |= {name: {0: dense}, f"pruned_{name}": {0: kept}}
-        if result.reliability is not None:
-            finals["reliability"] = {0: result.reliability}
-        self._forget(run_id)  # another sweep that has the same trial may have written, too
-        self._log_series(client, run_id, _probe_series(result.search_steps) | finals)
-        tags = [RunTag("mint.device", result.device)]
-        layers = layers_text(result.layers)
-        if len(layers) <= _LONGEST_TAG:  # else they are read from the record, below
-            tags.append(RunTag("mint.pruning.layer_table", layers))
+        finals = {name: {0: value} for name, value in _final_metrics(result).items()}
+        self._log_series(client, run_id, {**_step_series(result.search_steps), **finals})
+        artifacts = {folder / MASKS_FILE: "masks", folder / SCORES_FILE: "masks"}
+        if plot:
+            artifacts[plot] = "masks"
+        for path, subfolder in {**artifacts, folder / RESULT_FILE: None}.items():
+            client.log_artifact(run_id, str(path), subfolder)
         figures = (
             f"{result.params_pruned:.2f}% of the counted weights pruned, accuracy "
-            f"{result.accuracy:.2f}%, before {result.baseline_accuracy:.2f}%"
+            f"{result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
         )
-        picture = f"{_ARTIFACT_FOLDERS[SCORES_PLOT]}/{SCORES_PLOT}"
-        note = run_note(_headline(result.config), figures, run_id, picture)
-        tags.append(RunTag(_NOTE, note))
-        client.log_batch(run_id, tags=tags)
-        for file, subfolder in _ARTIFACT_FOLDERS.items():
-            if (folder / file).exists():
-                client.log_artifact(run_id, str(folder / file), subfolder)
+        shown = f"masks/{plot.name}" if plot else None
+        note = run_note(_headline(result.config), figures, run_id, shown)
+        client.log_batch(run_id, tags=[RunTag("mint.device", result.device), RunTag(_NOTE, note)])
         client.set_terminated(run_id, "FINISHED")
 
-    def close(self, run_id: str, status: str, reason: str) -> None:
-        """Close a run that has no result, as FAILED or KILLED, with the reason in a tag."""
+    def close_failed(self, run_id: str, failed: FailedTrial) -> None:
+        """Write what is known of a failed or stopped trial to its run, then close it."""
         client = MlflowClient(self.uri)
-        client.set_tag(run_id, "mint.failure", reason[:_LONGEST_TAG])
+        self._log_series(client, run_id, {"retrain/validation_accuracy": dict(failed.history)})
+        client.log_text(run_id, failed.model_dump_json(indent=1), FAILED_TRIAL_FILE)
+        if failed.details:
+            client.log_text(run_id, failed.details, "failure.txt")
+        client.set_tag(run_id, "mint.status", failed.status)
+        self.close(run_id, "FAILED" if failed.status == "failed" else "KILLED", failed.reason)
+
+    def close(self, run_id: str, status: str, reason: str) -> None:
+        """Close a run without a result as FAILED or KILLED, with the reason in a tag."""
+        client = MlflowClient(self.uri)
+        client.set_tag(run_id, "mint.failure", reason[:_MAX_TAG_LENGTH])
         client.set_terminated(run_id, status)
 
-    def close_failed(self, run_id: str, gap: FailedTrial) -> None:
-        """Close the run of a trial that failed or was stopped, with all that is known of it."""
-        client = MlflowClient(self.uri)
-        reached = {"retrain/validation_accuracy": dict(gap.history)}
-        self._log_series(client, run_id, reached)
-        client.set_tag(run_id, "mint.status", gap.status)
-        if gap.details:
-            client.log_text(run_id, gap.details, "failure.txt")
-        self.close(run_id, "FAILED" if gap.status == "failed" else "KILLED", gap.reason)
-
-    def _log_series(
-        self, client: MlflowClient, run_id: str, series: Mapping[str, dict[int, float]]
-    ) -> None:
-        # What a run has is asked once, and of one that was made here not at all.
-        logged = self._logged.setdefault(run_id, {})
-        now = int(time.time() * 1000)
-        missing = []
+    def _log_series(self, client: MlflowClient, run_id: str, series: Series) -> None:
+        """Log the steps that the run lacks: MLflow would keep a repeated step twice."""
+        known = client.get_run(run_id).data.metrics
+        now, missing = int(time.time() * 1000), []
         for name, values in series.items():
-            if name not in logged:
-                made_here = run_id in self._made_here
-                history = [] if made_here else client.get_metric_history(run_id, name)
-                logged[name] = {metric.step for metric in history}
-            there = logged[name]
-            missing += [
-                Metric(name, value, now, step)
-                for step, value in values.items()
-                if step not in there
-            ]
-        for start in range(0, len(missing), 1000):  # the most that one call takes
-            batch = missing[start : start + 1000]
-            try:
-                client.log_batch(run_id, metrics=batch)
-            except BaseException:  # it may have been written all the same: ask again
-                self._forget(run_id)
-                raise
-            for metric in batch:
-                logged[metric.key].add(metric.step)
+            history = client.get_metric_history(run_id, name) if name in known else []
+            for step in values.keys() - {metric.step for metric in history}:
+                missing.append(Metric(name, values[step], now, step))
+        for start in range(0, len(missing), _MAX_METRICS_PER_CALL):
+            client.log_batch(run_id, metrics=missing[start : start + _MAX_METRICS_PER_CALL])
 
-    def _forget(self, run_id: str) -> None:
-        self._logged.pop(run_id, None)
-        self._made_here.discard(run_id)
-
-    def _run_of(self, client: MlflowClient, config: TrialConfig) -> Run | None:
-        runs = client.search_runs(
-            [self._experiment_id(client, config)],
-            f"tags.`mint.key` = '{config.key}'",
-            max_results=1,
-        )
-        return runs[0] if runs else None
-
-    def _experiment_id(self, client: MlflowClient, config: TrialConfig) -> str:
-        experiment = client.get_experiment_by_name(config.experiment.name)
-        if experiment is None:
-            raise LookupError(
-                f"{config.experiment.name}: the tracking store is not prepared for it"
-            )
-        identifier: str = experiment.experiment_id
-        return identifier
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from making the same thing in a database on this machine."""
+    def _lock(self) -> AbstractContextManager[object]:
+        """Keep other processes of this machine from creating the same thing in a database."""
         if self._database is None:
-            yield
-            return
-        try:
-            self._database.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._database.with_name(f"{self._database.name}.lock"))
-            lock.acquire()
-        except OSError as error:
-            raise InputError(
-                f"--tracking-uri {self.shown}: cannot be used as a tracking store: {error.strerror}"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+            return nullcontext()
+        folder = self._database.parent
+        check_writable("tracking_uri", folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{self._database.name}.lock")
 
     @contextmanager
-    def _opened(self) -> Iterator[MlflowClient]:
+    def _client(self) -> Iterator[MlflowClient]:
+        reach_store(self.uri)
         try:
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             reason = without_secrets(first_line(error))
-            raise InputError(
-                f"--tracking-uri {self.shown}: cannot be used as a tracking store: {reason}"
-            ) from error
+            raise self._error(f"cannot be used as a tracking store: {reason}") from error
 
-    def _artifacts(self, experiment: str) -> str | None:
-        # A server decides for itself; beside a database the folder must be absolute, or each
-        # process would put its files below the folder it happens to run in.
-        if self._database is None:
-            return None
-        return (self._database.parent / "mlartifacts" / experiment).as_uri()
-
-
-def _word(truth: bool | None) -> str:
-    return "unknown" if truth is None else str(truth).lower()
+    def _error(self, problem: str) -> InputError:
+        return InputError(problem, parameter="tracking_uri", value=self.shown)
 
 
 def _headline(config: TrialConfig) -> str:
     return f"{config.experiment.title}, trial {config.name}"
 
 
-def _params(config: TrialConfig) -> dict[str, str | int | float | None]:
+def _tags(
+    config: TrialConfig, keys: TrialKeys, provenance: Provenance, owner: str
+) -> dict[str, str]:
+    dirty, sweep = provenance.git_dirty, provenance.sweep
     return {
-        **{
-            name: value
-            for name, value in trial_columns(config, TrialKeys.of(config)).items()
-            if name != "key"
-        },
-        # MLflow's charts leave out the runs whose value is a word where others have numbers.
+        "mint.key": keys.key,
+        "mint.sweep": sweep or "",
+        "mint.owner": owner,
+        "mint.seed": str(config.seed),
+        "mint.command": provenance.command,
+        "mint.device": provenance.device,
+        "mint.git_dirty": "unknown" if dirty is None else str(dirty).lower(),
+        **{f"mint.version.{name}": text for name, text in provenance.versions.items()},
+        "mlflow.source.git.commit": provenance.git_commit,
+        "mlflow.source.name": f"sweeps/{sweep}.py" if sweep else "mint run",
+        "mlflow.source.type": "LOCAL",
+        _NOTE: _headline(config),
+    }
+
+
+def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float | None]:
+    return {
+        "experiment": config.experiment.name,
+        "protocol": keys.protocol,
+        "criterion": config.criterion,
+        "groups": config.groups,
+        "samples_per_class": config.samples_per_class,
+        "upper_limit": format_share(config.upper_limit),
+        # MLflow's charts leave out runs whose value is a word where others have numbers.
         "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
-        "epochs": config.experiment.training.epochs,
+        "fraction": format_share(config.search.fraction),
         "max_drop": config.search.max_drop,
+        "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
+        "seed": config.seed,
+        "epochs": config.experiment.training.epochs,
         "data_digest": config.data_digest,
     }
 
 
-def _probe_series(probes: Sequence[SearchStep]) -> Series:
-    series: Series = {}
-
-    def add(name: str, values: Sequence[float]) -> None:
-        series[name] = dict(enumerate(values, start=1))
-
-    add("probe/params_pruned", [probe.params_pruned for probe in probes])
-    add("probe/validation_accuracy", [p.retraining.validation_accuracy for p in probes])
-    if all(probe.passed is not None for probe in probes):
-        add("probe/passed", [float(bool(probe.passed)) for probe in probes])
-    epochs = [epoch for probe in probes for epoch in probe.retraining.training]
-    add("retrain/loss", [epoch.loss for epoch in epochs])
-    add("retrain/validation_accuracy", [epoch.validation_accuracy for epoch in epochs])
-    return series
+def _final_metrics(result: TrialResult) -> dict[str, float]:
+    metrics = {name: getattr(result, name) for name in _FINAL_METRICS}
+    metrics["search_steps"] = len(result.search_steps)
+    metrics["bootstraps_drawn"] = result.bootstraps
+    metrics["multiply_adds"], metrics["pruned_multiply_adds"] = result.multiply_adds
+    metrics["state_bytes"], metrics["pruned_state_bytes"] = result.state_bytes
+    if result.reliability is not None:
+        metrics["reliability"] = result.reliability
+    return metrics
 
 
-def _runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
+def _step_series(steps: Sequence[SearchStep]) -> dict[str, dict[int, float]]:
+    epochs = [epoch for step in steps for epoch in step.retraining.training]
+    series: dict[str, list[float]] = {
+        "search/params_pruned": [step.params_pruned for step in steps],
+        "search/validation_accuracy": [step.retraining.validation_accuracy for step in steps],
+        "search/passed": [step.passed for step in steps if step.passed is not None],
+        "retrain/loss": [epoch.loss for epoch in epochs],
+        "retrain/validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
+    }
+    return {name: dict(enumerate(values, start=1)) for name, values in series.items()}
+
+
+def _key(run: Run) -> str:
+    key: str = run.data.tags["mint.key"]
+    return key
+
+
+def _has_ended(run: Run) -> bool:
+    return run.info.status == "FINISHED" or "mint.status" in run.data.tags
+
+
+def _runs(client: MlflowClient, experiment: str) -> list[Run]:
+    """Return all runs of trials of an experiment; none if there is no such experiment."""
+    existing = client.get_experiment_by_name(experiment)
     found: list[Run] = []
     page = None
-    while True:
+    while existing:
         runs = client.search_runs(
-            [experiment.experiment_id],
-            "tags.`mint.key` LIKE '%'",
-            page_token=page,
+            [existing.experiment_id], "tags.`mint.key` LIKE '%'", page_token=page
         )
         found += runs
         page = runs.token
         if not page:
-            return found
-
-
-def _layers(client: MlflowClient, run: Run) -> str:
-    """Return the layers as records have them: of the tag, else of the record kept with the run."""
-    if tagged := run.data.tags.get("mint.pruning.layer_table"):
-        return tagged
-    with tempfile.TemporaryDirectory() as folder:
-        client.download_artifacts(run.info.run_id, RESULT_FILE, folder)
-        return layers_text(TrialResult.load(Path(folder)).layers)
-
-
-def _row(client: MlflowClient, run: Run) -> dict[str, object]:
-    """Return the same row as mint.reporting.trial_table makes of the trial's own record."""
-    gap = None if run.info.status == "FINISHED" else run.data.tags["mint.status"]
-    logged = {} if gap else run.data.metrics
-    metrics = {_FORMER_METRICS.get(name, name): value for name, value in logged.items()}
-    values = {
-        "criterion": DEFAULT_CRITERION,  # of runs from before there were others
-        **metrics,
-        **run.data.params,
-        "layers": "" if gap else _layers(client, run),
-        "status": gap or "finished",
-        "reason": run.data.tags.get("mint.failure", "") if gap else "",
-        "key": run.data.tags["mint.key"],
-        "run_id": run.info.run_id,
-        "git_commit": run.data.tags["mlflow.source.git.commit"],
-    }
-    return {column: values[column] for column in COLUMNS if column in values}
-
-
-def store_records(tracker: Tracker) -> pd.DataFrame | None:
-    """Return the trials of a tracking store; None, and a warning, if it cannot be read."""
-    try:
-        return tracker.records()
-    except InputError as error:
-        print(f"the tables are made without it: {error}", file=sys.stderr)
-        return None
+            break
+    return found

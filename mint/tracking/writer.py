@@ -1,193 +1,205 @@
-"""Brings the runs of a tracking store up to what the trials have come to, beside the trials."""
+"""Background thread that writes trial states to MLflow."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self
 
 from mint.config.schema import TrialConfig
-from mint.errors import without_secrets
-from mint.orchestration.interruption import STOP_SECONDS
+from mint.errors import error_line, first_line, without_secrets
 from mint.store.stage_cache import StageCache
-from mint.tracking.mlflow_store import Tracker
+from mint.tracking.mlflow_store import MlflowStore
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
-from mint.trial.result import SearchStep, TrialResult
+from mint.trial.result import SearchStep, TrialKeys, TrialResult
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_LOCK = "mlflow"
+_PLOT = "scores.png"
 
 
-class Delivery:
-    """One thread that writes runs, from records that are on the disk already.
+class RunWriter:
+    """Writes the latest state of every trial to its run, from files that are on disk already.
 
-    It alone writes, so no trial waits for the store, and a store that goes away stops none: what
-    could not be written is tried again, and what is left at the end is delivered by the next start
-    or by `mint sync`. Of every trial only its latest state is written.
+    No trial waits for the store, and a store that goes away stops none. A write that failed is
+    repeated; what is missing at the end is written by the next start or by `mint sync`.
 
-    Use it as a context; on leaving, what is due is delivered.
+    Use it as a context: leaving it writes what is waiting.
     """
 
     def __init__(
         self,
-        tracker: Tracker,
+        store: MlflowStore,
         cache: StageCache,
         provenance: Provenance,
-        delivered: Collection[str],
+        finished_runs: Collection[str],
         say: Callable[[str], None],
+        stop_seconds: float,
     ) -> None:
         """Prepare the thread.
 
         Args:
-            tracker: of a store that is prepared for the experiments.
-            cache: that holds the records.
-            provenance: of trials that have no record yet.
-            delivered: keys of trials whose finished runs the store has already.
-            say: told in a line when the store goes away, and when it is back.
+            store: prepared for the experiments.
+            cache: of the trials.
+            provenance: of trials that run now.
+            finished_runs: keys of trials whose finished runs the store has already.
+            say: reports in a line that the store went away, or came back.
+            stop_seconds: the longest time to write once the context is left by an error.
         """
-        self._tracker = tracker
+        self.trouble = ""  # why the last write failed
+        self._store = store
         self._cache = cache
         self._provenance = provenance
-        self._delivered = delivered
+        self._finished_runs = finished_runs
         self._say = say
-        self._runs: dict[str, str] = {}
-        self._due: dict[str, Callable[[], None]] = {}
-        self._change = threading.Condition()
+        self._stop_seconds = stop_seconds
+        self._run_ids: dict[str, str] = {}
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._given_up: set[str] = set()
         self._deadline: float | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._deliver, name="delivery", daemon=True)
-        self._trouble = ""
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="run-writer", daemon=True)
 
-    def __enter__(self) -> "Delivery":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.close(STOP_SECONDS if error else None)
+        self.close(self._stop_seconds if error else None)
 
-    def running(self, config: TrialConfig, probes: Sequence[SearchStep] = ()) -> None:
-        """Have a trial's run be open, with the probes so far."""
-        probes = tuple(probes)
-        self._put(config, lambda: self._write_running(config, probes))
+    def running(self, config: TrialConfig, steps: Sequence[SearchStep] = ()) -> None:
+        """Set a trial's run RUNNING, with the search steps so far."""
+        self._put(config.key, partial(self._write_running, config, tuple(steps)))
 
-    def finished(self, config: TrialConfig) -> None:
-        """Have a finished trial's run hold its result."""
-        self._put(config, lambda: self._write_finished(config))
+    def finished(self, key: str) -> None:
+        """Write the result of a finished trial, and set its run FINISHED."""
+        self._put(key, partial(self._write_finished, key))
 
-    def gap(self, gap: FailedTrial) -> None:
-        """Have the run of a trial that failed, or was stopped, say so."""
-        self._put(gap.config, lambda: self._write_gap(gap))
+    def failed(self, trial: FailedTrial) -> None:
+        """Write why a trial failed or was stopped, and close its run."""
+        self._put(trial.keys.key, partial(self._write_failed, trial))
 
-    def killed(self, config: TrialConfig, reason: str) -> None:
-        """Have the run of a trial that was begun be closed; its trial is to be run again."""
-        self._put(config, lambda: self._write_killed(config, reason))
+    def interrupted(self, config: TrialConfig, reason: str) -> None:
+        """Set the run of a trial KILLED; the trial has to run again."""
+        self._put(config.key, partial(self._write_interrupted, config.key, reason))
 
     def close(self, seconds: float | None = None) -> int:
-        """Deliver what is due and end the thread.
+        """Write what is waiting, end the thread, and return the number of trials not written.
 
         Args:
-            seconds: after which to give up; None to go on as long as the store answers.
-
-        Returns:
-            The number of trials whose runs are behind.
+            seconds: the longest time to take; None for as long as the store answers.
         """
-        if self._closed:
-            return len(self._due)
         with self._change:
             end = float("inf") if seconds is None else time.monotonic() + seconds
             self._deadline = min(end, self._deadline or end)
             self._change.notify()
-        self._thread.join(seconds)
-        self._closed = True  # a call that hangs is left behind with its thread
-        return len(self._due)
+        left = max(0, self._deadline - time.monotonic())
+        self._thread.join(min(left, threading.TIMEOUT_MAX))  # a call that hangs is left behind
+        return len(self._waiting)
 
-    @property
-    def trouble(self) -> str:
-        """Why the store could not be written to, the last time it could not."""
-        return self._trouble
-
-    def _put(self, config: TrialConfig, write: Callable[[], None]) -> None:
-        if config.key in self._delivered:
-            return
-        with self._change:
-            self._due[config.key] = write
-            self._change.notify()
-
-    def _deliver(self) -> None:
-        pause, away = _FIRST_PAUSE, False
-        hopeless: set[str] = set()  # once no more is to come, each is tried once
-        while True:
+    def _put(self, key: str, write: Callable[[], None]) -> None:
+        if key not in self._finished_runs:
             with self._change:
-                while not self._due and self._deadline is None:
-                    self._change.wait()
-                waiting = [item for item in self._due.items() if item[0] not in hopeless]
-                if not waiting or time.monotonic() > (self._deadline or float("inf")):
-                    return
-                key, write = waiting[0]
+                self._waiting[key] = write
+                self._change.notify()
+
+    def _work(self) -> None:
+        pause, away = _FIRST_PAUSE, False
+        while task := self._next_task():
+            key, write = task
             try:
                 write()
             except Exception as error:  # of the store, the network, the disk: none ends a sweep
-                self._trouble = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
+                self.trouble = f"{type(error).__name__}: {without_secrets(first_line(error))}"
                 if not away:
                     self._say(
-                        f"the tracking store cannot be written to ({self._trouble}); the trials go "
-                        "on, their records are kept and delivered later"
+                        f"the tracking store cannot be written to ({self.trouble}); the trials go "
+                        "on, and their results are written later"
                     )
                 away = True
-                with self._change:
-                    if self._deadline is not None:
-                        hopeless.add(key)
-                        if self._tracker.is_away():
-                            return
-                        continue
-                    self._due[key] = self._due.pop(key)  # last, so that one cannot hold up all
-                    self._change.wait_for(lambda: self._deadline is not None, pause)
+                if not self._retry_later(key, pause):
+                    return
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             with self._change:
-                if self._due[key] is write:
-                    del self._due[key]
+                if self._waiting[key] is write:
+                    del self._waiting[key]
             if away:
                 self._say("the tracking store is back")
             pause, away = _FIRST_PAUSE, False
 
-    def _run(self, config: TrialConfig, provenance: Provenance) -> str:
-        if config.key not in self._runs:
+    def _next_task(self) -> tuple[str, Callable[[], None]] | None:
+        """Wait for a state to write; return None when the thread has to end."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._deadline is not None)
+            if time.monotonic() > (self._deadline or float("inf")):
+                return None
+            tasks = self._waiting.items()
+            return next((task for task in tasks if task[0] not in self._given_up), None)
+
+    def _retry_later(self, key: str, pause: float) -> bool:
+        """Put a failed write last, and return whether to go on; while closing, give it up."""
+        with self._change:
+            if self._deadline is None:
+                self._waiting[key] = self._waiting.pop(key)
+                self._change.wait_for(lambda: self._deadline is not None, pause)
+                return True
+        self._given_up.add(key)
+        return not self._store.is_away()
+
+    def _run_id(self, config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> str:
+        if keys.key not in self._run_ids:
             owner = self._cache.identity
-            with self._cache.lock("deliveries"):  # else two sweeps could make the same run twice
-                self._runs[config.key] = self._tracker.begin(config, provenance, owner)
-        return self._runs[config.key]
+            with self._cache.lock(_LOCK):  # else two sweeps could create the same run twice
+                run_id = self._store.begin(config, keys, provenance, owner)
+            self._run_ids[keys.key] = run_id
+        return self._run_ids[keys.key]
 
-    def _write_running(self, config: TrialConfig, probes: Sequence[SearchStep]) -> None:
-        run_id = self._run(config, self._provenance)
-        if probes:
-            self._tracker.log_search_steps(run_id, probes)
+    def _write_running(self, config: TrialConfig, steps: Sequence[SearchStep]) -> None:
+        run_id = self._run_id(config, TrialKeys.of(config), self._provenance)
+        if steps:
+            self._store.log_search_steps(run_id, steps)
 
-    def _write_finished(self, config: TrialConfig) -> None:
-        folder = self._cache.folder("trials", config.key)
+    def _write_finished(self, key: str) -> None:
+        folder = self._cache.folder("trials", key)
         result = TrialResult.load(folder)
-        run_id = self._run(config, result.provenance)
-        with self._cache.lock("deliveries"):  # of another sweep that has the same trial
-            self._tracker.finish(run_id, result, folder)
+        run_id = self._run_id(result.config, result.keys, result.provenance)
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            plot = self._draw_scores(folder, scratch / _PLOT)
+            stack.enter_context(self._cache.lock(_LOCK))  # another sweep may have the same trial
+            self._store.finish(run_id, result, folder, plot)
 
-    def _write_gap(self, gap: FailedTrial) -> None:
-        self._tracker.close_failed(self._run(gap.config, gap.provenance), gap)
-        del self._runs[gap.config.key]  # a trial that is run again opens its run again
+    def _draw_scores(self, trial: Path, plot: Path) -> Path | None:
+        """Draw the scores of a finished trial; a failure costs the plot alone."""
+        try:
+            from mint.reporting.heat_maps import draw_trial_scores
 
-    def _write_killed(self, config: TrialConfig, reason: str) -> None:
-        if config.key in self._runs:
-            self._tracker.close(self._runs[config.key], "KILLED", reason)
+            draw_trial_scores(trial, plot)
+        except Exception as error:
+            self._say(f"{trial.name}: its scores are not drawn ({error_line(error)})")
+            return None
+        return plot
+
+    def _write_failed(self, trial: FailedTrial) -> None:
+        run_id = self._run_id(trial.config, trial.keys, trial.provenance)
+        self._store.close_failed(run_id, trial)
+        del self._run_ids[trial.keys.key]  # a trial that runs again opens its run again
+
+    def _write_interrupted(self, key: str, reason: str) -> None:
+        if key in self._run_ids:
+            self._store.close(self._run_ids[key], "KILLED", reason)
 
 
-def deliver_missing(delivery: Delivery, cache: StageCache, configs: Iterable[TrialConfig]) -> None:
-    """Have the trials that have ended on the disk be delivered, where the store has them not.
-
-    Args:
-        delivery: to do it.
-        cache: that holds the records.
-        configs: of trials.
-    """
-    gaps = FailedTrials(cache)
-    for config in configs:
-        if cache.find("trials", config.key):
-            delivery.finished(config)
-        elif gap := gaps.read(config.key):
-            delivery.gap(gap)
+def write_ended(writer: RunWriter, cache: StageCache, keys: Iterable[str]) -> None:
+    """Write the trials among these keys that finished, failed or were stopped earlier."""
+    failed_trials = FailedTrials(cache)
+    for key in keys:
+        if cache.find("trials", key):
+            writer.finished(key)
+        elif failed := failed_trials.read(key):
+            writer.failed(failed)

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mint.cli.app import main
 from mint.store.locks import locked
 from mint.store.stage_cache import StageCache
-from mint.tracking.mlflow_store import Tracker
+from mint.tracking.mlflow_store import MlflowStore
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -70,10 +70,10 @@ def test_trials_stay_until_the_store_has_their_results(capsys: pytest.CaptureFix
     assert _mint("cache prune trials --tracking-uri sqlite:///other.db") == 0
     assert "kept 1 trials that the tracking store has no results of" in capsys.readouterr().out
     assert folder.exists()
-    tracker = Tracker("sqlite:///mlflow.db")
-    (run_id,) = tracker.runs("digits_mlp").values()
-    client = MlflowClient(tracker.uri)
-    # As if the store knew only an earlier failure of the same trial.
+    store = MlflowStore("sqlite:///mlflow.db")
+    (run_id,) = store.finished_runs("digits_mlp").values()
+    client = MlflowClient(store.uri)
+    # As if the store had only heard of an earlier failure of the same trial.
     client.set_tag(run_id, "mint.status", "failed")
     client.set_terminated(run_id, "FAILED")
     assert _mint("cache prune trials") == 0

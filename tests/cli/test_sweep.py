@@ -15,8 +15,7 @@ from mlflow.entities import Experiment, Run
 from services import environment, free_port
 
 from mint.reporting.trial_table import read_trials
-from mint.tracking.ui import Server
-from mint.tracking.views import paths
+from mint.tracking.ui import Server, paths
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
@@ -71,15 +70,15 @@ def test_runs_hold_what_a_trial_found(swept: Path) -> None:
         assert (params["groups"], params["upper_limit"]) == (str(groups), limit)
         assert (params["samples_per_class"], params["seed"], params["epochs"]) == ("50", "0", "3")
         assert metrics["accuracy_drop"] == metrics["baseline_accuracy"] - metrics["accuracy"]
-        assert tags["mint.orchestration.tune"] == "groups_vs_samples"
+        assert tags["mint.sweep"] == "groups_vs_samples"
         assert len(tags["mint.key"]) == 16
         assert "mlflow.source.git.commit" in tags
         client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
         for metric, steps in (
-            ("probe/params_pruned", metrics["probes"]),
-            ("probe/validation_accuracy", metrics["probes"]),
-            ("retrain/loss", 3 * metrics["probes"]),
-            ("retrain/validation_accuracy", 3 * metrics["probes"]),
+            ("search/params_pruned", metrics["search_steps"]),
+            ("search/validation_accuracy", metrics["search_steps"]),
+            ("retrain/loss", 3 * metrics["search_steps"]),
+            ("retrain/validation_accuracy", 3 * metrics["search_steps"]),
         ):
             history = client.get_metric_history(run.info.run_id, metric)
             assert [point.step for point in history] == list(range(1, int(steps) + 1))
@@ -123,7 +122,7 @@ def test_description_of_a_run_shows_its_heat_map(swept: Path, tmp_path: Path) ->
 
 def test_pages_in_a_browser(swept: Path, browser: str, tmp_path: Path) -> None:
     with Server(f"sqlite:///{swept / 'mlflow.db'}", free_port()) as server:
-        server.wait_until_it_answers()
+        server.wait_until_ready()
         run_id, file = _picture(_runs(swept)[0])
         address = f"{server.address}/get-artifact?path={file}&run_uuid={run_id}"
         with urlopen(address, timeout=60) as answer:

@@ -1,22 +1,24 @@
 """What a sweep shows, event by event, in every mode."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from mint.orchestration.display import JsonLines, Lines, Quiet, Watch
+from mint.orchestration.display import JsonLines, Lines, Quiet, TimeLeft, Watch
 
 PLAN = "a_sweep of digits_mlp: 2 trials, 0 already finished, 2 to run"
 ENDED = "[1/2] g5 FAILED: no luck"
 
 
-def _tell(display: Lines) -> None:
-    display.tell("plan", PLAN, sweep="a_sweep", trials=2, to_run=2)
+def _show(display: Lines) -> None:
+    display.show("plan", PLAN, sweep="a_sweep", trials=2, to_run=2)
     display.say("2 at a time")
     for key in ("a", "b"):
-        display.tell("begun", trial=f"trial-{key}", key=key)
-    display.tell(
+        display.show("started", trial=f"trial-{key}", key=key)
+    display.show(
         "progress",
         trial="trial-a",
         key="a",
@@ -26,33 +28,33 @@ def _tell(display: Lines) -> None:
         validation_accuracy=97.5,
         seconds_left=61.0,
     )
-    display.tell(
-        "probe",
+    display.show(
+        "search_step",
         trial="trial-a",
         key="a",
         params_pruned=92.0,
         validation_accuracy=96.25,
         passed=True,
     )
-    display.tell(
-        "ended", ENDED, trial="trial-b", key="b", status="failed", over=1, to_run=2, seconds_left=5
+    display.show(
+        "ended", ENDED, trial="trial-b", key="b", status="failed", ended=1, to_run=2, seconds_left=5
     )
 
 
 def _end(display: Lines) -> None:
-    display.tell("end", "trials: 2 s", finished=1, failed=1, to_run=2, seconds=125.0)
+    display.show("end", "trials: 2 s", finished=1, failed=1, to_run=2, seconds=125.0)
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with Lines() as display:
-        _tell(display)
+        _show(display)
         _end(display)
     assert capsys.readouterr().out.splitlines() == [PLAN, "2 at a time", ENDED, "trials: 2 s"]
 
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with Quiet() as display:
-        _tell(display)
+        _show(display)
         _end(display)
     printed = capsys.readouterr()
     assert printed.out == "1 of 2 trials finished, 1 failed, 2 min 05 s\n"
@@ -61,11 +63,11 @@ def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_json_line_is_an_event(capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines() as display:
-        _tell(display)
+        _show(display)
         _end(display)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event.pop("event") for event in events] == [
-        *("plan", "note", "begun", "begun", "progress", "probe", "ended", "end")
+        *("plan", "note", "started", "started", "progress", "search_step", "ended", "end")
     ]
     assert events[1] == {"text": "2 at a time"}
     assert events[4]["epochs"] == 20
@@ -74,7 +76,7 @@ def test_every_json_line_is_an_event(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_table_has_a_row_for_every_running_trial(capsys: pytest.CaptureFixture[str]) -> None:
     with Watch() as display:
-        _tell(display)
+        _show(display)
         Console(width=120).print(display.table())
     lines = capsys.readouterr().out.splitlines()
     assert ENDED in lines
@@ -83,3 +85,14 @@ def test_table_has_a_row_for_every_running_trial(capsys: pytest.CaptureFixture[s
     cells = [cell.strip() for cell in row.strip("│ ").split("│")]
     assert cells == ["trial-a", "retraining", "3/20", "96.25", "92.00", "1 min 01 s"]
     assert not any("trial-b" in line for line in lines)
+
+
+def test_time_left_forgets_other_stages_and_what_a_resumed_training_did_before() -> None:
+    def epoch(number: int, seconds: float) -> Any:
+        return SimpleNamespace(epoch=number, seconds=seconds)
+
+    time_left = TimeLeft()
+    assert time_left.after("baseline", epoch(1, 2.0), 5) == 8
+    assert time_left.after("baseline", epoch(2, 4.0), 5) == 9
+    assert time_left.after("retraining", epoch(3, 10.0), 5) == 20  # resumed at epoch 3
+    assert time_left.after("retraining", epoch(1, 1.0), 5) == 4  # of the next search step

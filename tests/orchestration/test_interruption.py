@@ -1,4 +1,4 @@
-"""How a sweep ends: stopped by a signal, without its store, on a full disk, refused at once."""
+"""How a sweep ends: by a signal, without its store, on a full disk, refused before any work."""
 
 import os
 import re
@@ -14,7 +14,15 @@ from threading import Thread
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from services import environment, free_port, group, run_python, wait_until_open
+from services import (
+    environment,
+    free_port,
+    group,
+    resize_disk,
+    run_python,
+    server_of,
+    small_disk,
+)
 
 from mint.cli.sweep import sweep_main
 from mint.config.grid import Grid, SweepDefinition
@@ -39,20 +47,20 @@ def _sweep(folder: Path, options: str = AXES) -> Iterator[subprocess.Popen[str]]
     folder.mkdir(exist_ok=True)
     with group(command, environment(), cwd=folder, **pipes) as process:
         assert process.stdout
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.startswith("["):
                 break
         else:
-            raise AssertionError(said)
+            raise AssertionError(output)
         yield process
 
 
 def _rest(process: subprocess.Popen[str]) -> tuple[int, str]:
     assert process.stdout
-    said = process.stdout.read()
-    return process.wait(), said
+    output = process.stdout.read()
+    return process.wait(), output
 
 
 def _again(folder: Path, options: str = AXES) -> subprocess.CompletedProcess[str]:
@@ -73,14 +81,14 @@ def _stopped(folder: Path, number: signal.Signals, to: str) -> None:
             process.send_signal(number)
         else:  # as a terminal does it
             os.killpg(process.pid, number)
-        code, said = _rest(process)
+        code, output = _rest(process)
         seconds = time.monotonic() - start
     print(f"{number.name} to the {to}: {seconds:.1f} s")
-    assert code == 130, said
+    assert code == 130, output
     assert seconds < 10
-    assert re.search(rf"stopped: \d of {TRIALS} trials finished, \d to run", said)
-    assert f"python {SCRIPT} {AXES}" in said
-    assert "Traceback" not in said
+    assert re.search(rf"stopped: \d of {TRIALS} trials finished, \d to run", output)
+    assert f"python {SCRIPT} {AXES}" in output
+    assert "Traceback" not in output
     statuses = [run.info.status for run in _runs(f"sqlite:///{folder / 'mlflow.db'}")]
     assert set(statuses) <= {"FINISHED", "KILLED"}
     assert "FINISHED" in statuses
@@ -91,7 +99,7 @@ def test_sigterm_closes_the_runs_within_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_likewise_and_the_same_command_carries_on(tmp_path: Path) -> None:
+def test_ctrl_c_closes_the_runs_and_the_same_command_resumes(tmp_path: Path) -> None:
     # In the background of a shell Ctrl-C is ignored, by what is started from here too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tmp_path / "sweep"
@@ -103,38 +111,26 @@ def test_ctrl_c_likewise_and_the_same_command_carries_on(tmp_path: Path) -> None
     assert [run.info.status for run in runs] == ["FINISHED"] * TRIALS
 
 
-@contextmanager
-def _server(folder: Path, port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    log = folder / "log"
-    settings = environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
-    with log.open("w") as out, group(command, settings, stdout=out, stderr=out) as process:
-        wait_until_open(port, process, log)
-        yield
-
-
 @pytest.mark.slow
-def test_server_that_goes_away_stops_no_trial_and_sync_delivers(tmp_path: Path) -> None:
+def test_server_that_goes_away_stops_no_trial_and_sync_writes_the_runs(tmp_path: Path) -> None:
     port, folder = free_port(), tmp_path / "sweep"
     uri = f"http://127.0.0.1:{port}"
-    with _server(tmp_path, port):
+    with server_of(tmp_path, port):
         sweep = _sweep(folder, f"{AXES} --tracking-uri {uri}")
         process = sweep.__enter__()
-    code, said = _rest(process)
+    code, output = _rest(process)
     sweep.__exit__(None, None, None)
     assert code == 1
-    assert f"[{TRIALS}/{TRIALS}]" in said
-    assert "the tracking store cannot be written to" in said
-    assert "mint sync delivers them" in said
+    assert f"[{TRIALS}/{TRIALS}]" in output
+    assert "the tracking store cannot be written to" in output
+    assert "mint sync" in output
     tables = (folder / "results" / "RESULTS.md").read_bytes()
     alone = _again_in(tmp_path / "alone")
     assert tables == alone
     refused = _again(folder, f"{AXES} --tracking-uri {uri}")
     assert refused.returncode == 2
     assert f"--tracking-uri {uri}: nobody answers there" in refused.stderr
-    with _server(tmp_path, port):
+    with server_of(tmp_path, port):
         program = "from mint.cli.app import main; raise SystemExit(main())"
         done = run_python(folder, "-c", program, "sync", "--tracking-uri", uri)
         assert done.returncode == 0, done.stderr
@@ -148,45 +144,30 @@ def _again_in(folder: Path) -> bytes:
     return (folder / "results" / "RESULTS.md").read_bytes()
 
 
-@contextmanager
-def _disk(folder: Path, options: str) -> Iterator[None]:
-    """Mount a disk of its own in a folder."""
-    folder.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]).returncode
-    ):
-        pytest.skip("this machine mounts no disks for tests: that takes root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.usefixtures("empty_folder")
 def test_read_only_output_folder_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _disk(tmp_path / "disk", "ro"):
-        assert sweep_main(SWEEP, ["--output", str(tmp_path / "disk")]) == 2
-        assert f"--output {tmp_path / 'disk'}: " in capsys.readouterr().err
-        assert sweep_main(SWEEP, ["--cache-dir", str(tmp_path / "disk")]) == 2
+    with small_disk(tmp_path / "disk", "ro") as disk:
+        assert sweep_main(SWEEP, ["--output", str(disk)]) == 2
+        assert f"--output {disk}: " in capsys.readouterr().err
+        assert sweep_main(SWEEP, ["--cache-dir", str(disk)]) == 2
         assert "is not writable" in capsys.readouterr().err
     assert not Path(".mint").exists()
 
 
 @pytest.mark.slow
-def test_full_disk_ends_in_a_line_and_the_same_command_carries_on(tmp_path: Path) -> None:
+def test_full_disk_ends_with_one_line_and_the_same_command_resumes(tmp_path: Path) -> None:
     disk, folder = tmp_path / "disk", tmp_path / "sweep"
     folder.mkdir()
     options = f"{AXES} --cache-dir {disk}"
-    with _disk(disk, "size=6m"):
+    with small_disk(disk, "size=6m"):
         done = _again(folder, options)
-        said = done.stdout + done.stderr
-        assert done.returncode == 1, said
-        assert "Traceback" not in said
-        assert "No space left on device" in said
-        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        output = done.stdout + done.stderr
+        assert done.returncode == 1, output
+        assert "Traceback" not in output
+        assert "No space left on device" in output
+        resize_disk(disk, "size=200m")
         done = _again(folder, options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert (folder / "results" / "RESULTS.md").read_bytes() == _again_in(tmp_path / "alone")

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: nothing finished is lost or run again, and the tables are equal."""
+"""Kill -9 at random moments: no result is lost, no trial runs twice, and the tables are equal."""
 
 import os
 import random
@@ -24,7 +24,7 @@ TRIALS = 24
 KILLS = 20
 SEED = int(os.environ.get("MINT_KILL_SEED", "0"))
 LONGEST_WAIT = 45.0
-# Of a trial, of the command, of all of its processes at once, of Ray underneath it.
+# A worker, the command, all of its processes at once, Ray's own server.
 VICTIMS = ("worker", "driver", "group", "ray")
 
 
@@ -34,18 +34,18 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.said = folder / "said.txt"
+        self.output = folder / "output.txt"
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[str]:
         # A session of its own, so that all of it can be killed without the test.
-        with self.said.open("a") as said:
+        with self.output.open("a") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), *AXES.split()],
                 cwd=self.folder,
                 env=environment(),
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 text=True,
                 start_new_session=True,
             )
@@ -119,20 +119,20 @@ def test_twenty_kills_lose_nothing_and_make_nothing_twice(tmp_path: Path) -> Non
                 victim = moments.choice(VICTIMS)
                 done = sweep.kill(victim)
                 kills += done
-                last = sweep.said.read_text().splitlines()[-1:]
+                last = sweep.output.read_text().splitlines()[-1:]
                 print(f"{kills}: {victim} {'killed' if done else 'not there'} at {last}")
                 continue
-            # What was told to be finished is never run again.
-            told = [
+            # A trial that finished never runs again.
+            ended = [
                 line.split("] ")[1].split()[0]
-                for line in sweep.said.read_text().splitlines()
+                for line in sweep.output.read_text().splitlines()
                 if "accuracy" in line
             ]
-            assert len(told) == len(set(told))
-            finished |= set(told)
+            assert len(ended) == len(set(ended))
+            finished |= set(ended)
             if code == 0:
                 break
-            assert kills > ends, f"it ended by itself: {sweep.said.read_text()}"
+            assert kills > ends, f"it ended by itself: {sweep.output.read_text()}"
             ends = kills
             sweep.start()
         assert len(finished) <= TRIALS

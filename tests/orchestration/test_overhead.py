@@ -45,8 +45,8 @@ def test_two_hundred_trials_eight_at_a_time_lose_no_write(tmp_path: Path) -> Non
     for run in runs:
         result = TrialResult.load(folder / ".mint" / "trials" / run.data.tags["mint.key"])
         assert run.data.metrics["accuracy"] == result.accuracy
-        probes = client.get_metric_history(run.info.run_id, "probe/params_pruned")
-        assert [probe.value for probe in probes] == [p.params_pruned for p in result.search_steps]
+        steps = client.get_metric_history(run.info.run_id, "search/params_pruned")
+        assert [step.value for step in steps] == [s.params_pruned for s in result.search_steps]
     assert len(read_trials(folder / "results" / "trials.csv")) == TRIALS
     print(f"eight at a time: {wall:.0f} s")
 

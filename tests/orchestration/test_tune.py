@@ -1,24 +1,31 @@
-"""Trials on a real Ray that go wrong in every way: each is told with its reason, the rest go on."""
+"""Trials that fail on a real Ray in every way: each has its reason, and the others finish."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import ray
+from services import resize_disk, small_disk
 
+from mint.config.grid import Grid
 from mint.config.schema import NetworkConfig, TrialConfig
-from mint.data.datasets import Source
 from mint.models import source_digest
+from mint.orchestration.display import Lines
+from mint.orchestration.monitor import TrialMonitor
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
-from mint.orchestration.settings import Ending, Progress, SweepSettings
-from mint.orchestration.tune import run_sweep
+from mint.orchestration.settings import Progress, SweepSettings, TrialOutcome
+from mint.orchestration.tune import run_trials
+from mint.store.stage_cache import StageCache
+from mint.tracking.mlflow_store import MlflowStore
+from mint.tracking.writer import RunWriter
+from mint.trial.failed_trials import FailedTrial, missing_trials
 from mint.trial.provenance import Provenance
 from mint.trial.result import SearchStep
 
-# The network of a trial is drawn from its seed, so that is how this one knows what to do.
+# The network recognises its trial by the seed of its random weights.
 NETWORK = """
 import os
 from pathlib import Path
@@ -69,19 +76,19 @@ def build():
 """
 
 
-class Notes:
-    """Takes down what an observer is told."""
+class Recorder(TrialMonitor):
+    """Records the states of trials, by their seeds."""
 
     def __init__(self) -> None:
-        self.begun_: list[int] = []
+        self.starts: list[int] = []
         self.epochs: dict[int, list[tuple[int, float]]] = {}
         self.stages: dict[int, set[str]] = {}
-        self.search_steps: dict[int, int] = {}
-        self.trials: list[TrialConfig] = []
-        self.endings: dict[int, Ending] = {}
+        self.steps: dict[int, int] = {}
+        self.configs: list[TrialConfig] = []
+        self.outcomes: dict[int, TrialOutcome] = {}
 
-    def begun(self, config: TrialConfig) -> None:
-        self.begun_.append(config.seed)
+    def started(self, config: TrialConfig) -> None:
+        self.starts.append(config.seed)
 
     def epoch(self, config: TrialConfig, epoch: int, validation_accuracy: float) -> None:
         self.epochs.setdefault(config.seed, []).append((epoch, validation_accuracy))
@@ -89,12 +96,12 @@ class Notes:
     def progress(self, config: TrialConfig, progress: Progress) -> None:
         self.stages.setdefault(config.seed, set()).add(progress.stage)
 
-    def probe(self, config: TrialConfig, probe: SearchStep) -> None:
-        self.search_steps[config.seed] = self.search_steps.get(config.seed, 0) + 1
+    def search_step(self, config: TrialConfig, step: SearchStep) -> None:
+        self.steps[config.seed] = self.steps.get(config.seed, 0) + 1
 
-    def ended(self, config: TrialConfig, ending: Ending) -> None:
-        self.trials.append(config)
-        self.endings[config.seed] = ending
+    def ended(self, config: TrialConfig, outcome: TrialOutcome) -> None:
+        self.configs.append(config)
+        self.outcomes[config.seed] = outcome
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "failing.py").write_text(NETWORK)
     before = Path.cwd()
     os.chdir(folder)
-    # A card that is not there: Ray hands it out all the same, and no trial here comes to use it.
+    # Ray assigns a GPU that does not exist; no trial here gets as far as using it.
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield folder
     ray.shutdown()
@@ -134,91 +141,114 @@ def _trial(quick_trial: TrialConfig, seed: int) -> TrialConfig:
     return quick_trial.model_copy(update=update)
 
 
-def test_every_failure_is_told_and_the_rest_goes_on(
-    folder: Path, quick_trial: TrialConfig, digits: Source
+def test_every_failure_has_its_reason_and_the_other_trials_finish(
+    folder: Path, quick_trial: TrialConfig
 ) -> None:
-    notes = Notes()
+    recorder = Recorder()
     trials = [_trial(quick_trial, seed) for seed in (1, 2, 3, 4, 0)]
-    run_sweep(grid_plan(trials), _settings(folder, live=True), 2, notes)
-    assert "baseline" in notes.stages[0]
-    told = {seed: (ending.status, ending.reason) for seed, ending in notes.endings.items()}
-    assert told[0] == ("finished", "")
-    assert told[1] == ("failed", "ValueError: this network does not like to be trained")
-    assert told[2][0] == "failed"
-    assert told[2][1].startswith("TrainingDivergedError: the training loss is nan in epoch 1")
-    assert told[3] == ("finished", "")  # its worker was killed once
-    assert notes.begun_.count(3) == 2
-    assert told[4][0] == "failed"
-    assert told[4][1].startswith("the worker died 4 times: ")
-    assert "Traceback" in notes.endings[1].details
-    assert notes.search_steps[0] > 1
-    assert all(ending.seconds > 0 for ending in notes.endings.values())
+    run_trials(grid_plan(trials), _settings(folder, live=True), 2, recorder)
+    assert "baseline" in recorder.stages[0]
+    ends = {seed: (outcome.status, outcome.reason) for seed, outcome in recorder.outcomes.items()}
+    assert ends[0] == ("finished", "")
+    assert ends[1] == ("failed", "ValueError: this network does not like to be trained")
+    assert ends[2][0] == "failed"
+    assert ends[2][1].startswith("TrainingDivergedError: the training loss is nan in epoch 1")
+    assert ends[3] == ("finished", "")  # its worker was killed once
+    assert recorder.starts.count(3) == 2
+    assert ends[4][0] == "failed"
+    assert ends[4][1].startswith("the worker died 4 times: ")
+    assert "Traceback" in recorder.outcomes[1].details
+    assert recorder.steps[0] > 1
+    assert all(outcome.seconds > 0 for outcome in recorder.outcomes.values())
     assert not list((folder / ".mint" / "ray").iterdir())
 
 
-def test_out_of_memory_is_tried_once_more_with_the_card_alone(
+def test_trial_out_of_memory_runs_once_more_with_the_gpu_alone(
     folder: Path, quick_trial: TrialConfig
 ) -> None:
-    notes = Notes()
-    run_sweep(grid_plan([_trial(quick_trial, 5)]), _settings(folder, gpus=0.5), 2, notes)
+    recorder = Recorder()
+    run_trials(grid_plan([_trial(quick_trial, 5)]), _settings(folder, gpus=0.5), 2, recorder)
     assert (folder / "shares").read_text().split() == ["0.5", "1.0"]
-    ending = notes.endings[5]
-    assert ending.status == "failed"
-    assert ending.reason == (
+    outcome = recorder.outcomes[5]
+    assert outcome.status == "failed"
+    assert outcome.reason == (
         "out of GPU memory: OutOfMemoryError: CUDA out of memory. Tried to allocate 7 GiB."
     )
 
 
-def test_asha_stops_what_falls_behind_what_it_knows(folder: Path, quick_trial: TrialConfig) -> None:
+def test_asha_stops_trials_that_fall_behind_known_ones(
+    folder: Path, quick_trial: TrialConfig
+) -> None:
     trials = [
         quick_trial.model_copy(update={"seed": seed, "fraction": 0.99, "groups": 20})
         for seed in (6, 7)
     ]
     unbeatable = [(f"known-{i}", [(1, 100.0), (2, 100.0)]) for i in range(6)]
-    notes = Notes()
-    plan = asha_plan(trials, 3, unbeatable)
-    run_sweep(plan, _settings(folder, every_epoch=True), 2, notes)
+    recorder = Recorder()
+    run_trials(asha_plan(trials, 3, unbeatable), _settings(folder, every_epoch=True), 2, recorder)
     for seed in (6, 7):
-        assert notes.endings[seed].status == "stopped"
-        assert notes.endings[seed].reason == "stopped by asha in epoch 1 of retraining"
-        assert [epoch for epoch, _ in notes.epochs[seed]] == [1]
-    # Whoever was stopped has let go of everything: the same trial can be run by another sweep.
-    notes = Notes()
-    run_sweep(grid_plan(trials), _settings(folder), 2, notes)
-    assert {ending.status for ending in notes.endings.values()} == {"finished"}
+        assert recorder.outcomes[seed].status == "stopped"
+        assert recorder.outcomes[seed].reason == "stopped by asha in epoch 1 of retraining"
+        assert [epoch for epoch, _ in recorder.epochs[seed]] == [1]
+    # A stopped trial holds no lock: another sweep can run it.
+    recorder = Recorder()
+    run_trials(grid_plan(trials), _settings(folder), 2, recorder)
+    assert {outcome.status for outcome in recorder.outcomes.values()} == {"finished"}
 
 
-def test_search_carries_on_where_it_was_stopped(folder: Path, quick_trial: TrialConfig) -> None:
-    axes: dict[str, list[Any]] = {
-        "groups": [5, 10],
-        "samples_per_class": [30],
-        "upper_limit": ["none"],
-    }
-    plans = [optuna_plan(quick_trial, axes, (0.8, 0.98), trials=n, at_once=2) for n in (2, 4, 4)]
-    trials = []
-    for plan in plans:
-        notes = Notes()
-        run_sweep(plan, _settings(folder), 2, notes)
-        assert len(notes.trials) == plan.samples
-        trials.append([config.key for config in notes.trials])
-        assert notes.endings[0].status == "finished"
-    assert set(trials[0]) <= set(trials[1])
-    assert sorted(trials[1]) == sorted(trials[2])
+def test_search_resumes_where_it_stopped(folder: Path, quick_trial: TrialConfig) -> None:
+    space = Grid(
+        groups=(5, 10), samples_per_class=(30,), upper_limits=("none",), fractions=(0.8, 0.98)
+    )
+    keys = []
+    for draws in (2, 4, 4):
+        recorder = Recorder()
+        run_trials(optuna_plan(quick_trial, space, draws, 2), _settings(folder), 2, recorder)
+        assert len(recorder.configs) == draws
+        assert recorder.outcomes[0].status == "finished"
+        keys.append([config.key for config in recorder.configs])
+    assert set(keys[0]) <= set(keys[1])
+    assert sorted(keys[1]) == sorted(keys[2])
 
 
-def test_error_of_an_observer_ends_the_sweep_and_passes_for_no_failure(
+def test_trial_fails_on_a_full_disk_and_finishes_once_there_is_space(
+    folder: Path, quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    store = MlflowStore(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    store.prepare("digits_mlp")
+    with small_disk(tmp_path / "disk", "size=2m") as disk:
+        settings, cache = replace(_settings(folder), cache_root=disk), StageCache(disk)
+
+        def run() -> TrialMonitor:
+            missing = missing_trials([quick_trial], cache, (), stopped=False)
+            with RunWriter(store, cache, settings.provenance, (), print, 4) as writer:
+                monitor = TrialMonitor(1, cache, writer, settings.provenance, Lines())
+                run_trials(grid_plan(missing), settings, 1, monitor)
+            return monitor
+
+        assert run().failed == 1
+        ((_, failed),) = store.results()
+        assert isinstance(failed, FailedTrial)
+        assert "No space left on device" in failed.reason
+        resize_disk(disk, "size=200m")
+        assert run().finished == 1
+    ((_, result),) = store.results()
+    assert result.keys.key == quick_trial.key
+
+
+def test_error_of_the_monitor_ends_the_sweep_and_fails_no_trial(
     folder: Path, quick_trial: TrialConfig
 ) -> None:
-    class Full(Notes):
-        def ended(self, config: TrialConfig, ending: Ending) -> None:
-            super().ended(config, ending)
+    class FullDisk(Recorder):
+        def ended(self, config: TrialConfig, outcome: TrialOutcome) -> None:
+            super().ended(config, outcome)
             raise OSError(28, "No space left on device")
 
-    notes = Full()
+    recorder = FullDisk()
     trials = [quick_trial.model_copy(update={"seed": seed}) for seed in (0, 8, 9)]
     with pytest.raises(OSError, match="No space left"):
-        run_sweep(grid_plan(trials), _settings(folder), 1, notes)
-    assert [ending.status for ending in notes.endings.values()] == ["finished"]
+        run_trials(grid_plan(trials), _settings(folder), 1, recorder)
+    assert [outcome.status for outcome in recorder.outcomes.values()] == ["finished"]
 
 
 def test_ray_listens_on_this_machine_alone(folder: Path) -> None:

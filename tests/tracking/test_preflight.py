@@ -1,4 +1,4 @@
-"""What answers and is no tracking store."""
+"""A server that is no tracking store."""
 
 import socketserver
 from threading import Thread
@@ -19,6 +19,6 @@ def test_server_that_is_no_web_server_is_refused() -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), _NoWebServer) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
-        with pytest.raises(InputError, match=rf"--tracking-uri http://127.0.0.1:{port}: nobody"):
+        with pytest.raises(InputError, match=rf"tracking_uri http://127.0.0.1:{port}: nobody"):
             reach_store(f"http://127.0.0.1:{port}")
         server.shutdown()

@@ -13,13 +13,13 @@ import pytest
 from services import environment, free_port
 
 from mint.cli.app import main
-from mint.tracking.mlflow_store import Tracker
+from mint.tracking.mlflow_store import MlflowStore
 
 MINT = [sys.executable, "-c", "from mint.cli.app import main; raise SystemExit(main())"]
 
 
 def test_link_of_every_experiment_until_ctrl_c(tmp_path: Path) -> None:
-    identifier = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").prepare("digits_mlp")
+    identifier = MlflowStore(f"sqlite:///{tmp_path / 'mlflow.db'}").prepare("digits_mlp")
     port = free_port()
     before = set(tmp_path.iterdir())
     with subprocess.Popen(

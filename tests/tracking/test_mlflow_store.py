@@ -1,0 +1,166 @@
+"""What runs hold, and what is read from them."""
+
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from services import free_port, server_of
+
+from mint.cli.app import main
+from mint.config.schema import TrialConfig
+from mint.store.stage_cache import StageCache
+from mint.tracking.mlflow_store import MlflowStore
+from mint.trial.failed_trials import FailedTrial
+from mint.trial.provenance import Provenance
+from mint.trial.result import TrialKeys, TrialResult
+
+
+def _runs(store: MlflowStore) -> list[Run]:
+    client = MlflowClient(store.uri)
+    experiment = client.get_experiment_by_name("digits_mlp")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def _finish(store: MlflowStore, cache: StageCache, key: str) -> str:
+    folder = cache.folder("trials", key)
+    result = TrialResult.load(folder)
+    run_id = store.begin(result.config, result.keys, result.provenance, cache.identity)
+    store.finish(run_id, result, folder)
+    return run_id
+
+
+def _fail(store: MlflowStore, config: TrialConfig, provenance: Provenance) -> FailedTrial:
+    failed = FailedTrial(
+        keys=TrialKeys.of(config),
+        config=config,
+        status="failed",
+        reason="ValueError: no | not so",
+        details="Traceback",
+        history=((1, 20.0), (2, 30.0)),
+        provenance=provenance,
+    )
+    store.close_failed(store.begin(config, failed.keys, provenance, "me"), failed)
+    return failed
+
+
+def test_results_are_the_files_of_the_trials(
+    finished: StageCache, store: MlflowStore, quick_trial: TrialConfig, provenance: Provenance
+) -> None:
+    run_id = _finish(store, finished, quick_trial.key)
+    failed = _fail(store, quick_trial.model_copy(update={"seed": 1}), provenance)
+    results = dict(store.results())
+    result = results.pop(run_id)
+    assert result == TrialResult.load(finished.folder("trials", quick_trial.key))
+    assert list(results.values()) == [failed]
+    assert store.finished_runs("digits_mlp") == {quick_trial.key: run_id}
+
+
+def test_results_of_a_server_are_downloaded_or_taken_from_the_cache(
+    finished: StageCache, quick_trial: TrialConfig, provenance: Provenance, tmp_path: Path
+) -> None:
+    port = free_port()
+    with server_of(tmp_path, port):
+        store = MlflowStore(f"http://127.0.0.1:{port}")
+        store.prepare("digits_mlp")
+        run_id = _finish(store, finished, quick_trial.key)
+        failed = _fail(store, quick_trial.model_copy(update={"seed": 1}), provenance)
+        result = TrialResult.load(finished.folder("trials", quick_trial.key))
+        downloaded = dict(store.results())
+        assert downloaded.pop(run_id) == result
+        assert list(downloaded.values()) == [failed]
+        (artifact,) = (tmp_path / "artifacts").rglob("result.json")
+        artifact.unlink()
+        assert dict(store.results(finished))[run_id] == result
+        with pytest.warns(UserWarning, match=r"result\.json cannot be read"):
+            assert run_id not in dict(store.results())
+
+
+def test_result_keeps_the_key_and_the_protocol_that_it_was_written_with(
+    finished: StageCache, store: MlflowStore, quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    keys = TrialKeys(key="an older key", protocol="01234567", method_version=0)
+    older = result.model_copy(update={"keys": keys})
+    cache = StageCache(tmp_path / "cache")
+    folder = cache.folder("trials", keys.key)
+    folder.mkdir(parents=True)
+    for file in finished.folder("trials", quick_trial.key).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    older.save(folder)
+    run_id = _finish(store, cache, keys.key)
+    assert dict(store.results()) == {run_id: older}
+    assert store.finished_runs("digits_mlp") == {keys.key: run_id}
+    assert _runs(store)[0].data.params["protocol"] == keys.protocol
+
+
+def test_result_beside_a_database_is_read_without_a_download(
+    finished: StageCache, store: MlflowStore, quick_trial: TrialConfig
+) -> None:
+    run_id = _finish(store, finished, quick_trial.key)
+    downloads: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mint.tracking.mlflow_store.download_artifacts", downloads.append)
+        assert [identifier for identifier, _ in store.results()] == [run_id]
+    assert not downloads
+
+
+def test_runs_show_their_origin_and_no_secret(
+    finished: StageCache, store: MlflowStore, quick_trial: TrialConfig, provenance: Provenance
+) -> None:
+    _finish(store, finished, quick_trial.key)
+    (run,) = _runs(store)
+    tags = run.data.tags
+    assert tags["mint.command"] == "a_sweep.py --tracking-uri 'postgresql://***@host/db'"
+    assert tags["mint.sweep"] == "a_sweep"
+    assert tags["mint.device"] == "cpu"
+    assert tags["mint.seed"] == "0"
+    assert tags["mint.git_dirty"] in ("true", "false")
+    assert tags["mlflow.source.git.commit"] == provenance.git_commit
+    assert tags["mint.version.torch"].startswith("2.")
+    assert "secret" not in str(run.to_dictionary())
+
+
+def test_orphaned_run_is_closed_and_the_trial_resumes_it(
+    finished: StageCache, store: MlflowStore, quick_trial: TrialConfig, provenance: Provenance
+) -> None:
+    result = TrialResult.load(finished.folder("trials", quick_trial.key))
+    owner = finished.identity
+    run_id = store.begin(quick_trial, result.keys, provenance, owner)
+    store.log_search_steps(run_id, result.search_steps[:1])
+    other = MlflowStore(store.uri)  # of a driver that starts after the first was killed
+    assert other.close_orphans("digits_mlp", "elsewhere", "died") == 0
+    assert other.close_orphans("digits_mlp", owner, "died", "b_sweep") == 0
+    assert other.close_orphans("digits_mlp", owner, "died", "a_sweep") == 1
+    (run,) = _runs(store)
+    assert (run.info.status, run.data.tags["mint.failure"]) == ("KILLED", "died")
+    for _ in range(2):
+        assert _finish(other, finished, quick_trial.key) == run_id
+    (run,) = _runs(store)
+    assert run.info.status == "FINISHED"
+    assert "mint.failure" not in run.data.tags
+    client = MlflowClient(store.uri)
+    for metric, count in (("search/passed", len(result.search_steps)), ("accuracy", 1)):
+        steps = [point.step for point in client.get_metric_history(run_id, metric)]
+        assert sorted(steps) == list(range(1, count + 1)) if count > 1 else [0]
+
+
+def test_deleted_experiment_is_refused(
+    store: MlflowStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(store.uri)
+    client.delete_experiment(store.experiments()["digits_mlp"])
+    with pytest.raises(Exception, match="its experiment digits_mlp was deleted"):
+        store.prepare("digits_mlp")
+
+
+def test_unreachable_store_is_refused_within_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    for uri in ("http://127.0.0.1:9", "postgresql+psycopg2://me:secret@127.0.0.1:9/db"):
+        start = time.monotonic()
+        assert main(["report", "--tracking-uri", uri]) == 2
+        assert time.monotonic() - start < 10
+        error = capsys.readouterr().err
+        assert "nobody answers there" in error
+        assert "secret" not in error
