@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from mint.config.keys import METHOD_VERSION
+from mint.config import keys
 from mint.config.schema import TrialConfig
 from mint.pruning.layer_table import LayerCount
 from mint.training.loop import Epoch
@@ -91,7 +91,7 @@ class TrialKeys(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def of(cls, config: TrialConfig) -> Self:
         """Return the identity that a new trial gets."""
-        return cls(key=config.key, protocol=config.protocol, method_version=METHOD_VERSION)
+        return cls(key=config.key, protocol=config.protocol, method_version=keys.METHOD_VERSION)
 
 
 class TrialResult(_StageResult):
