@@ -71,36 +71,32 @@ def conditional_gmi(
 ) -> GmiEstimate:
     """Estimate GMI(X; Y | Z), or GMI(X; Y) without Z.
 
-    The defaults differ from the paper's estimator; each can be switched off. They leave the
-    population value as it is, because one-to-one maps of (x, y, z) do not change it.
+    The defaults differ from the paper's estimator, but leave the population value as it is.
 
     Example:
         ```python
         rng = np.random.default_rng(0)
         z = rng.normal(size=(3000, 1))
         x, y = z + rng.normal(size=(3000, 1)), z + rng.normal(size=(3000, 1))
-        conditional_gmi(x, y, bootstraps=50)  # X and Y depend on each other
-        conditional_gmi(x, y, z, bootstraps=50)  # but not given Z
+        conditional_gmi(x, y, z, bootstraps=50)  # X and Y depend on each other, but not given Z
         ```
 
     Args:
         x: (n, dx), n at least 6.
         y: (n, dy), the same rows.
-        z: (n, dz), the same rows, or None.
+        z: (n, dz), the same rows.
         bootstraps: number of random splits to average.
         seed: seeds the splits.
         scaled: scale each of X, Y and Z to unit total variance. The paper does not scale.
         one_to_one: match B to R one to one at the least total squared distance in Z. The paper
-            takes the nearest neighbour; one row of R then serves several of B, which biases the
-            null distribution.
-        refined: use the estimator of `mint.gmi.refined`: less bias, more variance, and no false
-            dependence from a column of Z that X and Y share. Implies scaled. Without it the
-            estimate equals that of gmi_scores.
+            takes the nearest neighbour, which biases the null distribution.
+        refined: use the estimator of `mint.gmi.refined`, which implies scaled: less bias, more
+            variance, and no false dependence from a column of Z that X and Y share.
 
     Raises:
         ValueError: an array has nan, infinite values, no columns or too few rows, or rows differ.
     """
-    blocks = {"x": x, "y": y} | ({} if z is None else {"z": z})
+    blocks = {"x": x, "y": y} if z is None else {"x": x, "y": y, "z": z}
     arrays = {name: _matrix(name, block) for name, block in blocks.items()}
     _check_rows(arrays)
     _check_integer("bootstraps", bootstraps, 1)
@@ -120,9 +116,7 @@ def conditional_gmi(
             count=partial(count_blocks, scaled=scaled, one_to_one=one_to_one),
         )
     block = summarize(list(islice(drawn, bootstraps)))
-    value, error, z_score = (
-        float(field[0, 0]) for field in (block.value, block.standard_error, block.z_score)
-    )
+    value, error, z_score = (float(field[0, 0]) for field in block[:3])
     return GmiEstimate(value, error, z_score, float(ndtr(-z_score)))
 
 

@@ -44,10 +44,8 @@ def count_blocks_on(
 ) -> EdgeCounts:
     """Count edges in the minimum spanning trees of all pairs of a child group and a parent group.
 
-    The trees and the arguments are those of `mint.gmi.cpu.engine.count_blocks`. Distances are sums
-    over columns in the order given, one fused multiply-add a column in float32. Those of Z are
-    the distances of all parent columns less those of Y, so rounding hides a Z with less than a
-    millionth of the variance. Of equal distances, the lowest row of the pooled sample is taken.
+    The trees are those of `mint.gmi.cpu.engine.count_blocks`, but rounding hides a Z with less
+    than a millionth of the variance. Of equal distances, that of the lowest pooled row is taken.
 
     Args:
         device: cuda or cpu: where to grow the trees. Partners are found on the CPU.
@@ -70,11 +68,10 @@ def count_blocks_on(
     partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads)
     others = [np.setdiff1d(np.arange(parent.shape[1]), group) for group in parent_groups]
     rest_weights = _weights(layers[1], others if conditional else [], scaled)
-    blocks = _Blocks(torch.device(device), layers, split, bool(any(rest_weights)))
+    blocks = _Blocks(torch.device(device), layers, split, any(rest_weights))
     rest_weights = rest_weights or [0.0] * len(parent_groups)
     child_weights = _weights(layers[0], child_groups, scaled)
     own_weights = _weights(layers[1], parent_groups, scaled)
-
     counts = EdgeCounts(*np.zeros((2, len(child_groups), len(parent_groups)), np.int64))
     at_once = blocks.fit(memory_limit, len(child_groups), len(parent_groups))
     child_distances, parent_distances = (blocks.matrices(count) for count in at_once)
@@ -88,10 +85,8 @@ def count_blocks_on(
                 for slot, i in enumerate(range(rows.start, rows.stop)):
                     blocks.write_child(child_distances[slot], child_groups[i], child_weights[i])
                 loaded = rows
-            found = blocks.count(
-                child_distances[: rows.stop - rows.start],
-                parent_distances[: columns.stop - columns.start],
-            )
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            found = blocks.count(child_distances[:height], parent_distances[:width])
             counts.crossing[rows, columns], counts.adjacent[rows, columns] = found
     return counts
 
