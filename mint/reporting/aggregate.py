@@ -89,10 +89,10 @@ class SeedGroup:
     def axes(self) -> list[str]:
         """The axes but bootstraps, as cells of a table."""
         return [
-            format_limit(self.upper_limit),
+            format_axis(self.upper_limit),
             format_axis(self.groups),
             format_axis(self.samples_per_class),
-            format_fraction(self.fraction),
+            "searched" if self.fraction == "none" else self.fraction,
             self.criterion,
         ]
 
@@ -169,19 +169,9 @@ def format_mean(values: Sequence[float] | NDArray[np.float64]) -> str:
     return f"{np.mean(values):z.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def format_limit(limit: str) -> str:
-    """Return an upper limit as a cell of a table."""
-    return "N/A" if limit == "none" else limit
-
-
-def format_fraction(fraction: str) -> str:
-    """Return a pruned fraction as a cell of a table."""
-    return "searched" if fraction == "none" else fraction
-
-
-def format_axis(value: int) -> str:
-    """Return the value of an axis as a cell of a table; 0 is N/A."""
-    return str(value) if value else "N/A"
+def format_axis(value: int | str) -> str:
+    """Return the value of an axis as a cell of a table; N/A for 0 and none."""
+    return "N/A" if value in (0, "none") else str(value)
 
 
 def format_count(number: int, noun: str) -> str:

@@ -31,16 +31,12 @@ class ComparedCriterion:
 
     Attributes:
         axes: shared with the criteria that it is compared with.
-        fraction: of the counted weights.
-        criterion: its name.
         trials: its seed group.
         against_random: accuracy minus that of random blocks with the same seed; None without
             such, and for random blocks themselves.
     """
 
     axes: SharedAxes
-    fraction: str
-    criterion: str
     trials: SeedGroup
     against_random: Difference | None
 
@@ -57,14 +53,12 @@ def compare_criteria(groups: Iterable[SeedGroup]) -> list[ComparedCriterion]:
     return [
         ComparedCriterion(
             axes=axes,
-            fraction=fraction,
-            criterion=group.criterion,
             trials=group,
             against_random=None
             if group.criterion == CONTROL
             else paired_difference(group, [other for other in own if other.criterion == CONTROL]),
         )
-        for axes, fraction, own in _comparable(given)
+        for axes, own in _comparable(given)
         for group in sorted(own, key=lambda group: order_of_criteria(group.criterion))
     ]
 
@@ -92,8 +86,8 @@ def paired_difference(
     )
 
 
-def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, str, list[SeedGroup]]]:
-    """Yield shared axes and fractions, with the seed groups that can be compared at each."""
+def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, list[SeedGroup]]]:
+    """Yield shared axes with the seed groups of one fraction that can be compared at them."""
     budgets: dict[tuple[str, str], list[SeedGroup]] = {}
     for group in groups:
         budgets.setdefault((group.upper_limit, group.fraction), []).append(group)
@@ -109,7 +103,7 @@ def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, str, 
                 continue
             sharing = set(product(*({value, 0} for value in point)))
             own = [group for other in points if other in sharing for group in by_point[other]]
-            yield SharedAxes(limit, *point), fraction, own
+            yield SharedAxes(limit, *point), own
 
 
 def _covers(wider: tuple[int, ...], point: tuple[int, ...]) -> bool:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _PANELS_PER_ROW = 3
 _MOST_PANELS = 6
 _MOST_LINES = 6  # in a figure of layers
-_CHARACTER = 0.011  # width of a label's character, as a share of the axis
 _ACCURACIES = (10, 50, 80, 90, 95, 96, 97, 98, 98.5, 99, 99.5, 99.9)
 _FRACTIONS = (0, 20, 40, 60, 70, 80, 85, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _MOST_PERCENT = 99.95  # a logarithmic scale of the remainder has no place for 100
@@ -97,7 +96,7 @@ def _deviation(values: NDArray[np.float64]) -> float:
 
 
 def _draw_published(axes: "Axes", methods: Sequence[Method]) -> None:
-    """Draw published points as crosses; their names are above or below, to overlap less."""
+    """Draw published points as crosses, with names above and below in turn to overlap less."""
     known = sorted(
         (method.params_pruned, method.accuracy, method.method)
         for method in methods
@@ -105,27 +104,13 @@ def _draw_published(axes: "Axes", methods: Sequence[Method]) -> None:
     )
     if not known:
         return
-    x, y, names = zip(*known, strict=True)
+    x, y, _ = zip(*known, strict=True)
     axes.plot(x, y, "+", color="0.25", markersize=8, label="published")
-    axes.autoscale_view()
-    span = np.ptp(_log_remainder(np.array(axes.get_xlim())))
-    place = _log_remainder(np.array(x))
-
-    def overlap(one: int, other: int) -> bool:
-        width = _CHARACTER * span * (len(names[one]) + len(names[other])) / 2
-        return bool(abs(place[one] - place[other]) < width)
-
-    named: dict[bool, list[int]] = {True: [], False: []}
-    for at in range(len(known)):
-        near = [other for other in range(len(known)) if other != at and overlap(at, other)]
-        below = any(y[other] > y[at] for other in near)
-        if any(overlap(at, other) for other in named[below]):
-            below = not below
-        named[below].append(at)
+    for at, (pruned, accuracy, name) in enumerate(known):
         axes.annotate(
-            names[at],
-            (x[at], y[at]),
-            (0, -11 if below else 5),
+            name,
+            (pruned, accuracy),
+            (0, -11 if at % 2 else 5),
             textcoords="offset points",
             fontsize=7,
             ha="center",
@@ -144,7 +129,7 @@ def draw_criteria(file: BinaryIO, compared: Sequence[ComparedCriterion]) -> None
     """
     rows_of = Counter(row.axes for row in compared)
     shown = sorted(rows_of, key=rows_of.__getitem__, reverse=True)[:_MOST_PANELS]
-    criteria = list(dict.fromkeys(row.criterion for row in compared))
+    criteria = list(dict.fromkeys(row.trials.criterion for row in compared))
     looks = (
         (line, colour, marker)
         for (line, colour), marker in zip(product(LINES, COLOURS), cycle(MARKERS), strict=False)
@@ -172,7 +157,7 @@ def _draw_panel(
     axes: "Axes", compared: Sequence[ComparedCriterion], styles: Mapping[str, _Style]
 ) -> None:
     for criterion, (line, colour, marker) in styles.items():
-        trials = [row.trials for row in compared if row.criterion == criterion]
+        trials = [row.trials for row in compared if row.trials.criterion == criterion]
         if not trials:
             continue
         kept = [100 - group.values("params_pruned").mean() for group in trials]
@@ -186,7 +171,7 @@ def _draw_panel(
     _draw_baseline(axes, [trial for row in compared for trial in row.trials.finished])
     axes.set_xscale("log")
     axes.invert_xaxis()
-    fractions = sorted({float(row.fraction) for row in compared} - {1.0})
+    fractions = sorted({float(row.trials.fraction) for row in compared} - {1.0})
     axes.set_xticks([100 * (1 - fraction) for fraction in fractions])
     axes.set_xticklabels([f"{100 * fraction:g}" for fraction in fractions], fontsize=8)
     axes.minorticks_off()

@@ -14,8 +14,6 @@ from mint.reporting.aggregate import (
     SeedGroup,
     format_axis,
     format_count,
-    format_fraction,
-    format_limit,
     format_mean,
     link,
     order_of_criteria,
@@ -161,7 +159,7 @@ def variation_table(
     """
     lines = []
     for row, groups in zip(published, measured, strict=True):
-        axes = [format_limit(row.upper_limit), str(row.groups), str(row.samples_per_class)]
+        axes = [format_axis(row.upper_limit), str(row.groups), str(row.samples_per_class)]
         quoted = [_figure(row.params_pruned), _figure(row.accuracy)]
         for figures in [_figures(group) for group in groups] or [_NO_FIGURES]:
             lines.append([*axes, *figures[:4], *quoted, *figures[4:]])
@@ -192,11 +190,11 @@ def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
     header = [*_AXES, *_FIGURES[:2], "Against random", "Seeds"]
     rows = [
         [
-            format_limit(row.axes.upper_limit),
+            format_axis(row.axes.upper_limit),
             format_axis(row.axes.groups),
             format_axis(row.axes.samples_per_class),
-            format_fraction(row.fraction),
-            row.criterion,
+            row.trials.fraction,
+            row.trials.criterion,
             *(row.trials.mean(column) for column in ("params_pruned", "accuracy")),
             format_difference(row.against_random) if row.against_random else "N/A",
             row.trials.seeds,

@@ -58,7 +58,7 @@ def _by_budget(
 ) -> list[tuple[str, dict[str, ComparedCriterion]]]:
     found: dict[Any, dict[str, ComparedCriterion]] = {}
     for row in compared:
-        found.setdefault((row.axes, row.fraction), {})[row.criterion] = row
+        found.setdefault((row.axes, row.trials.fraction), {})[row.trials.criterion] = row
     return [(fraction, own) for (_, fraction), own in found.items()]
 
 

@@ -243,7 +243,7 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
     }
     compared = compare_criteria(seed_groups(number_lines(_criteria(accuracies))))
     differences = {
-        (row.axes.groups, row.criterion): row.against_random and row.against_random.mean
+        (row.axes.groups, row.trials.criterion): row.against_random and row.against_random.mean
         for row in compared
     }
     assert differences == {
