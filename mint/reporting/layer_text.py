@@ -26,11 +26,11 @@ def layer_lines(layers: Sequence[LayerCount], star: str = "*") -> list[str]:
     kept_weights = [layer.kept for layer in layers if layer.kept is not None]
     kept = sum(kept_weights) if len(kept_weights) == len(layers) else None
     rows.append(["Total", *_counts(total, kept), ""])
-    header = ["Layer pair", "Weights", "Kept", "Kept (%)", "Not pruned, because"]
+    header = ["Layer pair", "Weights", "Kept", "Kept (%)", "Not prunable, because"]
     return [
         *table(header, rows, left=(0, 4)),
         "",
-        f"Weights not pruned: {total} - {prunable} = {total - prunable}",
+        f"Not prunable: {total} - {prunable} = {total - prunable}",
     ]
 
 

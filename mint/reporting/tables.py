@@ -265,7 +265,7 @@ def _breakdown_table(reference: ReferenceResults, group: SeedGroup | None) -> li
     network = reference.network
     kept = _mean_kept(network, group)
     unknown = NOT_RUN if group is None else "unknown"
-    header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Not pruned, because"]
+    header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Not prunable, because"]
     rows = []
     for layer, own in zip(network, kept, strict=True):
         star = "" if layer.reason else r"\*"
@@ -289,7 +289,7 @@ def _breakdown_table(reference: ReferenceResults, group: SeedGroup | None) -> li
     return [
         *table(header, rows, left=(0, len(header) - 1)),
         "",
-        f"Weights not pruned: {total} - {prunable} = {total - prunable}.",
+        f"Not prunable: {total} - {prunable} = {total - prunable}.",
     ]
 
 

@@ -105,7 +105,7 @@ def test_variation_and_layers_of_a_reference(tmp_path: Path, reference: Path) ->
     layers = {row["Layer pair"]: row for row in _rows(text, "Layer breakdown")}
     assert layers[r"\*fc1 - fc2\*"]["Kept"] == "14250"
     assert layers[r"\*fc1 - fc2\*"]["Published reduced"] == "12345"
-    assert layers["Input - fc1"]["Not pruned, because"] == "reads the input"
+    assert layers["Input - fc1"]["Not prunable, because"] == "reads the input"
     assert layers["Total"]["Kept"] == "49250"
     assert "185000 - 150000 = 35000" in text
 
