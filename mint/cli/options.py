@@ -43,7 +43,7 @@ def _experiment_names(_: object) -> list[str]:
     return experiment_names()
 
 
-def criteria(_: object) -> list[str]:
+def criterion_names(_: object) -> list[str]:
     """Return the names of all criteria, for completion and checks."""
     from mint.config.schema import CRITERIA
 
@@ -51,8 +51,8 @@ def criteria(_: object) -> list[str]:
 
 
 def _check_criterion(_: object, name: str) -> None:
-    if name not in criteria(_):
-        raise ValueError(allowed(name, criteria(_)))
+    if name not in criterion_names(_):
+        raise ValueError(allowed(name, criterion_names(_)))
 
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -66,7 +66,7 @@ ExperimentName = Annotated[
     Parameter(group=EXPERIMENT, metavar="NAME", completer=_experiment_names, help=_EXPERIMENT_HELP),
 ]
 Criterion = Annotated[
-    str, Parameter(metavar="NAME", completer=criteria, validator=_check_criterion)
+    str, Parameter(metavar="NAME", completer=criterion_names, validator=_check_criterion)
 ]
 # Several values after one option, as in --groups 5 10 20.
 Several = Parameter(consume_multiple=(1, None), negative=(), show_default=False)

@@ -27,7 +27,7 @@ from mint.cli.options import (
     Share,
     TrackingUri,
     Words,
-    criteria,
+    criterion_names,
     read_chosen_experiment,
     show_runs,
     store_uri,
@@ -56,7 +56,7 @@ class SweepOptions(ExperimentOptions):
     criteria: Annotated[
         tuple[Criterion, ...] | None,
         Several,
-        Parameter(name="--criterion", group=AXES, completer=criteria),
+        Parameter(name="--criterion", group=AXES, completer=criterion_names),
     ] = None
     """Score the blocks: see mint run --help. A criterion has one trial for all values of an axis
     that its scores do not depend on (default: the sweep's)."""
