@@ -177,12 +177,7 @@ def _request(
     experiment = file.experiment
     _check_search(options, seeds, experiment)
     uri = store_uri(options.tracking_uri)
-    axes = {axis: getattr(options, axis) for axis in Grid.model_fields}
-    if any(change.startswith("search.") for change in options.changes or ()):
-        axes["fractions"] = (None,)  # the experiment's search replaces the grid's fractions
-    grids = sweep.grids_of(experiment.name, axes)
-    if options.search == "optuna":
-        grids = [union_of(grids)]
+    grids = _grids(sweep, options, experiment.name)
     ray_address = options.ray_address or os.environ.get("RAY_ADDRESS") or None
 
     from mint.orchestration.resources import check_resources
@@ -227,6 +222,15 @@ def _request(
         ray_address=ray_address,
         live=options.watch,
     )
+
+
+def _grids(sweep: SweepDefinition, options: SweepOptions, experiment: str) -> list[Grid]:
+    """Return the sweep's grids with the axes of the options; one grid for Optuna."""
+    axes = {axis: getattr(options, axis) for axis in Grid.model_fields}
+    if any(change.startswith("search.") for change in options.changes or ()):
+        axes["fractions"] = (None,)  # the experiment's search replaces the grid's fractions
+    grids = sweep.grids_of(experiment, axes)
+    return [union_of(grids)] if options.search == "optuna" else grids
 
 
 def _check_search(options: SweepOptions, seeds: Sequence[int], experiment: "Experiment") -> None:
