@@ -1,44 +1,43 @@
-"""MINT beside the controls that any claim of it has to be held against."""
+"""MINT against the control criteria at the same pruned fraction."""
 
-from mint.cli.sweep import sweep_main
 from mint.config.grid import Grid, SweepDefinition
 from mint.config.schema import CRITERIA
 
-_AXES = Grid(
+AXES = Grid(
     groups=(20,),
     samples_per_class=(250,),
     upper_limits=("none",),
-    # Up to 96%, masks of these networks hardly differ in accuracy; beyond it they do.
+    # Up to 0.96 the accuracies of these networks hardly differ; above it they do.
     fractions=(0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995),
-    # The MLPs have no batch norm, whose scale bn-scale takes.
+    # The MLPs have no batch norm, whose scale is the criterion bn-scale.
     criteria=tuple(name for name in CRITERIA if name != "bn-scale"),
+)
+RESNET56_AXES = Grid(
+    groups=(64,),  # one filter per group
+    samples_per_class=(500,),
+    upper_limits=("none",),
+    # At most 0.925 of all weights can be pruned, because some layers are kept whole.
+    fractions=(0.3, 0.5, 0.7, 0.8, 0.9),
+    criteria=tuple(CRITERIA),
 )
 SWEEP = SweepDefinition(
     name="criteria",
-    question="At the same budget, how accurate are networks pruned by MINT, by magnitude, by other "
-    "criteria and at random?",
+    question="At the same pruned fraction, how accurate are networks pruned by MINT, by magnitude, "
+    "by other criteria and at random?",
     grids={
-        # Its rarest class has fewer training images.
-        "digits_mlp": [_AXES.model_copy(update={"samples_per_class": (100,)})],
-        "mnist_mlp": [_AXES],
-        "mnist_mlp_fine": [_AXES.model_copy(update={"groups": (250,), "samples_per_class": (50,)})],
+        # The rarest class of digits has fewer training images than 250.
+        "digits_mlp": [AXES.model_copy(update={"samples_per_class": (100,)})],
+        "mnist_mlp": [AXES],
+        "mnist_mlp_fine": [AXES.model_copy(update={"groups": (250,), "samples_per_class": (50,)})],
         "mnist_mlp_input": [
-            _AXES.model_copy(update={"groups": (196,), "samples_per_class": (100,)})
+            AXES.model_copy(update={"groups": (196,), "samples_per_class": (100,)})
         ],
-        "resnet56_cifar10_short": [
-            # One filter a group. Of all its weights 92.5% may go, for some layers stay untouched.
-            _AXES.model_copy(
-                update={
-                    "groups": (64,),
-                    "samples_per_class": (500,),
-                    "fractions": (0.3, 0.5, 0.7, 0.8, 0.9),
-                    "criteria": tuple(CRITERIA),
-                }
-            )
-        ],
+        "resnet56_cifar10_short": [RESNET56_AXES],
     },
     seeds=(0, 1, 2),
 )
 
 if __name__ == "__main__":
+    from mint.cli.sweep import sweep_main
+
     raise SystemExit(sweep_main(SWEEP))

@@ -1,4 +1,4 @@
-"""What documents tell users to type, and how it runs here."""
+"""The commands in the documents, and how the tests run them."""
 
 import re
 import runpy
@@ -11,7 +11,7 @@ import pytest
 from mint.cli.app import main
 
 ROOT = Path(__file__).resolve().parent.parent
-# What only brings mint onto the machine: here it is.
+# Installs and starts mint, which the tests have already.
 _BEFORE = r"(pip install uv && )?uv run (--group benchmark )?"
 
 
@@ -26,8 +26,8 @@ def blocks(document: str, language: str, heading: str | None = None) -> list[str
 def commands(document: str, heading: str | None = None) -> list[str]:
     """Return the commands of a document in order, without comments and without uv run."""
     lines = "".join(blocks(document, "sh", heading)).splitlines()
-    told = [shlex.join(shlex.split(line, comments=True)).replace("'&&'", "&&") for line in lines]
-    return [re.sub(rf"^{_BEFORE}", "", command) for command in told if command]
+    found = [shlex.join(shlex.split(line, comments=True)).replace("'&&'", "&&") for line in lines]
+    return [re.sub(rf"^{_BEFORE}", "", command) for command in found if command]
 
 
 def mint_words(command: str) -> list[str] | None:
@@ -44,15 +44,15 @@ def run(command: str, *more: str) -> int:
         more: words to add to it.
     """
     words = mint_words(command)
+    if words is not None:
+        return main([*words, *more])
     try:
-        if words is not None:
-            return main([*words, *more])
         python, script, *arguments = shlex.split(command)
         assert python == "python"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [script, *arguments, *more])
             patch.syspath_prepend(str((ROOT / script).parent))
             runpy.run_path(str(ROOT / script), run_name="__main__")
-    except SystemExit as stop:  # argparse's way out
+    except SystemExit as stop:
         return int(stop.code or 0)
     return 0

@@ -68,6 +68,36 @@ class SweepDefinition:
     grids: Mapping[str, Sequence[Grid]]
     seeds: Sequence[int] = (0,)
 
+    def grids_of(self, experiment: str, axes: Mapping[str, Any]) -> list[Grid]:
+        """Return the grids of an experiment with other values of some axes.
+
+        Args:
+            experiment: name; one without a grid of its own needs values of all required axes.
+            axes: values that replace those of the grids, by field of Grid; None keeps them.
+
+        Raises:
+            InputError: a required axis has no values.
+        """
+        given = {axis: values for axis, values in axes.items() if values}
+        if own := self.grids.get(experiment):
+            return [grid.model_copy(update=given) for grid in own]
+        for axis, field in Grid.model_fields.items():
+            if field.is_required() and axis not in given:
+                problem = f"must be given: {self.name} has no grid of its own for {experiment}"
+                raise InputError(problem, parameter=axis)
+        criteria = next(iter(self.grids.values()))[0].criteria
+        return [Grid.model_validate({"criteria": criteria} | given)]
+
+
+def union_of(grids: Sequence[Grid]) -> Grid:
+    """Return one grid with the values of several."""
+    return Grid.model_validate(
+        {
+            axis: tuple(dict.fromkeys(value for grid in grids for value in getattr(grid, axis)))
+            for axis in Grid.model_fields
+        }
+    )
+
 
 def bundled_sweeps() -> dict[str, SweepDefinition]:
     """Return the sweeps that come with mint, by name: the SWEEP of every script in sweeps/."""

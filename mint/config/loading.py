@@ -13,6 +13,12 @@ from mint.config.locations import bundled
 from mint.config.schema import Experiment, NetworkConfig
 from mint.errors import InputError, allowed
 
+# Keys of the section search that a change of another key leaves without meaning.
+_REPLACED = {
+    "search.fraction": ("max_drop", "steps"),
+    "search.max_drop": ("fraction",),
+    "search.steps": ("fraction",),
+}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -44,6 +50,11 @@ class ExperimentFile:
     experiment: Experiment
     defaults: TrialDefaults | None = None
     reference: Path | None = None
+
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """The reference file, as the report takes several."""
+        return (self.reference,) if self.reference else ()
 
 
 def experiment_names() -> list[str]:
@@ -83,7 +94,8 @@ def read_experiment(
         smoke: lay the section smoke over the file.
         model: MODULE:FUNCTION of another network, all pairs of which are pruned.
         changes: by dotted key, such as training.epochs, values that are checked as if they stood
-            in the file.
+            in the file. search.fraction replaces the file's search, and search.max_drop or
+            search.steps the file's fraction.
 
     Raises:
         InputError: there is no such experiment, or a key or value is not allowed.
@@ -96,10 +108,14 @@ def read_experiment(
         content = _laid_over(content, profile)
     for key, value in (changes or {}).items():
         content = _laid_over(content, _nested(key.split("."), value))
+        for other in _REPLACED.get(key, ()):
+            if f"search.{other}" not in (changes or {}):
+                content["search"].pop(other, None)
     if isinstance(content.get("retraining"), dict) and isinstance(content.get("training"), dict):
         content["retraining"] = content["training"] | content["retraining"]
     defaults, reference = content.pop("trial", None), content.pop("reference", None)
-    experiment = validated(Experiment, content, str(path))
+    origin = ", ".join([str(path), *(f"{key}={value}" for key, value in (changes or {}).items())])
+    experiment = validated(Experiment, content, origin)
     return ExperimentFile(
         _with_network(experiment, model) if model else experiment,
         defaults and validated(TrialDefaults, defaults, f"{path}: trial"),
@@ -120,7 +136,11 @@ def validated(model: type[_Model], content: Any, origin: str) -> _Model:
 
 
 def _with_network(experiment: Experiment, model: str) -> Experiment:
-    network = validated(NetworkConfig, {"name": model}, f"model {model}")
+    try:
+        network = NetworkConfig(name=model)
+    except ValidationError:
+        problem = "must be MODULE:FUNCTION, such as my_package.my_module:build"
+        raise InputError(problem, parameter="model", value=model) from None
     return experiment.model_copy(
         update={
             "name": re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-"),

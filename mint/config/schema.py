@@ -142,12 +142,18 @@ class SearchConfig(_Frozen):
     Attributes:
         fraction: of the counted weights; None to search for it.
         max_drop: largest drop of validation accuracy that a search accepts (percentage points).
-        steps: number of masks that a search retrains.
+        steps: number of masks that a search retrains; 6 unless given.
     """
 
     fraction: _Share | None = None
     max_drop: Annotated[float, Field(ge=0, le=100, strict=True)] | None = None
     steps: _PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_steps(cls, values: Any) -> Any:
+        searches = isinstance(values, Mapping) and values.get("max_drop") is not None
+        return {"steps": 6, **values} if searches else values
 
     @model_validator(mode="after")
     def _fraction_or_search(self) -> Self:

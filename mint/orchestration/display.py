@@ -6,6 +6,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from mint.trial.forecast import format_duration
+from mint.trial.pipeline import TrialCallbacks
+from mint.trial.result import LayerScoring, SearchStep
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,3 +137,36 @@ class TimeLeft:
 
 def _format_percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def print_progress() -> TrialCallbacks:
+    """Return callbacks of a single trial that print a line for everything that takes long."""
+    time_left = TimeLeft()
+
+    def on_epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
+        left = format_duration(time_left.after(stage, epoch, epochs))
+        print(
+            f"{stage} epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  validation "
+            f"{epoch.validation_accuracy:.2f}%  {format_duration(epoch.seconds)}, "
+            f"about {left} left",
+            flush=True,
+        )
+
+    def on_layer_scores(scoring: LayerScoring) -> None:
+        reliable = "" if scoring.reliability is None else f"  reliability {scoring.reliability:.2f}"
+        drawn = f"{scoring.bootstraps} bootstraps, " if scoring.bootstraps else ""
+        print(
+            f"scores {scoring.parent} -> {scoring.child}: {scoring.blocks} blocks, {drawn}"
+            f"{scoring.seconds:.1f} s{reliable}",
+            flush=True,
+        )
+
+    def on_search_step(step: SearchStep) -> None:
+        verdict = {True: "passed", False: "too much", None: "as given"}[step.passed]
+        print(
+            f"pruned {step.params_pruned:.2f}%: validation "
+            f"{step.retraining.validation_accuracy:.2f}%, {verdict}",
+            flush=True,
+        )
+
+    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step)

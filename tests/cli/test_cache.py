@@ -68,7 +68,7 @@ def test_trials_stay_until_the_store_has_their_results(capsys: pytest.CaptureFix
     assert _mint(f"run {QUICK}") == 0
     (folder,) = Path(".mint/trials").glob("[!.]*/")
     assert _mint("cache prune trials --tracking-uri sqlite:///other.db") == 0
-    assert "kept 1 trials that the tracking store has no results of" in capsys.readouterr().out
+    assert "kept 1 trials whose results the tracking store does not have" in capsys.readouterr().out
     assert folder.exists()
     store = MlflowStore("sqlite:///mlflow.db")
     (run_id,) = store.finished_runs("digits_mlp").values()

@@ -1,7 +1,10 @@
-"""A real bash completes what the printed script says."""
+"""A real bash completes commands, options and names with the printed script."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +30,12 @@ def test_bash(typed: str, offered: set[str], capsys: pytest.CaptureFixture[str])
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     words = " ".join(f"'{word}'" for word in typed.split(" "))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     program = (
         f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n"
-        '_shtab_mint mint "${COMP_WORDS[COMP_CWORD]}"; printf \'%s\\n\' "${COMPREPLY[@]}"'
+        "_mint; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
     assert set(done.stdout.split()) == offered

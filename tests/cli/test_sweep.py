@@ -24,7 +24,9 @@ NAMES = {
     for limit in ("none", "0.8")
 }
 PNG = b"\x89PNG\r\n\x1a\n"
-AXES = "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 --epochs 3"
+AXES = (
+    "--groups 5 20 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 --set training.epochs=3"
+)
 
 
 def _sweep(folder: Path, options: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -196,12 +198,14 @@ def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
     assert both[measured].equals(old[measured])
 
 
-def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: Path) -> None:
+def test_report_from_the_trial_table_alone_gives_the_same_bytes(
+    swept: Path, tmp_path: Path
+) -> None:
     records = swept / "results" / "trials.csv"
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from mint.cli.app import main; raise SystemExit(main())"),
-            *("report", "--records", str(records), "--output", str(tmp_path)),
+            *("report", "--trials", str(records), "--output", str(tmp_path)),
         ],
         check=True,
     )
@@ -214,7 +218,7 @@ def test_report_from_records_alone_gives_the_same_bytes(swept: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_ray_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
+def test_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     long = "a" * 120  # longer than the path of a socket may be
     done = _sweep(tmp_path, f"{AXES} --quiet", RAY_TMPDIR=str(tmp_path / long))
     assert done.returncode == 1

@@ -57,7 +57,7 @@ def _edited(tmp_path: Path, edit: dict[str, object]) -> str:
         ({"prune": [["fc1", "fc2"], ["fc1", "fc2"]]}, "prune ['fc1', 'fc2']: must be named once"),
         ({"leave_out": [["fc1", "fc2"]]}, "leave_out: is for prune: all"),
         ({"search.fraction": 0.5}, "search: give either fraction, or max_drop and steps"),
-        ({"search": {"max_drop": 1.0}}, "search: give either fraction, or max_drop and steps"),
+        ({"search": {"steps": 3}}, "search: give either fraction, or max_drop and steps"),
         ({"limits": {"fc2": 1.5}}, "limits.fc2 1.5"),
         ({"name": "../escape"}, "name '../escape'"),
     ],
@@ -141,7 +141,7 @@ def test_another_network_takes_all_of_its_pairs() -> None:
     experiment = read_experiment("digits_mlp", model="Some_Package.nets:build").experiment
     assert (experiment.name, experiment.prune) == ("some-package-nets-build", "all")
     assert (experiment.count, experiment.groups) == ("all", {})
-    with pytest.raises(InputError, match="model nothing: name 'nothing'"):
+    with pytest.raises(InputError, match="model nothing: must be MODULE:FUNCTION"):
         read_experiment("digits_mlp", model="nothing")
 
 

@@ -22,7 +22,10 @@ from services import (
 )
 
 SCRIPT = Path(__file__).resolve().parents[2] / "sweeps" / "groups_vs_samples.py"
-AXES = "--groups 5 10 20 --samples-per-class 30 50 --upper-limits none 0.8 --seeds 0 --epochs 3"
+AXES = (
+    "--groups 5 10 20 --samples-per-class 30 50 --upper-limits none 0.8 --seeds 0 "
+    "--set training.epochs=3"
+)
 TRIALS = 12
 
 pytestmark = pytest.mark.slow

@@ -30,7 +30,10 @@ from mint.store.locks import locked
 from mint.store.stage_cache import StageCache
 
 SCRIPT = Path(__file__).resolve().parents[2] / "sweeps" / "groups_vs_samples.py"
-AXES = "--groups 5 10 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 1 --epochs 5"
+AXES = (
+    "--groups 5 10 --samples-per-class 50 --upper-limits none 0.8 --seeds 0 1 "
+    "--set training.epochs=5"
+)
 TRIALS = 8
 SWEEP = SweepDefinition(
     "a_sweep",

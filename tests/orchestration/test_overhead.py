@@ -35,7 +35,7 @@ def _trial_seconds(folder: Path) -> float:
 
 def test_two_hundred_trials_eight_at_a_time_lose_no_write(tmp_path: Path) -> None:
     folder = tmp_path / "eight"
-    wall, said = _timed(folder, f"{MANY} --max-concurrent 8 --threads 1")
+    wall, said = _timed(folder, f"{MANY} --max-concurrent 8 --set threads=1")
     assert f"[{TRIALS}/{TRIALS}]" in said
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("digits_mlp")
@@ -50,7 +50,7 @@ def test_two_hundred_trials_eight_at_a_time_lose_no_write(tmp_path: Path) -> Non
     assert len(read_trials(folder / "results" / "trials.csv")) == TRIALS
     print(f"eight at a time: {wall:.0f} s")
 
-    again, said = _timed(folder, f"{MANY} --max-concurrent 8 --threads 1")
+    again, said = _timed(folder, f"{MANY} --max-concurrent 8 --set threads=1")
     print(f"again: {again:.1f} s")
     assert f"{TRIALS} trials, {TRIALS} already finished, 0 to run" in said
     assert again < 15

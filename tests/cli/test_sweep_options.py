@@ -1,0 +1,115 @@
+"""The options of a sweep, and the trials that they ask for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mint.cli.sweep import sweep_main
+from mint.config.grid import Grid, SweepDefinition, bundled_sweeps
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+ROOT = Path(__file__).resolve().parents[2]
+SWEEP = SweepDefinition(
+    "a_sweep",
+    "What?",
+    {
+        "digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))],
+        "mnist_mlp": [Grid(groups=(20,), samples_per_class=(250,), upper_limits=("none",))],
+    },
+)
+
+
+def _sweep(arguments: str, sweep: SweepDefinition = SWEEP) -> int:
+    return sweep_main(sweep, arguments.split())
+
+
+def test_limits_that_differ_little_are_two_trials(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _sweep("--upper-limits 0.8 0.80000001 1/3 --dry-run") == 0
+    names = capsys.readouterr().out.split()
+    assert {"g5-s50-u0.8-seed0", "g5-s50-u0.80000001-seed0"} <= set(names)
+
+
+def test_criterion_has_one_trial_for_axes_it_does_not_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axes = "--groups 5 20 --samples-per-class 30 50 --bootstraps 2 3"
+    criteria = "mint random magnitude l1-filters"
+    assert _sweep(f"--criterion {criteria} {axes} --dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "12 trials" in printed
+    names = printed.split()
+    assert names.count("random-g5-unone-seed0") == names.count("magnitude-unone-seed0") == 1
+    assert "g5-s30-unone-b2-seed0" in names
+
+
+def test_search_replaces_the_fractions_of_the_sweeps_grid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    criteria, options = bundled_sweeps()["criteria"], "--criterion random --seeds 0 --dry-run"
+    assert _sweep(options, criteria) == 0
+    assert "random-g20-unone-f0.98-seed0" in capsys.readouterr().out
+    assert _sweep(f"{options} --set search.max_drop=2", criteria) == 0
+    printed = capsys.readouterr().out
+    assert "1 trials" in printed
+    assert "random-g20-unone-seed0" in printed
+
+
+def test_experiment_without_a_grid_compares_the_criteria_of_the_sweep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("own.yaml").write_text("extends: digits_mlp\nname: own\n")
+    axes = "--groups 5 --samples-per-class 50 --upper-limits none --seeds 0 --dry-run"
+    assert _sweep(f"--experiment own.yaml {axes}", bundled_sweeps()["criteria"]) == 0
+    printed = capsys.readouterr().out
+    assert "g5-s50-unone-seed0" in printed
+    assert "block-magnitude-g5-unone-seed0" in printed
+
+
+def test_plan_is_shown_without_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _sweep("--experiment mnist_mlp --dry-run") == 0
+    assert "mnist is not in data yet" in capsys.readouterr().out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_data_dir_of_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINT_DATA_DIR", "nowhere")
+    assert _sweep("--experiment mnist_mlp") == 2
+    assert "MINT_DATA_DIR nowhere: must be a folder" in capsys.readouterr().err
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _sweep("--groups 5 20 --upper-limits none g/50 --seeds 0 1 --dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("a_sweep of digits_mlp: 8 trials, 0 already finished, 8 to run")
+    assert lines[-2].startswith("time:   unknown")
+    assert lines[-1].startswith("memory: about 1.0 GB a trial, ")
+    assert sorted(line.strip() for line in lines[1:-2]) == sorted(
+        f"g{g}-s50-u{u}-seed{s}"
+        for g, limits in ((5, ("none", "0.1")), (20, ("none", "0.4")))
+        for u in limits
+        for s in (0, 1)
+    )
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_script_and_command_run_the_same_trials(mnist_dir: Path) -> None:
+    options = f"--dry-run --experiment mnist_mlp --data-dir {mnist_dir.absolute()}".split()
+    program = [sys.executable, "-m", "mint.cli.app", "sweep", "groups_vs_samples"]
+    script = [sys.executable, str(ROOT / "sweeps" / "groups_vs_samples.py")]
+    plans = [
+        subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+        for command in (program, script)
+    ]
+    assert plans[0] == plans[1]
+    names = {line.split()[0].removesuffix("-seed0") for line in plans[0].splitlines()[1:-2]}
+    assert names == {
+        "g5-s250-unone", "g10-s250-unone", "g20-s250-unone", "g50-s250-unone",
+        "g5-s250-u0.8", "g10-s250-u0.8", "g20-s250-u0.8", "g50-s250-u0.8",
+        "g5-s250-u0.1", "g10-s250-u0.2", "g20-s250-u0.4", "g50-s250-u1",
+        "g5-s250-u0.01", "g10-s250-u0.04", "g20-s250-u0.16",
+        "g20-s150-unone", "g20-s350-unone", "g20-s450-unone", "g20-s550-unone", "g20-s650-unone",
+    }  # fmt: skip
