@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-# Before Ray is imported, as mint.orchestration.tune has it: Ray would pack the folder that the tests run in.
+# Before Ray is imported, as in mint.orchestration.ray_setup: else Ray packs the working folder.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# Likewise as the command of the sweeps has it: Ray's servers keep to loopback.
+# As in mint.orchestration.driver: Ray's servers listen on loopback only.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import pytest

@@ -1,7 +1,7 @@
-"""A process that is a Ray cluster on this machine, with a core to every node.
+"""A Ray cluster on this machine, in a process of its own, with one CPU for every node.
 
-Its arguments are the nodes' cache folders, the head's first. It prints the address of the cluster,
-kills a node without warning at every line on its input, and ends where the input ends.
+The arguments are the cache folders of the nodes, the head's first. The process prints the address
+of the cluster, kills a node for every line of its input, and ends with its input.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""PostgreSQL, an MLflow server and a Ray cluster: what docker/compose.yaml has, without Docker."""
+"""PostgreSQL, MLflow servers, a Ray cluster and small disks for tests, without Docker."""
 
 import os
 import secrets
@@ -29,14 +29,14 @@ class Database:
     password: str
 
     def uri(self, password: str | None = None) -> str:
-        """Return its URI; without a password, the client takes it from PGPASSWORD."""
+        """Return its URI; without a password the client reads PGPASSWORD."""
         login = "mlflow" if password is None else f"mlflow:{password}"
         return f"postgresql+psycopg2://{login}@127.0.0.1:{self.port}/postgres"
 
 
 @dataclass(frozen=True)
 class Server:
-    """An MLflow server, and the file of what it says."""
+    """An MLflow server and its log."""
 
     uri: str
     log: Path
@@ -48,8 +48,8 @@ class Nodes:
 
     Attributes:
         address: of the head.
-        settings: environment that lets a driver in.
-        caches: folders of the two nodes, which the first trial on a node makes.
+        settings: environment with the token of the cluster.
+        caches: stage caches of the two nodes; the first trial on a node creates its own.
         process: see ray_nodes.py.
     """
 
@@ -70,7 +70,7 @@ class Nodes:
 def postgresql() -> Iterator[Database]:
     """Run a PostgreSQL server with a new database."""
     programs = _postgresql_programs()
-    # It refuses to run as root, and pytest's own folders are closed to other users.
+    # PostgreSQL refuses to run as root, and other users cannot read pytest's folders.
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="mint-postgresql-"))
     data, password, log = folder / "data", folder / "password", folder / "log"
@@ -97,14 +97,14 @@ def postgresql() -> Iterator[Database]:
                 wait_until_open(made.port, process, log)
                 yield made
             finally:
-                process.send_signal(signal.SIGINT)  # unlike SIGTERM's, this end waits for nobody
+                process.send_signal(signal.SIGINT)  # unlike SIGTERM, it waits for no client
     finally:
         shutil.rmtree(folder)
 
 
 @contextmanager
 def mlflow_server(database: Database, folder: Path) -> Iterator[Server]:
-    """Run an MLflow server that keeps runs in the database, and artifacts in the folder."""
+    """Run an MLflow server with runs in the database and artifacts in the folder."""
     port = free_port()
     made = Server(f"http://127.0.0.1:{port}", folder / "log")
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
@@ -138,9 +138,9 @@ def server_of(folder: Path, port: int) -> Iterator[None]:
 
 @contextmanager
 def ray_nodes(folder: Path) -> Iterator[Nodes]:
-    """Run a Ray cluster of two nodes with a token; their caches and log are in the folder."""
-    # Of its own, or a sweep that is to start Ray for itself would join this cluster; and short,
-    # since the paths of sockets are below it.
+    """Run a Ray cluster of two nodes with a token; their caches and the log are in the folder."""
+    # A folder of its own, or a sweep without an address would join this cluster; and a short
+    # one: the paths of sockets are limited.
     scratch = Path(tempfile.mkdtemp(prefix="mint-ray-"))
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(24)}
     settings = token | {"RAY_TMPDIR": str(scratch), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -184,7 +184,7 @@ def resize_disk(folder: Path, options: str) -> None:
 def group(
     command: list[str], settings: Mapping[str, str], **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that, in the end, takes with it those that it has started."""
+    """Run a process; end it and the processes that it started."""
     with subprocess.Popen(
         command, env=settings, text=True, start_new_session=True, **options
     ) as process:
@@ -196,7 +196,7 @@ def group(
 
 
 def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, without the settings of whoever runs the tests."""
+    """Run Python in a folder, without the settings of the user's environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -208,7 +208,7 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment without the settings of whoever runs the tests, and with others."""
+    """Return the environment without the user's settings of mint, MLflow, Ray and PostgreSQL."""
     foreign = ("MINT_", "MLFLOW_", "RAY_", "PG")
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return own | dict(more or {})
@@ -222,7 +222,7 @@ def _postgresql_programs() -> Path:
         if (place / "postgres").exists() and (place / "initdb").exists():
             return place
     pytest.skip(
-        "PostgreSQL is not at hand: install Debian's package postgresql, or put the folder of "
+        "there is no PostgreSQL: install Debian's package postgresql, or put the folder of "
         "postgres and initdb on the PATH"
     )
 

@@ -1,1 +1,1 @@
-"""The runs in MLflow; the only package that imports it."""
+"""Trials as MLflow runs; the only package that imports MLflow."""
