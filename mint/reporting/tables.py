@@ -265,7 +265,14 @@ def _breakdown_table(reference: ReferenceResults, group: SeedGroup | None) -> li
     network = reference.network
     kept = _mean_kept(network, group)
     unknown = NOT_RUN if group is None else "unknown"
-    header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced", "Not prunable, because"]
+    header = [
+        "Layer pair",
+        "Total",
+        "Kept",
+        "Kept (%)",
+        "Published reduced",
+        "Not prunable, because",
+    ]
     rows = []
     for layer, own in zip(network, kept, strict=True):
         star = "" if layer.reason else r"\*"
