@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from torch.fx.passes.shape_prop import TensorMetadata
 
@@ -27,18 +27,13 @@ _COPIES_OF_LARGEST = 3
 _ESTIMATOR_LIMIT = 2 * 2**30  # the default of gmi_bootstraps
 
 
-@dataclass(frozen=True)
-class Time:
-    """Seconds that trials take one after the other.
+class Time(NamedTuple):
+    """Seconds that trials take one after the other, by a number of finished trials.
 
-    Attributes:
-        trials: number of finished trials that the estimate is based on.
-        baselines: of those that are not finished yet.
-        scores: of all trials.
-        retraining: of all search steps.
+    Baselines are those not finished yet; scores and retraining are those of all trials.
     """
 
-    trials: int
+    finished: int
     baselines: float
     scores: float
     retraining: float
@@ -49,16 +44,12 @@ class Time:
         return self.baselines + self.scores + self.retraining
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Largest resident size of a trial's process on the CPU, in bytes.
+class Memory(NamedTuple):
+    """Largest resident bytes of a trial's process on the CPU.
 
-    Attributes:
-        program: Python and the libraries.
-        data: images as they are stored.
-        training: parameters with the state of SGD and a batch's values in every layer; or the
-            widest values of an evaluation batch, if larger.
-        scores: activations of the estimation rows and the matrices of distances.
+    Data are the images as stored. Training holds the parameters with the state of SGD and a
+    batch's values in every layer, or an evaluation batch. Scores hold the activations of the
+    estimation rows and the matrices of distances.
     """
 
     program: int
@@ -96,7 +87,7 @@ def forecast(
         lines = [
             f"time:   about {format_duration(took.total / at_once)}{side_by_side}: baselines "
             f"{format_duration(took.baselines)}, scores {format_duration(took.scores)}, retraining "
-            f"{format_duration(took.retraining)}, by {took.trials} finished trials"
+            f"{format_duration(took.retraining)}, by {took.finished} finished trials"
         ]
     if trials[0].device != "cpu":
         return [*lines, "memory: not estimated for a GPU"]
@@ -143,7 +134,7 @@ def time_of(trials: Sequence[TrialConfig], cache: StageCache) -> Time | None:
         sum(step.retraining.seconds for step in result.search_steps) for result in measured
     )
     return Time(
-        trials=len(measured),
+        finished=len(measured),
         baselines=len(missing) * fmean(known),
         scores=sum(rates[trial.criterion] * _work(trial) for trial in scored.values()),
         retraining=retraining * len(trials),
