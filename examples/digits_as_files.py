@@ -1,7 +1,7 @@
-"""Write scikit-learn's digits as the two kinds of files that mint reads: images, and Parquet.
+"""Write scikit-learn's digits in the two formats that mint reads: image files and Parquet.
 
-As published data sets have them: data/digits-images/train/CLASS/*.png and test/CLASS/*.png, and
-data/digits-parquet/data/train-*.parquet and test-*.parquet in Hugging Face's schema.
+The script writes data/digits-images/train/CLASS/*.png and test/CLASS/*.png, and
+data/digits-parquet/data/train-*.parquet and test-*.parquet in Hugging Face's image schema.
 """
 
 from io import BytesIO
@@ -18,9 +18,9 @@ DATA = Path("data")
 
 
 def main() -> None:
-    """Write both, into the data folder below the folder where the user stands."""
+    """Write both formats into the folder data of the current folder."""
     digits = load_digits()
-    pixels = (digits.images * 15).astype(np.uint8)  # from 0 to 16 before
+    pixels = (digits.images * 15).astype(np.uint8)  # pixels are 0 to 16
     rows = np.arange(len(pixels))
     train, test = train_test_split(rows, test_size=360, random_state=0, stratify=digits.target)
     for part, chosen in (("train", train), ("test", test)):
@@ -32,10 +32,10 @@ def main() -> None:
             path = DATA / "digits-images" / part / str(digits.target[row]) / f"{row}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(files[-1])
-        pictures = [
+        images = [
             {"bytes": file, "path": f"{row}.png"} for row, file in zip(chosen, files, strict=True)
         ]
-        table = pa.table({"image": pictures, "label": digits.target[chosen]})
+        table = pa.table({"image": images, "label": digits.target[chosen]})
         path = DATA / "digits-parquet" / "data" / f"{part}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(table, path)

@@ -1,5 +1,6 @@
-"""The commands in the documents, and how the tests run them."""
+"""Commands in the documents, and how the tests parse and run them."""
 
+import argparse
 import re
 import runpy
 import shlex
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mint.cli.app import main
+from mint.cli.app import command_line, main
 
 ROOT = Path(__file__).resolve().parent.parent
-# Installs and starts mint, which the tests have already.
+# Installs mint, which the tests do not need.
 _BEFORE = r"(pip install uv && )?uv run (--group benchmark )?"
 
 
@@ -36,6 +37,25 @@ def mint_words(command: str) -> list[str] | None:
     return words[1:] if words[0] == "mint" else None
 
 
+def parse(words: list[str]) -> None:
+    """Parse the words after mint; exit if they are not allowed."""
+    command_line().parse_args(words)
+
+
+def known_options() -> set[str]:
+    """Return the options of all commands."""
+    return _options(command_line())
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    found: set[str] = set()
+    for action in parser._actions:
+        found |= set(action.option_strings)
+        for below in action.choices.values() if isinstance(action.choices, dict) else ():
+            found |= _options(below)
+    return found
+
+
 def run(command: str, *more: str) -> int:
     """Run a command of mint or a script of this repository in this process; return its exit code.
 
@@ -44,15 +64,15 @@ def run(command: str, *more: str) -> int:
         more: words to add to it.
     """
     words = mint_words(command)
-    if words is not None:
-        return main([*words, *more])
     try:
+        if words is not None:
+            return main([*words, *more])
         python, script, *arguments = shlex.split(command)
         assert python == "python"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [script, *arguments, *more])
             patch.syspath_prepend(str((ROOT / script).parent))
             runpy.run_path(str(ROOT / script), run_name="__main__")
-    except SystemExit as stop:
+    except SystemExit as stop:  # argparse's way out
         return int(stop.code or 0)
     return 0

@@ -1,6 +1,12 @@
-"""A hook of mkdocs: pages show pictures of results/ as results/NAME.png, without a copy of them."""
+"""Hooks of mkdocs that resolve links of docs/ to files elsewhere in the repository.
 
+Pages link to ../results/NAME.png and ../FILE, which work in the repository. The site contains the
+pictures of results/ and no other file from outside docs/: other links become plain text.
+"""
+
+import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -9,7 +15,13 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add every picture of the results to the files of the site."""
+    """Add the pictures of results/ to the files of the site."""
     for path in sorted(RESULTS.glob("*.png")):
         files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return a page whose links lead to files of the site."""
+    markdown = re.sub(r"\]\(\.\./(results/[^)]+\.png)\)", r"](\1)", markdown)
+    return re.sub(r"(?<!!)\[([^]]+)\]\(\.\./[^)]+\)", r"\1", markdown)

@@ -1,4 +1,4 @@
-"""The tutorial runs as it is written, and prints what it says, but for the figures."""
+"""The tutorial runs as written and prints what it shows, except for the numbers."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import torch
 
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 _BLOCKS = re.compile(r"```(python|text)\n(.+?)```", re.DOTALL)
-_FIGURES = re.compile(r"-?\d+(\.\d+)?")  # they differ between machines
+_NUMBERS = re.compile(r"-?\d+(\.\d+)?")  # they differ between machines
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Nothing in the tutorial gains by more, and they wait for each other on a busy machine."""
+    """Run torch on one thread: more gain nothing here, and are slow on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -23,7 +23,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("empty_folder", "one_thread")
-def test_tutorial_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tutorial_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     printed = ""
     kinds = []
@@ -33,7 +33,7 @@ def test_tutorial_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> Non
             exec(content, names)
             printed += capsys.readouterr().out
         else:
-            assert _FIGURES.sub("#", printed) == _FIGURES.sub("#", content), printed
+            assert _NUMBERS.sub("#", printed) == _NUMBERS.sub("#", content), printed
             printed = ""
     assert kinds.count("text") >= 5
     assert printed == ""
