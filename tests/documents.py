@@ -1,6 +1,5 @@
 """Commands in the documents, and how the tests parse and run them."""
 
-import argparse
 import re
 import runpy
 import shlex
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from mint.cli.app import command_line, main
 
@@ -38,8 +38,8 @@ def mint_words(command: str) -> list[str] | None:
 
 
 def parse(words: list[str]) -> None:
-    """Parse the words after mint; exit if they are not allowed."""
-    command_line().parse_args(words)
+    """Parse the words after mint; raise CycloptsError if they are not allowed."""
+    command_line().parse_args(words, exit_on_error=False, print_error=False)
 
 
 def known_options() -> set[str]:
@@ -47,12 +47,15 @@ def known_options() -> set[str]:
     return _options(command_line())
 
 
-def _options(parser: argparse.ArgumentParser) -> set[str]:
-    found: set[str] = set()
-    for action in parser._actions:
-        found |= set(action.option_strings)
-        for below in action.choices.values() if isinstance(action.choices, dict) else ():
-            found |= _options(below)
+def _options(program: App) -> set[str]:
+    found = {*program.help_flags, *program.version_flags}
+    if program.default_command:
+        for argument in program.assemble_argument_collection():
+            if argument.parse:
+                found |= set(argument.names)
+    for name in program:
+        if not name.startswith("-"):
+            found |= _options(program[name])
     return found
 
 
@@ -73,6 +76,6 @@ def run(command: str, *more: str) -> int:
             patch.setattr(sys, "argv", [script, *arguments, *more])
             patch.syspath_prepend(str((ROOT / script).parent))
             runpy.run_path(str(ROOT / script), run_name="__main__")
-    except SystemExit as stop:  # argparse's way out
+    except SystemExit as stop:
         return int(stop.code or 0)
     return 0

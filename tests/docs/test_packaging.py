@@ -48,7 +48,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     )
     variables = ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI", "PYTHONSAFEPATH")
     environment = {name: value for name, value in os.environ.items() if name not in variables}
-    environment["PYTHONPATH"] = str(folder)
+    environment |= {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "kernels")}
 
     def run(*command: str | Path, cwd: Path) -> str:
         done = subprocess.run(
