@@ -61,12 +61,8 @@ def needs_download(data: DataConfig, data_dir: Path) -> bool:
 def load_source(data: DataConfig, data_dir: Path, *, memory_limit: int | None = None) -> Source:
     """Read a data set; download it first if it is absent and public.
 
-    Images above the memory limit are decoded on every access; their batches are the same.
-
-    Args:
-        data: the name of the data set, and the size and channels of its images.
-        data_dir: the folder that holds the data set or receives the download.
-        memory_limit: bytes of decoded images; None for a quarter of the machine's memory.
+    Above the memory limit (bytes; by default a quarter of the machine's memory), images are decoded
+    on every access; their batches are the same.
 
     Raises:
         InputError: the data set cannot be read, or is absent and cannot be downloaded.

@@ -18,36 +18,22 @@ from mint.errors import InputError, first_line
 
 
 class EncodedImages(NamedTuple):
-    """Labelled images as published, of any size and mode.
+    """Labelled images as published, of any size and mode."""
 
-    Attributes:
-        labels: (n,) int64, from 0.
-        open: opens the image of a row; several threads may call it.
-        name: names the image of a row in error messages.
-        pixels: (n, H, W) or (n, H, W, 3) uint8 of images that are published decoded.
-    """
-
-    labels: NDArray[np.int64]
-    open: Callable[[int], Image.Image]
-    name: Callable[[int], str]
-    pixels: NDArray[np.uint8] | None = None
+    labels: NDArray[np.int64]  # (n,) from 0
+    open: Callable[[int], Image.Image]  # the image of a row; called by several threads
+    name: Callable[[int], str]  # of the image of a row, for error messages
+    pixels: NDArray[np.uint8] | None = None  # (n, H, W) or (n, H, W, 3), if published decoded
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Images that several threads decode on every access; indexed by rows, as a tensor is.
-
-    Attributes:
-        encoded: the images as published.
-        mode: Pillow's L or RGB.
-        size: width and height. Images have it, unless they are resized.
-        resized: resize images to cover the size, and crop them to the centre.
-    """
+    """Images that several threads decode on every access; indexed by rows, as a tensor is."""
 
     encoded: EncodedImages
-    mode: str
-    size: tuple[int, int]
-    resized: bool
+    mode: str  # Pillow's L or RGB
+    size: tuple[int, int]  # width and height
+    resized: bool  # resized to cover the size and cropped to the centre; else they have the size
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -15,7 +15,6 @@ from mint.config.schema import DataConfig
 from mint.data.augmentation import AUGMENTATIONS, DRAWS, centre_crop
 from mint.data.datasets import Source, stratified_rows
 from mint.data.images import Images
-from mint.errors import InputError
 from mint.rng import stream
 
 # Means and variances come from so many pixel values, but from no fewer images than these.
@@ -26,22 +25,13 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, in batches on one device.
+    """One part of a data set, in batches on one device."""
 
-    Attributes:
-        labels: (n,) int64 on the device.
-        images: the images that rows refer to.
-        rows: (n,) the rows of this part.
-        moments: (C, 1, 1) mean and standard deviation of the pixels, on the device.
-        side: (h, w) of the inputs.
-        augmentation: name of the augmentation, or none.
-    """
-
-    labels: Tensor
+    labels: Tensor  # (n,) int64 on the device
     images: Images
-    rows: NDArray[np.int64]
-    moments: tuple[Tensor, Tensor]
-    side: tuple[int, int]
+    rows: NDArray[np.int64]  # (n,) of the images
+    moments: tuple[Tensor, Tensor]  # (C, 1, 1) mean and deviation of the pixels, on the device
+    side: tuple[int, int]  # (h, w) of the inputs
     augmentation: str
 
     def __len__(self) -> int:
@@ -55,10 +45,8 @@ class Split:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (b, C, h, w) float32, normalised, and labels (b,) int64.
 
-        Args:
-            batch_size: largest b.
-            rows: rows of this part in the order to yield; None for all of them.
-            augment: generator for the augmentation; None to crop the centre instead.
+        Rows are those of this part, in the order to yield; by default all of them. Without a
+        generator for the augmentation, inputs are cropped to the centre.
 
         Raises:
             InputError: an image cannot be read.
@@ -102,17 +90,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The parts of a data set; the test part is read once, for the result of a trial.
-
-    Attributes:
-        validation: held out of the training images; selects the model.
-        image_shape: (C, h, w) of the network's input.
-    """
+    """The parts of a data set; the test part is read once, for the result of a trial."""
 
     train: Split
-    validation: Split
+    validation: Split  # held out of the training images; selects the model
     test: Split
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # (C, h, w) of the network's input
 
 
 def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
@@ -152,26 +135,17 @@ def _split_rows(source: Source, held_out: int, seed: int) -> tuple[NDArray[np.in
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:
-    """Draw the same number of rows from every class, without replacement.
-
-    Returns:
-        (classes * samples_per_class,) row indices, ascending.
+    """Draw (classes * samples_per_class,) rows, ascending, as many from every class.
 
     Raises:
-        InputError: a class has fewer rows.
+        ValueError: a class has fewer rows (see smallest_class).
     """
     all_labels = labels.cpu().numpy()
     generator = stream(seed, "estimation rows")
-    rows = []
-    for label, available in enumerate(np.bincount(all_labels)):
-        if available < samples_per_class:
-            raise InputError(
-                f"class {label} has only {available} training images",
-                parameter="samples_per_class",
-                value=samples_per_class,
-            )
-        of_class = np.flatnonzero(all_labels == label)
-        rows.append(generator.choice(of_class, samples_per_class, replace=False))
+    rows = [
+        generator.choice(np.flatnonzero(all_labels == label), samples_per_class, replace=False)
+        for label in range(all_labels.max() + 1)
+    ]
     return np.sort(np.concatenate(rows))
 
 

@@ -21,13 +21,9 @@ from mint.errors import InputError, first_line
 def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
     """Return the images of several files in a row.
 
-    Files are read by row group, and the groups used last stay in memory. Random access to files
-    that exceed this memory reads a whole group for almost every image: a folder of images is then
-    faster.
-
-    Args:
-        paths: the files, in order.
-        kept_bytes: size of the row groups to keep; one group for each core is always kept.
+    Files are read by row group. The groups used last stay in memory: so many bytes, and at least
+    one group for each core. Random access to files that exceed this memory reads a whole group for
+    almost every image: a folder of images is then faster.
 
     Raises:
         InputError: a file cannot be read, or lacks a single column of images or of labels.
