@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,6 @@ def stratified_rows(
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
-# Arrays: digits, MNIST, CIFAR-10
-
-
 def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Published:
     """Publish the pixels and labels of a training and a test part."""
     content = hashlib.sha256()
@@ -124,11 +121,9 @@ def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Pub
 
 def _read_digits(_: Path, __: int) -> _Published:
     """Read the 1797 handwritten digits of scikit-learn; 360 of them become the test set."""
-    package = find_spec("sklearn")  # importing scikit-learn would take seconds in every process
-    assert package is not None
-    assert package.origin is not None
-    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    table = np.loadtxt(file, np.int64, delimiter=",")
+    # Importing scikit-learn would take seconds in every process.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), np.int64, delimiter=",")
     images, labels = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
     rows = stratified_rows(labels, 360, np.random.default_rng(0))
     return _publish_arrays(*((images[part], labels[part]) for part in rows))
@@ -182,9 +177,6 @@ def _download(dataset: Any, files: Sequence[Path], data_dir: Path) -> None:
         ) from error
 
 
-# Files: Parquet, folders of images
-
-
 def _read_parquet(folder: Path, kept_bytes: int) -> _Published:
     found = {
         part: sorted([*folder.glob(f"{part}-*.parquet"), *folder.glob(f"data/{part}-*.parquet")])
@@ -216,16 +208,14 @@ def _read_parquet(folder: Path, kept_bytes: int) -> _Published:
 def _read_image_folder(folder: Path, _: int) -> _Published:
     from torchvision.datasets import ImageFolder  # takes seconds, and few data sets need it
 
-    def read(part: str) -> tuple[EncodedImages, list[str], list[Path]]:
+    def read(part: str) -> tuple[EncodedImages, list[str], list[str]]:
         try:
             found = ImageFolder(str(folder / part))
         except OSError as error:
             raise InputError(f"{folder / part}: must hold a folder a class ({error})") from error
-        paths = [Path(path) for path, _ in found.samples]
+        paths = [path for path, _ in found.samples]
         labels = np.array(found.targets, np.int64)
-        images = EncodedImages(
-            labels, lambda row: Image.open(paths[row]), lambda row: str(paths[row])
-        )
+        images = EncodedImages(labels, lambda row: Image.open(paths[row]), paths.__getitem__)
         return images, found.classes, paths
 
     test_part = next((part for part in ("test", "val") if (folder / part).is_dir()), None)
@@ -238,7 +228,7 @@ def _read_image_folder(folder: Path, _: int) -> _Published:
             f"{folder}: train and {test_part} must have the same class folders; only one of them "
             f"has {', '.join(differing[:5])}{', ...' if len(differing) > 5 else ''}"
         )
-    return train, test, _digest(folder, [*train_files, *test_files])
+    return train, test, _digest(folder, [Path(file) for file in train_files + test_files])
 
 
 def _digest(folder: Path, files: Sequence[Path]) -> str:

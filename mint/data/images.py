@@ -41,11 +41,7 @@ class DecodedImages:
         return len(self.encoded.labels), len(self.mode), self.size[1], self.size[0]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (len(rows), C, H, W) uint8.
-
-        Raises:
-            InputError: an image cannot be decoded, or has another size.
-        """
+        """Return (len(rows), C, H, W) uint8; InputError if one is damaged or of another size."""
         pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def fill(places: NDArray[np.int64]) -> None:

@@ -46,10 +46,8 @@ class Split:
         """Yield inputs (b, C, h, w) float32, normalised, and labels (b,) int64.
 
         Rows are those of this part, in the order to yield; by default all of them. Without a
-        generator for the augmentation, inputs are cropped to the centre.
-
-        Raises:
-            InputError: an image cannot be read.
+        generator for the augmentation, inputs are cropped to the centre. An image that cannot be
+        read raises InputError.
         """
         device = self.labels.device
         order = torch.from_numpy(np.arange(len(self)) if rows is None else rows)
@@ -135,11 +133,7 @@ def _split_rows(source: Source, held_out: int, seed: int) -> tuple[NDArray[np.in
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:
-    """Draw (classes * samples_per_class,) rows, ascending, as many from every class.
-
-    Raises:
-        ValueError: a class has fewer rows (see smallest_class).
-    """
+    """Draw rows (classes * samples_per_class,), ascending; ValueError if a class has too few."""
     all_labels = labels.cpu().numpy()
     generator = stream(seed, "estimation rows")
     rows = [

@@ -6,11 +6,7 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a temporary file beside the path and rename it, so that nobody reads half of it.
-
-    Raises:
-        OSError: for example, the disk is full; the previous file is unchanged.
-    """
+    """Write a file beside the path and rename it; an error leaves the previous file unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:

@@ -56,10 +56,8 @@ def prune(
     """Remove the entries of some stages, or LEFTOVERS, unused for so many days.
 
     An entry that another process is computing stays. So does a trial unless its key is delivered:
-    the tracking store has its result. A dry run removes nothing.
-
-    Returns:
-        The entries that are removed, and the trials that are kept.
+    the tracking store has its result. A dry run removes nothing. Return the removed entries and the
+    trials that stay.
     """
     removed, kept = [], []
     used_before = time.time() - unused_days * 24 * 3600

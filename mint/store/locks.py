@@ -20,9 +20,7 @@ _EXCLUSIVE = "exclusive"
 def locked(cache: StageCache, name: str, command: str) -> Iterator[None]:
     """Lock a sweep or a trial inside the block; the lock ends with the process.
 
-    Raises:
-        InputError: another process runs it, by a command without secrets that the error shows, or
-            has locked the whole cache.
+    InputError if another process runs it, which shows that command, or has locked the whole cache.
     """
     with _lock(cache, name, command):
         with _lock(cache, _EXCLUSIVE, seconds=5):  # other sweeps only look at it, as here

@@ -11,20 +11,13 @@ from mint.errors import InputError, error_line, without_secrets
 
 
 class RemoteStore:
-    """A folder of files with names such as scores/KEY/scores.npz.
+    """A folder of files with names such as scores/KEY/scores.npz, at the path or URI `uri`.
 
-    Attributes:
-        uri: of the folder.
-        files: the fsspec file system that holds the folder.
-        root: the fsspec file system of the folder alone; paths are names.
+    Its fsspec file system is `files`; `root` is the same with paths below the folder.
     """
 
     def __init__(self, uri: str) -> None:
-        """Open a folder, or a URI such as s3://BUCKET/FOLDER, and create it if it is missing.
-
-        Raises:
-            InputError: the file system is unknown or does not answer.
-        """
+        """Open the folder, and create it if it is missing; InputError if it cannot be used."""
         self.uri = uri if "://" in uri else str(Path(uri).absolute())
         try:
             self.files, self._path = fsspec.core.url_to_fs(self.uri)

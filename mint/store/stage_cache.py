@@ -32,15 +32,11 @@ class StageCache:
 
     A stage's manifest lists the size and checksum of each of its files. A stage with a damaged
     file is moved aside and computed again.
-
-    Attributes:
-        root: the folder on this machine.
-        storage: shared by the nodes of a cluster; None for this machine alone.
     """
 
     def __init__(self, root: Path, storage: RemoteStore | None = None) -> None:
         self.root = root.absolute()
-        self.storage = storage
+        self.storage = storage  # shared by the nodes of a cluster; None for this machine alone
         self._verified: set[Path] = set()
 
     @property

@@ -113,7 +113,7 @@ def test_download_that_breaks_off_is_failed_work(
         monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", fail)
     with _served(mirror) as address:
         monkeypatch.setattr(dataset, "url", f"{address}cifar.tar.gz")
-        with pytest.raises(WorkFailedError, match="CIFAR10 .* broke off"):
+        with pytest.raises(WorkFailedError, match=r"CIFAR10 .* broke off"):
             load_source(CIFAR10, tmp_path / "data")
     assert list(tmp_path.iterdir()) == [mirror]
 
