@@ -1,14 +1,15 @@
 """Data sets as published. To add a format, write a reader and enter it in READERS."""
 
+import errno
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mint.config.schema import DataConfig
-from mint.data.images import (
-    DecodedImages,
-    EncodedImages,
-    Images,
-    StoredImages,
-    choose_format,
-)
+from mint.data.images import DecodedImages, EncodedImages, Images, decoded_images
 from mint.data.parquet import open_parquet
-from mint.errors import InputError, first_line
+from mint.errors import InputError, WorkFailedError, error_line, first_line
 from mint.machine import memory_bytes
 
 KNOWN_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -38,6 +33,8 @@ _DOWNLOADED_FILES = {
 }
 # The digest of larger data sets covers the names and sizes of their files, not their content.
 _HASHED_BYTES = 2 * 2**30
+
+_Published = tuple[EncodedImages, EncodedImages, str]  # training part, test part, digest
 
 
 @dataclass(frozen=True)
@@ -64,38 +61,34 @@ def needs_download(data: DataConfig, data_dir: Path) -> bool:
 def load_source(data: DataConfig, data_dir: Path, *, memory_limit: int | None = None) -> Source:
     """Read a data set; download it first if it is absent and public.
 
-    Images above the memory limit are decoded on every access; their batches are the same.
-
-    Args:
-        data: the name of the data set, and the size and channels of its images.
-        data_dir: the folder that holds the data set or receives the download.
-        memory_limit: bytes of decoded images; None for a quarter of the machine's memory.
+    Above the memory limit (bytes; by default a quarter of the machine's memory), images are decoded
+    on every access; their batches are the same.
 
     Raises:
-        InputError: the data set cannot be read or downloaded.
+        InputError: the data set cannot be read, or is absent and cannot be downloaded.
+        WorkFailedError: the download broke off.
     """
     kind, _, folder = data.name.partition(":")
     limit = memory_bytes() // 4 if memory_limit is None else memory_limit
-    published = READERS[kind](data_dir / folder, limit)
-    image_format = choose_format(published.train, data)
-    channels, height, width = image_format.shape
-    count = len(published.train.labels) + len(published.test.labels)
-    fits = count * channels * height * width <= limit
+    train, test, digest = READERS[kind](data_dir / folder, limit)
+    decoded = decoded_images(train, data)
+    bytes_of_image = int(np.prod(decoded.shape[1:]))
+    fits = (len(train.labels) + len(test.labels)) * bytes_of_image <= limit
 
-    def images(encoded: EncodedImages) -> Images:
-        if encoded.pixels is not None and data.size is None and data.channels is None:
-            pixels = torch.from_numpy(encoded.pixels).reshape(-1, height, width, channels)
-            return StoredImages(pixels.permute(0, 3, 1, 2).contiguous())
-        decoded = DecodedImages(encoded, image_format)
-        return StoredImages(decoded.take(np.arange(decoded.shape[0]))) if fits else decoded
+    def images(part: DecodedImages) -> Images:
+        count, channels, height, width = part.shape
+        if part.encoded.pixels is not None and data.size is None and data.channels is None:
+            pixels = torch.from_numpy(part.encoded.pixels).reshape(count, height, width, channels)
+            return pixels.permute(0, 3, 1, 2).contiguous()
+        return part[np.arange(count)] if fits else part
 
     return Source(
-        images(published.train),
-        published.train.labels,
-        images(published.test),
-        published.test.labels,
-        published.digest,
-        published.classes,
+        images(decoded),
+        train.labels,
+        images(replace(decoded, encoded=test)),
+        test.labels,
+        digest,
+        classes=int(train.labels.max()) + 1,
     )
 
 
@@ -112,46 +105,31 @@ def stratified_rows(
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
-class Published(NamedTuple):
-    """What a reader returns: the two parts as published, their digest and number of classes."""
-
-    train: EncodedImages
-    test: EncodedImages
-    digest: str
-    classes: int
-
-
-# Arrays: digits, MNIST, CIFAR-10
-
-
-def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Published:
+def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Published:
     """Publish the pixels and labels of a training and a test part."""
     content = hashlib.sha256()
-    arrays: list[NDArray[Any]] = [array for part in parts for array in part]
-    for array in arrays:
-        content.update(str(array.shape).encode())
-        content.update(np.ascontiguousarray(array).data)
 
-    def encoded(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> EncodedImages:
+    def publish(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> EncodedImages:
+        for array in (pixels, labels):
+            content.update(str(array.shape).encode())
+            content.update(np.ascontiguousarray(array).data)
         return EncodedImages(labels, lambda row: Image.fromarray(pixels[row]), str, pixels)
 
-    train, test = (encoded(*part) for part in parts)
-    return Published(train, test, content.hexdigest()[:16], int(train.labels.max()) + 1)
+    train, test = (publish(*part) for part in parts)
+    return train, test, content.hexdigest()[:16]
 
 
-def _read_digits(_: Path, __: int) -> Published:
+def _read_digits(_: Path, __: int) -> _Published:
     """Read the 1797 handwritten digits of scikit-learn; 360 of them become the test set."""
-    package = find_spec("sklearn")  # importing scikit-learn would take seconds in every process
-    assert package is not None
-    assert package.origin is not None
-    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    table = np.loadtxt(file, np.int64, delimiter=",")
+    # Importing scikit-learn would take seconds in every process.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), np.int64, delimiter=",")
     images, labels = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
-    train, test = stratified_rows(labels, 360, np.random.default_rng(0))
-    return _publish_arrays((images[train], labels[train]), (images[test], labels[test]))
+    rows = stratified_rows(labels, 360, np.random.default_rng(0))
+    return _publish_arrays(*((images[part], labels[part]) for part in rows))
 
 
-def _read_torchvision(name: str, data_dir: Path, _: int) -> Published:
+def _read_torchvision(name: str, data_dir: Path, _: int) -> _Published:
     """Read MNIST or CIFAR-10, downloading it if none of its files is there."""
     # CIFAR-10 consists of pickles: torchvision opens them only if their checksums are right.
     import torchvision.datasets  # takes seconds, and few data sets need it
@@ -174,16 +152,21 @@ def _read_torchvision(name: str, data_dir: Path, _: int) -> Published:
 
 
 def _download(dataset: Any, files: Sequence[Path], data_dir: Path) -> None:
-    anchor = data_dir
-    while not anchor.exists():
-        anchor = anchor.parent
+    """Download into a temporary folder first: a failure leaves the data folder unchanged."""
+    anchor = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    begun = False
     try:
-        # Into a temporary folder first: a failed download leaves the data folder unchanged.
-        with tempfile.TemporaryDirectory(prefix=".mint-download-", dir=anchor) as partial_dir:
-            dataset(partial_dir, train=True, download=True)
-            (made,) = (entry for entry in Path(partial_dir).iterdir() if entry.is_dir())
-            shutil.copytree(made, data_dir / made.name, dirs_exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mint-download-", dir=anchor) as folder:
+            try:
+                dataset(folder, train=True, download=True)
+                (made,) = (entry for entry in Path(folder).iterdir() if entry.is_dir())
+                shutil.copytree(made, data_dir / made.name, dirs_exist_ok=True)
+            finally:
+                begun = any(path.is_file() for path in Path(folder).rglob("*"))
     except Exception as error:  # torchvision passes on errors of many libraries
+        if begun or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+            problem = f"the download of {dataset.__name__} into {data_dir} broke off"
+            raise WorkFailedError(f"{problem} ({error_line(error)})") from error
         raise InputError(
             f"does not hold {dataset.__name__}, and the download failed ({first_line(error)}). "
             f"Try again with a network; put {', '.join(file.name for file in files)} into "
@@ -194,51 +177,45 @@ def _download(dataset: Any, files: Sequence[Path], data_dir: Path) -> None:
         ) from error
 
 
-# Files: Parquet, folders of images
-
-
-def _read_parquet(folder: Path, kept_bytes: int) -> Published:
+def _read_parquet(folder: Path, kept_bytes: int) -> _Published:
     found = {
         part: sorted([*folder.glob(f"{part}-*.parquet"), *folder.glob(f"data/{part}-*.parquet")])
         for part in ("train", "test", "validation", "val")
     }
-    if not found["train"]:
+    train_files = found.pop("train")
+    if not train_files:
         raise InputError(f"{folder}: must hold files train-*.parquet or data/train-*.parquet")
-    train = open_parquet(found["train"], kept_bytes)
-    for test_part in ("test", "validation", "val"):
-        if found[test_part]:
-            test = open_parquet(found[test_part], kept_bytes)
-            if test.labels.max() >= 0:  # publishers often withhold test labels: all are -1
-                break
+    train = open_parquet(train_files, kept_bytes)
+    for test_files in filter(None, found.values()):
+        test = open_parquet(test_files, kept_bytes)
+        if test.labels.max() >= 0:  # publishers often withhold test labels: all are -1
+            break
     else:
         raise InputError(
             f"{folder}: must hold labelled files test-*.parquet, validation-*.parquet or "
             "val-*.parquet"
         )
-    classes = int(train.labels.max()) + 1
+    largest = train.labels.max()
     for images in (train, test):
-        wrong = np.flatnonzero((images.labels < 0) | (images.labels >= classes))
-        if len(wrong):
+        for row in np.flatnonzero((images.labels < 0) | (images.labels > largest))[:1]:
             raise InputError(
-                f"{images.name(wrong[0])}: label {images.labels[wrong[0]]} must be from 0 to "
-                f"{classes - 1}, the largest label of the training images"
+                f"{images.name(row)}: label {images.labels[row]} must be from 0 to {largest}, the "
+                "largest label of the training images"
             )
-    return Published(train, test, _digest(folder, [*found["train"], *found[test_part]]), classes)
+    return train, test, _digest(folder, [*train_files, *test_files])
 
 
-def _read_image_folder(folder: Path, _: int) -> Published:
+def _read_image_folder(folder: Path, _: int) -> _Published:
     from torchvision.datasets import ImageFolder  # takes seconds, and few data sets need it
 
-    def read(part: str) -> tuple[EncodedImages, list[str], list[Path]]:
+    def read(part: str) -> tuple[EncodedImages, list[str], list[str]]:
         try:
             found = ImageFolder(str(folder / part))
         except OSError as error:
             raise InputError(f"{folder / part}: must hold a folder a class ({error})") from error
-        paths = [Path(path) for path, _ in found.samples]
+        paths = [path for path, _ in found.samples]
         labels = np.array(found.targets, np.int64)
-        images = EncodedImages(
-            labels, lambda row: Image.open(paths[row]), lambda row: str(paths[row])
-        )
+        images = EncodedImages(labels, lambda row: Image.open(paths[row]), paths.__getitem__)
         return images, found.classes, paths
 
     test_part = next((part for part in ("test", "val") if (folder / part).is_dir()), None)
@@ -251,7 +228,7 @@ def _read_image_folder(folder: Path, _: int) -> Published:
             f"{folder}: train and {test_part} must have the same class folders; only one of them "
             f"has {', '.join(differing[:5])}{', ...' if len(differing) > 5 else ''}"
         )
-    return Published(train, test, _digest(folder, [*train_files, *test_files]), len(classes))
+    return train, test, _digest(folder, [Path(file) for file in train_files + test_files])
 
 
 def _digest(folder: Path, files: Sequence[Path]) -> str:
@@ -267,7 +244,7 @@ def _digest(folder: Path, files: Sequence[Path]) -> str:
 
 # A reader takes the data folder, or the folder that the data set's name gives below it, and the
 # bytes that it may keep in memory. DataConfig.name lists the same names.
-READERS: Mapping[str, Callable[[Path, int], Published]] = {
+READERS: Mapping[str, Callable[[Path, int], _Published]] = {
     "digits": _read_digits,
     "mnist": partial(_read_torchvision, "mnist"),
     "cifar10": partial(_read_torchvision, "cifar10"),

@@ -1,4 +1,4 @@
-"""Images of one size: stored in memory, or decoded on every access."""
+"""Images of one size, (n, C, H, W) uint8: in memory, or decoded whenever rows are read."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,86 +18,31 @@ from mint.errors import InputError, first_line
 
 
 class EncodedImages(NamedTuple):
-    """Labelled images as published, of any size and mode.
+    """Labelled images as published, of any size and mode."""
 
-    Attributes:
-        labels: (n,) int64, from 0.
-        open: opens the image of a row; several threads may call it.
-        name: names the image of a row in error messages.
-        pixels: (n, H, W) or (n, H, W, 3) uint8 of images that are published decoded.
-    """
-
-    labels: NDArray[np.int64]
-    open: Callable[[int], Image.Image]
-    name: Callable[[int], str]
-    pixels: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True)
-class StoredImages:
-    """Images in memory: pixels (n, C, H, W) uint8 on any device."""
-
-    pixels: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(n, C, H, W)."""
-        count, channels, height, width = self.pixels.shape
-        return count, channels, height, width
-
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (len(rows), C, H, W) uint8."""
-        return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
-
-
-class ImageFormat(NamedTuple):
-    """The common mode (Pillow's L or RGB) and size of a data set's images.
-
-    Images are resized to cover the size and cropped to the centre, or must have it already.
-    """
-
-    mode: str
-    height: int
-    width: int
-    resized: bool
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return len(self.mode), self.height, self.width
-
-
-def choose_format(encoded: EncodedImages, data: DataConfig) -> ImageFormat:
-    """Return the configured size and channels, or those of the images: grey if a sample is."""
-    count = len(encoded.labels)
-    modes, sizes = set(), []
-    for row in np.linspace(0, count - 1, min(64, count)).astype(int):
-        with _opened(encoded, int(row)) as image:
-            modes.add(image.mode)
-            sizes.append(image.size)
-    width, height = (data.size, data.size) if data.size else sizes[0]
-    grey = modes == {"L"} and data.channels is None
-    return ImageFormat("L" if grey else "RGB", height, width, resized=data.size is not None)
+    labels: NDArray[np.int64]  # (n,) from 0
+    open: Callable[[int], Image.Image]  # the image of a row; called by several threads
+    name: Callable[[int], str]  # of the image of a row, for error messages
+    pixels: NDArray[np.uint8] | None = None  # (n, H, W) or (n, H, W, 3), if published decoded
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Images that several threads decode on every access."""
+    """Images that several threads decode on every access; indexed by rows, as a tensor is."""
 
     encoded: EncodedImages
-    format: ImageFormat
+    mode: str  # Pillow's L or RGB
+    size: tuple[int, int]  # width and height
+    resized: bool  # resized to cover the size and cropped to the centre; else they have the size
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self.encoded.labels), *self.format.shape
+        """(n, C, H, W)."""
+        return len(self.encoded.labels), len(self.mode), self.size[1], self.size[0]
 
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (len(rows), C, H, W) uint8.
-
-        Raises:
-            InputError: an image cannot be decoded, or has another size.
-        """
-        pixels = np.empty((len(rows), *self.format.shape), np.uint8)
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return (len(rows), C, H, W) uint8; InputError if one is damaged or of another size."""
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def fill(places: NDArray[np.int64]) -> None:
             for place in places:
@@ -111,21 +56,35 @@ class DecodedImages:
         return torch.from_numpy(pixels)
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
-        mode, height, width, resized = self.format
+        _, channels, height, width = self.shape
         with _opened(self.encoded, row) as opened:
-            image = opened.convert(mode)
-            if resized:
+            image = opened.convert(self.mode)
+            if self.resized:
                 image = _centre_square(image, width)
-            elif image.size != (width, height):
+            elif image.size != self.size:
                 raise InputError(
                     f"{self.encoded.name(row)}: has {image.width} x {image.height} pixels, others "
                     f"have {width} x {height}; set data.size to resize all images to one size"
                 )
-        return np.asarray(image).reshape(height, width, len(mode)).transpose(2, 0, 1)
+        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-Images = StoredImages | DecodedImages
-"""Images of one size, selected by row."""
+Images = Tensor | DecodedImages
+"""Images of one size: a tensor on any device, or decoded when rows are read."""
+
+
+def decoded_images(encoded: EncodedImages, data: DataConfig) -> DecodedImages:
+    """Return images of the configured size and channels, or of their own: grey if a sample is."""
+    count = len(encoded.labels)
+    modes, sizes = set(), []
+    for row in np.linspace(0, count - 1, min(64, count)).astype(int):
+        with _opened(encoded, int(row)) as image:
+            modes.add(image.mode)
+            sizes.append(image.size)
+    mode = "L" if modes == {"L"} and data.channels is None else "RGB"
+    if data.size is None:
+        return DecodedImages(encoded, mode, sizes[0], resized=False)
+    return DecodedImages(encoded, mode, (data.size, data.size), resized=True)
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from torch import Tensor
 from mint.config.schema import DataConfig
 from mint.data.augmentation import AUGMENTATIONS, DRAWS, centre_crop
 from mint.data.datasets import Source, stratified_rows
-from mint.data.images import Images, StoredImages
-from mint.errors import InputError
+from mint.data.images import Images
 from mint.rng import stream
 
 # Means and variances come from so many pixel values, but from no fewer images than these.
@@ -26,24 +25,13 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, in batches on one device.
+    """One part of a data set, in batches on one device."""
 
-    Attributes:
-        labels: (n,) int64 on the device.
-        images: the images that rows refer to.
-        rows: (n,) the rows of this part.
-        mean: (C, 1, 1) of the pixels, on the device.
-        deviation: (C, 1, 1) standard deviation of the pixels, on the device.
-        side: (h, w) of the inputs.
-        augmentation: name of the augmentation, or none.
-    """
-
-    labels: Tensor
+    labels: Tensor  # (n,) int64 on the device
     images: Images
-    rows: NDArray[np.int64]
-    mean: Tensor
-    deviation: Tensor
-    side: tuple[int, int]
+    rows: NDArray[np.int64]  # (n,) of the images
+    moments: tuple[Tensor, Tensor]  # (C, 1, 1) mean and deviation of the pixels, on the device
+    side: tuple[int, int]  # (h, w) of the inputs
     augmentation: str
 
     def __len__(self) -> int:
@@ -52,62 +40,60 @@ class Split:
     def batches(
         self,
         batch_size: int,
-        rows: Tensor | NDArray[np.int64] | None = None,
+        rows: NDArray[np.int64] | None = None,
         augment: np.random.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (b, C, h, w) float32, normalised, and labels (b,) int64.
 
-        Args:
-            batch_size: largest b.
-            rows: rows of this part in the order to yield; None for all of them.
-            augment: generator for the augmentation; None to crop the centre instead.
-
-        Raises:
-            InputError: an image cannot be read.
+        Rows are those of this part, in the order to yield; by default all of them. Without a
+        generator for the augmentation, inputs are cropped to the centre. An image that cannot be
+        read raises InputError.
         """
         device = self.labels.device
-        order = torch.arange(len(self)) if rows is None else torch.as_tensor(rows).cpu()
+        order = torch.from_numpy(np.arange(len(self)) if rows is None else rows)
         labels = self.labels[order.to(device)].split(batch_size)
-        function = AUGMENTATIONS.get(self.augmentation)
-        draws = None
-        if augment is not None and function is not None:
+        augmented = AUGMENTATIONS.get(self.augmentation)
+        if augment is not None and augmented is not None:
             # Drawn for all batches at once: one copy for each batch would stall the device.
             drawn = augment.random((len(order), DRAWS), np.float32)
             draws = torch.from_numpy(drawn).to(device).split(batch_size)
         for index, pixels in enumerate(self._pixels(order, batch_size)):
-            inputs = pixels.to(torch.float32).sub_(self.mean).div_(self.deviation)
-            if draws is None or function is None:
-                inputs = centre_crop(inputs, self.side)
+            inputs = pixels.to(torch.float32).sub_(self.moments[0]).div_(self.moments[1])
+            if augment is not None and augmented is not None:
+                inputs = augmented(inputs, draws[index], self.side)
             else:
-                inputs = function(inputs, draws[index], self.side)
+                inputs = centre_crop(inputs, self.side)
             yield inputs, labels[index]
 
     def _pixels(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Yield (b, C, H, W) uint8 on the device."""
+        """Yield (b, C, H, W) uint8 on the device; a thread decodes the next batches meanwhile."""
         device = self.labels.device
-        rows = torch.from_numpy(self.rows)[order]
-        if isinstance(self.images, StoredImages) and self.images.pixels.device == device:
-            for batch in rows.to(device).split(batch_size):
-                yield self.images.pixels.index_select(0, batch)
-        else:
-            yield from _prefetch(
-                self.images, (batch.numpy() for batch in rows.split(batch_size)), device
-            )
+        selected = torch.from_numpy(self.rows)[order]
+        if isinstance(self.images, Tensor) and self.images.device == device:
+            for batch in selected.to(device).split(batch_size):
+                yield self.images.index_select(0, batch)
+            return
+        batches = iter(selected.split(batch_size))
+
+        def take(rows: Tensor) -> Tensor:
+            pixels = self.images[rows.numpy()]
+            return pixels.pin_memory() if device.type == "cuda" else pixels
+
+        with ThreadPoolExecutor(1) as pool:
+            pending = deque(pool.submit(take, rows) for rows in islice(batches, _BATCHES_AHEAD))
+            while pending:
+                pending.extend(pool.submit(take, rows) for rows in islice(batches, 1))
+                yield pending.popleft().result().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The parts of a data set; the test part is read once, for the result of a trial.
-
-    Attributes:
-        validation: held out of the training images; selects the model.
-        image_shape: (C, h, w) of the network's input.
-    """
+    """The parts of a data set; the test part is read once, for the result of a trial."""
 
     train: Split
-    validation: Split
+    validation: Split  # held out of the training images; selects the model
     test: Split
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # (C, h, w) of the network's input
 
 
 def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
@@ -119,12 +105,12 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
     _, channels, height, width = source.train.shape
     side = (data.crop, data.crop) if data.crop else (height, width)
     train_rows, validation_rows = _split_rows(source, data.validation_size, seed)
-    moments = _pixel_moments(source.train, train_rows, stream(seed, "pixel moments"))
-    mean, deviation = (torch.from_numpy(moment).to(device)[:, None, None] for moment in moments)
+    mean, deviation = _pixel_moments(source.train, train_rows, stream(seed, "pixel moments"))
+    moments = (mean.to(device), deviation.to(device))
 
     def split(images: Images, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Split:
         on_device = torch.from_numpy(labels[rows]).to(device)
-        return Split(on_device, images, rows, mean, deviation, side, data.augmentation)
+        return Split(on_device, images, rows, moments, side, data.augmentation)
 
     train, test = _on_device(source.train, device), _on_device(source.test, device)
     return Dataset(
@@ -141,65 +127,34 @@ def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
     return int(np.bincount(source.train_labels[train_rows], minlength=source.classes).min())
 
 
-def _split_rows(
-    source: Source, validation_size: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _split_rows(source: Source, held_out: int, seed: int) -> tuple[NDArray[np.int64], ...]:
     """Return the training rows and the validation rows."""
-    return stratified_rows(source.train_labels, validation_size, stream(seed, "validation split"))
+    return stratified_rows(source.train_labels, held_out, stream(seed, "validation split"))
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:
-    """Draw the same number of rows from every class, without replacement.
-
-    Returns:
-        (classes * samples_per_class,) row indices, ascending.
-
-    Raises:
-        InputError: a class has fewer rows.
-    """
+    """Draw rows (classes * samples_per_class,), ascending; ValueError if a class has too few."""
     all_labels = labels.cpu().numpy()
     generator = stream(seed, "estimation rows")
-    rows = []
-    for label, available in enumerate(np.bincount(all_labels)):
-        if available < samples_per_class:
-            raise InputError(
-                f"class {label} has only {available} training images",
-                parameter="samples_per_class",
-                value=samples_per_class,
-            )
-        of_class = np.flatnonzero(all_labels == label)
-        rows.append(generator.choice(of_class, samples_per_class, replace=False))
+    rows = [
+        generator.choice(np.flatnonzero(all_labels == label), samples_per_class, replace=False)
+        for label in range(all_labels.max() + 1)
+    ]
     return np.sort(np.concatenate(rows))
 
 
 def _on_device(images: Images, device: torch.device) -> Images:
-    if not isinstance(images, StoredImages):
+    if not isinstance(images, Tensor):
         return images
-    if device.type == "cuda" and images.pixels.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
         return images
-    return StoredImages(images.pixels.to(device))
-
-
-def _prefetch(
-    images: Images, batches: Iterator[NDArray[np.int64]], device: torch.device
-) -> Iterator[Tensor]:
-    """Yield the images of batches on the device; a thread takes the next ones meanwhile."""
-
-    def take(rows: NDArray[np.int64]) -> Tensor:
-        pixels = images.take(rows)
-        return pixels.pin_memory() if device.type == "cuda" else pixels
-
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(take, rows) for rows in islice(batches, _BATCHES_AHEAD))
-        while pending:
-            pending.extend(pool.submit(take, rows) for rows in islice(batches, 1))
-            yield pending.popleft().result().to(device, non_blocking=True)
+    return images.to(device)
 
 
 def _pixel_moments(
     images: Images, rows: NDArray[np.int64], generator: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (C,) means and standard deviations of the pixels."""
+) -> tuple[Tensor, Tensor]:
+    """Return (C, 1, 1) float32 means and standard deviations of the pixels."""
     _, channels, height, width = images.shape
     sampled = max(_SAMPLED_IMAGES, _SAMPLED_VALUES // (channels * height * width))
     if sampled < len(rows):
@@ -207,15 +162,15 @@ def _pixel_moments(
     # Sums over a histogram are exact, so they depend on neither order nor number of threads.
     counts = np.zeros((channels, 256), np.int64)
     for some in np.array_split(rows, 1 + len(rows) // 1000):
-        pixels = images.take(some).numpy()
+        pixels = images[some].numpy()
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
-    moments = np.array([_mean_and_deviation(count) for count in counts], np.float32)
-    return moments[:, 0], moments[:, 1]
-
-
-def _mean_and_deviation(counts: NDArray[np.int64]) -> tuple[float, float]:
     values = np.arange(256)
-    mean = float(counts @ values / counts.sum())
-    variance = float(counts @ (values - mean) ** 2 / counts.sum())
-    return mean, variance**0.5 or 1.0  # a constant channel becomes zero
+    means = counts @ values / counts[0].sum()
+    variances = [
+        float(count @ (values - mean) ** 2 / count.sum())
+        for count, mean in zip(counts, means, strict=True)
+    ]
+    deviations = [variance**0.5 or 1.0 for variance in variances]  # a constant channel becomes zero
+    mean, deviation = torch.tensor(means).float(), torch.tensor(deviations).float()
+    return mean[:, None, None], deviation[:, None, None]

@@ -1,19 +1,20 @@
 """Finished stages on disk: computed once, and reused by every process that needs them."""
 
+import hashlib
 import shutil
-import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Self
+from tempfile import TemporaryDirectory
+from typing import Annotated
 
 from filelock import FileLock
 from pydantic import BaseModel, Field
 
 from mint.errors import error_line, without_secrets
-from mint.store.atomic import sha256, sync_to_disk, write_atomic
+from mint.store.atomic import sync_to_disk, write_atomic
 from mint.store.remote import RemoteStore
 
 MANIFEST = "manifest.json"
@@ -25,27 +26,18 @@ class _Manifest(BaseModel):
 
     files: dict[Annotated[str, Field(pattern=r"^[^/\\]+$")], tuple[int, str]]
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        return cls.model_validate_json((folder / MANIFEST).read_bytes())
-
 
 class StageCache:
     """A folder of stages; each stage has a folder for every content key.
 
     A stage's manifest lists the size and checksum of each of its files. A stage with a damaged
     file is moved aside and computed again.
-
-    Attributes:
-        root: the folder on this machine.
-        storage: shared by the nodes of a cluster; None for this machine alone.
     """
 
     def __init__(self, root: Path, storage: RemoteStore | None = None) -> None:
         self.root = root.absolute()
-        self.storage = storage
+        self.storage = storage  # shared by the nodes of a cluster; None for this machine alone
         self._verified: set[Path] = set()
-        self._published: set[Path] = set()
 
     @property
     def identity(self) -> str:
@@ -57,12 +49,7 @@ class StageCache:
         return path.read_text(encoding="utf-8")
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
-        """Return a lock of this folder that the end of the process releases.
-
-        Args:
-            name: of the lock.
-            timeout: seconds to wait for it; negative to wait without limit.
-        """
+        """Return a lock that ends with the process; a negative timeout (s) waits without limit."""
         path = self.root / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, timeout=timeout)
@@ -71,53 +58,45 @@ class StageCache:
         """Return the path of a finished stage."""
         return self.root / stage / key
 
-    def keys(self, stage: str) -> Iterator[str]:
-        """Yield the keys of a stage that are finished on this machine, in order."""
-        folder = self.root / stage
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.is_dir() and not path.name.startswith("."):
-                yield path.name
+    def keys(self, stage: str) -> list[str]:
+        """Return the keys of a stage that are finished on this machine, in order."""
+        return sorted(path.name for path in (self.root / stage).glob("[!.]*") if path.is_dir())
 
     def find(self, stage: str, key: str) -> Path | None:
         """Return the folder of a finished, undamaged stage, here or in the storage."""
         found = self._find_here(stage, key)
-        if found or not self.storage or not self.storage.has(f"{stage}/{key}/{MANIFEST}"):
+        if found or not self.storage or not self.storage.root.exists(f"{stage}/{key}/{MANIFEST}"):
             return found
         with self.lock(f"{stage}/{key}"):
-            return self._find_or_fetch(stage, key)
+            return self._find_here(stage, key) or self._fetch(stage, key)
 
     def produce(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the folder of a stage; compute the stage if no process has.
+        """Return the folder of a stage, which make fills unless it is finished already.
 
-        A second process waits for the first. The folder gets its name only when it is complete
-        and on the disk, so that a crash leaves nothing that looks like a result.
-
-        Args:
-            stage: such as baselines or scores.
-            key: content key of everything that the stage depends on.
-            make: fills an empty folder.
+        The key stands for everything that the stage depends on. A second process waits for the
+        first. The folder gets its name only when it is complete and on the disk, so that a crash
+        leaves nothing that looks like a result.
         """
         finished = self.folder(stage, key)
-        if found := self._find_here(stage, key):
-            self._publish(stage, found)  # the process that computed it may have died before this
-            return found
+        if self._find_here(stage, key):
+            self._publish(stage, finished)  # the process that computed it may have died before this
+            return finished
         with self.lock(f"{stage}/{key}"):
-            if found := self._find_or_fetch(stage, key):
-                return found
+            if self._find_here(stage, key) or self._fetch(stage, key):
+                return finished
             for abandoned in finished.parent.glob(f".{key}-*"):  # by killed processes
                 shutil.rmtree(abandoned)
             if finished.exists():
                 aside = finished.parent / f".damaged-{key}-{uuid.uuid4().hex[:8]}"
-                warnings.warn(
-                    f"{finished}: {damage(finished)}; moved to {aside.name} and computed again",
-                    stacklevel=2,
-                )
+                problem = f"{finished}: {_damage(finished)}"
+                warnings.warn(f"{problem}; moved to {aside.name} and computed again", stacklevel=2)
                 finished.rename(aside)
-            with self._partial(finished) as partial:
+            with TemporaryDirectory(prefix=f".{key}-", dir=finished.parent) as folder:
+                partial = Path(folder)
                 make(partial)
                 files = sorted(path for path in partial.iterdir() if path.is_file())
-                sums = {path.name: (path.stat().st_size, sha256(path)) for path in files}
-                content = _Manifest(files=sums).model_dump_json(indent=1)
+                manifest = _Manifest(files={path.name: _checksum(path) for path in files})
+                content = manifest.model_dump_json(indent=1)
                 (partial / MANIFEST).write_text(content, encoding="utf-8")
                 for path in (*files, partial / MANIFEST, partial):
                     sync_to_disk(path)
@@ -131,58 +110,58 @@ class StageCache:
         """Return the path of an unfinished stage's checkpoint, fetched if another node wrote it."""
         path = self.root / PROGRESS / f"{stage}-{key}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.storage and not path.exists() and self.storage.has(f"{PROGRESS}/{path.name}"):
+        if (
+            self.storage
+            and not path.exists()
+            and self.storage.root.exists(f"{PROGRESS}/{path.name}")
+        ):
             partial = path.with_name(f".{path.name}")
-            self.storage.get(f"{PROGRESS}/{path.name}", partial)
+            self.storage.root.get_file(f"{PROGRESS}/{path.name}", str(partial))
             partial.replace(path)
         return path
 
     def keep_checkpoint(self, path: Path) -> None:
-        """Copy a checkpoint to the storage, if there is one."""
-        if self.storage:
-            with _warn_of_errors(f"{path.name}: not copied to the storage"):
-                self.storage.put([f"{PROGRESS}/{path.name}"], path.parent)
+        """Copy a checkpoint to the storage, or remove it there if it is gone here."""
+        if not self.storage:
+            return
+        try:
+            if path.exists():
+                self.storage.put(PROGRESS, path.parent, [path.name])
+            else:
+                self.storage.remove(f"{PROGRESS}/{path.name}")
+        except Exception as error:  # of any file system: it must not fail the stage
+            warnings.warn(f"{path.name}: storage not updated ({error_line(error)})", stacklevel=2)
 
     def drop_checkpoint(self, path: Path) -> None:
         """Remove the checkpoint of a finished stage."""
         path.unlink(missing_ok=True)
-        if self.storage:
-            with _warn_of_errors(f"{path.name}: not removed from the storage"):
-                self.storage.remove(f"{PROGRESS}/{path.name}")
-
-    @contextmanager
-    def _partial(self, finished: Path) -> Iterator[Path]:
-        """Make a temporary folder beside a stage's; remove it if the block does not rename it."""
-        partial = Path(tempfile.mkdtemp(prefix=f".{finished.name}-", dir=finished.parent))
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        self.keep_checkpoint(path)
 
     def _find_here(self, stage: str, key: str) -> Path | None:
         folder = self.folder(stage, key)
-        if not folder.exists():
+        if not folder.exists() or (folder not in self._verified and _damage(folder)):
             return None
         if folder not in self._verified:
-            if damage(folder):
-                return None
             (folder / MANIFEST).touch()  # the time of last use, for mint.store.cleanup
             self._verified.add(folder)
         return folder
 
-    def _find_or_fetch(self, stage: str, key: str) -> Path | None:
-        """Return the folder of a finished stage; the caller holds its lock."""
+    def _fetch(self, stage: str, key: str) -> Path | None:
+        """Copy a stage from the storage; the caller holds its lock."""
         finished, remote = self.folder(stage, key), f"{stage}/{key}"
-        if found := self._find_here(stage, key):
-            return found
-        if not self.storage or finished.exists() or not self.storage.has(f"{remote}/{MANIFEST}"):
+        if (
+            not self.storage
+            or finished.exists()
+            or not self.storage.root.exists(f"{remote}/{MANIFEST}")
+        ):
             return None
-        with self._partial(finished) as partial:
-            self.storage.get(f"{remote}/{MANIFEST}", partial / MANIFEST)
+        with TemporaryDirectory(prefix=f".{key}-", dir=finished.parent) as folder:
+            partial = Path(folder)
+            self.storage.root.get_file(f"{remote}/{MANIFEST}", str(partial / MANIFEST))
             with suppress(ValueError):  # a damaged manifest, reported below
-                for name in _Manifest.load(partial).files:
-                    self.storage.get(f"{remote}/{name}", partial / name)
-            if problem := damage(partial):
+                for name in _load_manifest(partial):
+                    self.storage.root.get_file(f"{remote}/{name}", str(partial / name))
+            if problem := _damage(partial):
                 place = without_secrets(self.storage.uri)
                 warnings.warn(f"{place}/{remote}: {problem}", stacklevel=3)
                 self.storage.remove(f"{remote}/{MANIFEST}")
@@ -193,36 +172,29 @@ class StageCache:
 
     def _publish(self, stage: str, finished: Path) -> None:
         """Copy a stage to the storage, if there is one, with the manifest last."""
-        if not self.storage or finished in self._published:
-            return
-        names = [
-            f"{stage}/{finished.name}/{name}"
-            for name in (*_Manifest.load(finished).files, MANIFEST)
-        ]
-        if not self.storage.has(names[-1]):
-            self.storage.put(names, finished)
-        self._published.add(finished)
+        name = f"{stage}/{finished.name}"
+        if self.storage and not self.storage.root.exists(f"{name}/{MANIFEST}"):
+            self.storage.put(name, finished, [*_load_manifest(finished), MANIFEST])
 
 
-@contextmanager
-def _warn_of_errors(problem: str) -> Iterator[None]:
-    """Warn of an error inside the block: it must not fail the stage."""
-    try:
-        yield
-    except Exception as error:
-        warnings.warn(f"{problem} ({error_line(error)})", stacklevel=4)
+def _load_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    return _Manifest.model_validate_json((folder / MANIFEST).read_bytes()).files
 
 
-def damage(folder: Path) -> str | None:
+def _checksum(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damage(folder: Path) -> str | None:
     """Return what is wrong with the files of a finished stage; None if they are intact."""
     try:
-        sums = _Manifest.load(folder).files
+        checksums = _load_manifest(folder)
     except (OSError, ValueError) as error:
         return f"its {MANIFEST} cannot be read ({type(error).__name__})"
-    for name, (size, checksum) in sums.items():
-        path = folder / name
-        if not path.is_file():
+    for name, checksum in checksums.items():
+        if not (folder / name).is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size or sha256(path) != checksum:
+        if _checksum(folder / name) != checksum:
             return f"{name} has changed since it was written"
     return None

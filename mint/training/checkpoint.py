@@ -3,7 +3,7 @@
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,18 @@ CHECKPOINT_SECONDS = 30.0  # between two writes: short trainings write none
 
 @dataclass
 class Checkpoint:
-    """A file of a training's state; without a path, nothing is written or restored.
-
-    Attributes:
-        identity: what the training depends on; the state of another training is not restored.
-        parts: the model, optimizer and schedule, by name.
-        on_write: called after every write.
-    """
+    """A file of a training's state; without a path, nothing is written or restored."""
 
     path: Path | None
-    identity: str
-    parts: Mapping[str, Any]
+    identity: str  # what the training depends on; the state of another one is not restored
+    parts: Mapping[str, Any]  # model, optimizer and schedule
     device: torch.device
-    on_write: Callable[[Path], None] | None
     _written: float = field(default_factory=time.monotonic, init=False)
 
-    def write_if_due(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write the state and the history, whole or not at all, if the last write is long ago."""
+    def write_if_due(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Write the state, whole or not at all, if the last write is long ago; return whether."""
         if self.path is None or time.monotonic() - self._written < CHECKPOINT_SECONDS:
-            return
+            return False
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         content = {
             "identity": self.identity,
@@ -46,9 +39,8 @@ class Checkpoint:
         partial = self.path.with_name(f".{self.path.name}.partial")
         torch.save(content, partial)
         partial.replace(self.path)
-        if self.on_write:
-            self.on_write(self.path)
         self._written = time.monotonic()
+        return True
 
     def restore(self) -> list[dict[str, Any]]:
         """Restore the state and return its history, or warn if the file is unusable."""

@@ -19,22 +19,17 @@ from mint.pruning.masks import apply_masks
 from mint.rng import stream, torch_seeded
 from mint.training.checkpoint import Checkpoint
 
+_SGD_FIELDS = {"lr", "momentum", "nesterov", "weight_decay"}
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """The result of one epoch.
+    """The result of one epoch."""
 
-    Attributes:
-        epoch: number, from 1.
-        loss: mean over the training batches (nats).
-        validation_accuracy: top-1, in percent.
-        seconds: time of training and validation.
-    """
-
-    epoch: int
-    loss: float
-    validation_accuracy: float
-    seconds: float
+    epoch: int  # number, from 1
+    loss: float  # mean over the training batches (nats)
+    validation_accuracy: float  # top-1, in percent
+    seconds: float  # of training and validation
 
 
 def train(
@@ -45,21 +40,16 @@ def train(
     seed: int,
     masks: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_checkpoint: Callable[[Path], None] = lambda path: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
     """Train the model in place, up to the last epoch, and return its history.
 
-    Args:
-        model: on the data's device.
-        dataset: the training part is learned; the validation part gives the accuracies.
-        settings: SGD, its schedule and the number of epochs.
-        seed: seeds the order of batches, the augmentation and dropout.
-        masks: by parameter name, 1 where a weight is kept and 0 where it is pruned.
-        checkpoint: file of this training alone, written now and then. If it exists, training
-            resumes from it, to the same weights as without an interruption. The caller removes it.
-        on_checkpoint: called after every write of the checkpoint.
-        on_epoch: called after every epoch.
+    The model is on the data's device. The validation part gives the accuracies. The seed determines
+    the order of batches, the augmentation and dropout. Masks are 1 where a weight is kept and 0
+    where it is pruned. The checkpoint is a file of this training alone, written now and then. If it
+    exists, training resumes from it, to the same weights as without an interruption. The caller
+    removes it.
 
     Raises:
         TrainingDivergedError: the loss is not finite.
@@ -71,10 +61,16 @@ def train(
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     with apply_masks(model, masks or {}), torch_seeded(seed, "dropout", device):
-        optimizer, schedule = _sgd(model, settings, math.ceil(used / settings.batch_size))
-        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        optimizer = SGD(model.parameters(), **settings.model_dump(include=_SGD_FIELDS))
+        steps = settings.epochs * math.ceil(used / settings.batch_size)
+        schedule: LRScheduler = (
+            CosineAnnealingLR(optimizer, max(1, steps))
+            if settings.schedule == "cosine"
+            else MultiStepLR(optimizer, list(settings.milestones), settings.gamma)
+        )
         identity = f"{settings!r}, seed {seed}, {len(split)} rows on {device.type}, {model}"
-        saved = Checkpoint(checkpoint, identity, parts, device, on_checkpoint)
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        saved = Checkpoint(checkpoint, identity, parts, device)
         history = [Epoch(**epoch) for epoch in saved.restore()]
         order = stream(seed, "batch order")
         for number in range(1, settings.epochs + 1):
@@ -89,27 +85,25 @@ def train(
                 raise TrainingDivergedError(f"loss {loss} in epoch {number} (lr {settings.lr})")
             reached = accuracy(model, dataset.validation, settings)
             history.append(Epoch(number, loss, reached, time.perf_counter() - start))
-            saved.write_if_due([asdict(epoch) for epoch in history])
-            if on_epoch:
-                on_epoch(history[-1])
+            if checkpoint and saved.write_if_due([asdict(epoch) for epoch in history]):
+                on_checkpoint(checkpoint)
+            on_epoch(history[-1])
     model.to(memory_format=torch.contiguous_format)
     return history
 
 
 def accuracy(model: nn.Module, split: Split, settings: TrainingConfig | None = None) -> float:
-    """Return the top-1 accuracy in percent, in evaluation mode.
+    """Return the top-1 accuracy in percent of a model on the data's device.
 
-    Args:
-        model: on the data's device.
-        split: the images to classify.
-        settings: precision and memory format; None for float32 and contiguous images.
+    The settings give precision and memory format: by default float32 and contiguous images.
     """
     model.eval()
-    correct = 0
+    values = split.images.shape[1] * math.prod(split.side)
     with torch.inference_mode():
-        values = split.images.shape[1] * split.side[0] * split.side[1]
-        for inputs, labels in split.batches(evaluation_batch_size(values)):
-            correct += int((_logits(model, inputs, settings).argmax(1) == labels).sum())
+        correct = sum(
+            int((_logits(model, inputs, settings).argmax(1) == labels).sum())
+            for inputs, labels in split.batches(evaluation_batch_size(values))
+        )
     return 100 * correct / len(split)
 
 
@@ -140,15 +134,6 @@ def _train_epoch(
     if settings.schedule == "milestones":
         schedule.step()
     return float(np.mean(torch.stack(losses).cpu().numpy()))
-
-
-def _sgd(model: nn.Module, settings: TrainingConfig, steps: int) -> tuple[SGD, LRScheduler]:
-    """Return the optimizer and its schedule for so many steps an epoch."""
-    names = {"lr", "momentum", "nesterov", "weight_decay"}
-    optimizer = SGD(model.parameters(), **settings.model_dump(include=names))
-    if settings.schedule == "cosine":
-        return optimizer, CosineAnnealingLR(optimizer, max(1, settings.epochs * steps))
-    return optimizer, MultiStepLR(optimizer, list(settings.milestones), settings.gamma)
 
 
 def _logits(model: nn.Module, inputs: Tensor, settings: TrainingConfig | None) -> Tensor:

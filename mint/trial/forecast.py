@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from torch import Tensor
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from mint.config.schema import CRITERIA, TrialConfig
 from mint.data.datasets import Source
-from mint.data.images import StoredImages
 from mint.gmi.cpu.distances import shape_of
 from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
@@ -158,10 +158,10 @@ def memory_of(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> 
     pairs = chosen_pairs(traced, experiment)
     filters = {pair.parent_node: pair.parent_filters for pair in pairs}
     filters |= {pair.child_node: pair.child_filters for pair in pairs}
-    stored = [each for each in (source.train, source.test) if isinstance(each, StoredImages)]
+    stored = [each for each in (source.train, source.test) if isinstance(each, Tensor)]
     return Memory(
         program=_PROGRAM,
-        data=sum(images.pixels.nbytes for images in stored),
+        data=sum(images.nbytes for images in stored),
         training=max(trained, evaluated),
         scores=max(_score_bytes(trial, source.classes, filters) for trial in trials),
     )

@@ -23,8 +23,7 @@ from pyarrow import parquet
 
 from mint.config.schema import DataConfig
 from mint.data.datasets import Source, load_source, needs_download
-from mint.data.images import StoredImages
-from mint.errors import InputError
+from mint.errors import InputError, WorkFailedError
 
 MNIST = DataConfig(name="mnist", validation_size=10)
 CIFAR10 = DataConfig(name="cifar10", validation_size=10)
@@ -45,7 +44,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 def _all(source: Source, part: str = "train") -> NDArray[np.uint8]:
     images = getattr(source, part)
-    pixels: NDArray[np.uint8] = images.take(np.arange(images.shape[0])).numpy()
+    pixels: NDArray[np.uint8] = images[np.arange(images.shape[0])].numpy()
     return pixels
 
 
@@ -76,8 +75,8 @@ def test_mnist_as_published(mnist_dir: Path) -> None:
 def test_arrays_can_be_resized_and_decoded_on_access(digits: Source) -> None:
     data = DataConfig(name="digits", validation_size=280, size=12)
     stored, streamed = (load_source(data, Path(), memory_limit=limit) for limit in (None, 1000))
-    assert isinstance(stored.train, StoredImages)
-    assert not isinstance(streamed.train, StoredImages)
+    assert isinstance(stored.train, torch.Tensor)
+    assert not isinstance(streamed.train, torch.Tensor)
     assert streamed.train.shape == (1437, 1, 12, 12)
     assert np.array_equal(_all(stored), _all(streamed))
     assert stored.digest == digits.digest
@@ -97,6 +96,26 @@ def test_failed_download_names_remedies_and_leaves_no_files(
         assert remedy in str(raised.value)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failure", ["truncated", "full disk"])
+def test_download_that_breaks_off_is_failed_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    mirror, dataset = tmp_path / "mirror", torchvision.datasets.CIFAR10
+    mirror.mkdir()
+    (mirror / "cifar.tar.gz").write_bytes(b"the first bytes")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if failure == "full disk":
+        monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", fail)
+    with _served(mirror) as address:
+        monkeypatch.setattr(dataset, "url", f"{address}cifar.tar.gz")
+        with pytest.raises(WorkFailedError, match=r"CIFAR10 .* broke off"):
+            load_source(CIFAR10, tmp_path / "data")
+    assert list(tmp_path.iterdir()) == [mirror]
 
 
 def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Source) -> None:
@@ -189,7 +208,7 @@ def test_images_of_parquet_equal_those_of_its_files(cifar_dir: Path, small_cifar
     whole = parquet.read_table(cifar_dir / "cifar10-jpeg" / "train-00000-of-00001.parquet")
     source = load_source(_folder_of("parquet", small_cifar), cifar_dir, memory_limit=0)
     rows = np.random.default_rng(0).permutation(450)
-    pixels = source.train.take(rows)
+    pixels = source.train[rows]
     for row, ours in zip(rows, pixels, strict=True):
         content = whole.column("img")[int(row)]["bytes"].as_buffer()
         with Image.open(pa.BufferReader(content)) as image:

@@ -172,13 +172,13 @@ def test_incomplete_upload_is_ignored_and_damaged_one_is_replaced(
     assert node("two").find("stage", "key") is None
     node("two").produce("stage", "key", _write)
     (folder / "figures").write_text("1 2 4")
-    storage.put(["stage/key/figures"], folder)
+    storage.put("stage/key", folder, ["figures"])
     with pytest.warns(UserWarning, match="figures has changed"):
         assert node("three").find("stage", "key") is None
     node("three").produce("stage", "key", _write)
     assert node("four").find("stage", "key")
     (folder / MANIFEST).write_text('{"files": {"fig')
-    storage.put([f"stage/key/{MANIFEST}"], folder)
+    storage.put("stage/key", folder, [MANIFEST])
     with pytest.warns(UserWarning, match="cannot be read"):
         node("five").produce("stage", "key", _write)
     assert node("six").produce("stage", "key", _never)
@@ -204,8 +204,8 @@ def test_stage_that_another_node_uploads_meanwhile_is_fetched(
 ) -> None:
     StageCache(tmp_path / "one", storage).produce("stage", "key", _write)
     answers = iter([False])
-    has = storage.has
-    monkeypatch.setattr(storage, "has", lambda name: next(answers, True) and has(name))
+    exists = storage.root.exists
+    monkeypatch.setattr(storage.root, "exists", lambda name: next(answers, True) and exists(name))
     other = StageCache(tmp_path / "other", storage)
     assert other.find("stage", "key") is None
     assert other.produce("stage", "key", _never)
@@ -233,8 +233,8 @@ def test_lost_storage_stops_no_training(
     cache = StageCache(tmp_path / "one", storage)
     path = cache.checkpoint("stage", "key")
     path.write_bytes(b"epoch 3")
-    with pytest.warns(UserWarning, match="not copied to the storage .*no connection"):
+    with pytest.warns(UserWarning, match="storage not updated .*no connection"):
         cache.keep_checkpoint(path)
-    with pytest.warns(UserWarning, match="not removed from the storage .*no connection"):
+    with pytest.warns(UserWarning, match="storage not updated .*no connection"):
         cache.drop_checkpoint(path)
     assert not path.exists()

@@ -18,7 +18,7 @@ from mint.trial.in_memory import prune, score_network
 
 @pytest.fixture(scope="module")
 def batch(digits: Source) -> tuple[Tensor, Tensor]:
-    pixels = digits.train.take(np.arange(90))
+    pixels = digits.train[np.arange(90)]
     return (pixels.float() - 5) / 6, torch.from_numpy(digits.train_labels[:90])
 
 
