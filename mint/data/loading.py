@@ -144,11 +144,10 @@ def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArr
 
 
 def _on_device(images: Images, device: torch.device) -> Images:
-    if not isinstance(images, Tensor):
-        return images
-    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
-        return images
-    return images.to(device)
+    if isinstance(images, Tensor) and device.type == "cuda":
+        fits = images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
+        return images.to(device) if fits else images
+    return images
 
 
 def _pixel_moments(

@@ -69,10 +69,8 @@ def prune(
             continue
         with suppress(Timeout), cache.lock(entry.lock, timeout=0):
             removed.append(entry)
-            if dry_run:
-                continue
-            if entry.path.is_dir():
+            if not dry_run and entry.path.is_dir():
                 shutil.rmtree(entry.path)
-            else:
+            elif not dry_run:
                 entry.path.unlink()
     return removed, kept

@@ -40,9 +40,7 @@ def locked_exclusively(cache: StageCache, command: str) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(
-    cache: StageCache, name: str, command: str | None = None, seconds: float = 0
-) -> Iterator[None]:
+def _lock(cache: StageCache, name: str, command: str = "", seconds: float = 0) -> Iterator[None]:
     """Hold a lock, with a note about its holder if the command is given."""
     note = cache.root / _FOLDER / f"{name}.txt"
     try:
@@ -52,7 +50,7 @@ def _lock(
         holder = note.read_text("utf-8") if note.exists() else "another process"
         raise InputError(f"{what} by {holder}") from None
     with acquired:
-        if command is not None:
+        if command:
             holder = f"process {os.getpid()} on {socket.gethostname()}"
             write_atomic(note, f"{holder} since {time.strftime('%F %T')}: {command}".encode())
         yield

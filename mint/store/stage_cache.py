@@ -162,8 +162,9 @@ class StageCache:
                 for name in _load_manifest(partial):
                     self.storage.root.get_file(f"{remote}/{name}", str(partial / name))
             if problem := _damage(partial):
-                place = without_secrets(self.storage.uri)
-                warnings.warn(f"{place}/{remote}: {problem}", stacklevel=3)
+                warnings.warn(
+                    f"{without_secrets(self.storage.uri)}/{remote}: {problem}", stacklevel=3
+                )
                 self.storage.remove(f"{remote}/{MANIFEST}")
                 return None
             partial.rename(finished)
