@@ -123,7 +123,7 @@ def test_shares_and_limits_hold_to_the_block() -> None:
         ({"inputs": torch.zeros(5, 1, 8, 8)}, "0 -> 3: child: must have at least 6 rows, not 5"),
         (
             {"inputs": torch.full((9, 1, 8, 8), torch.nan)},
-            "0 -> 3: child: holds values that",
+            "0 -> 3: child: contains values that",
         ),
         ({"inputs": torch.zeros(9, 3, 8, 8)}, r"does not run on an input of shape \(1, 3, 8, 8\)"),
         ({"criterion": "taylor"}, "labels: taylor needs 9 whole numbers"),
