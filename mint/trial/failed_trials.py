@@ -20,14 +20,8 @@ _FOLDER = "failed_trials"
 class FailedTrial(BaseModel, extra="forbid", frozen=True):
     """A trial without a result.
 
-    Attributes:
-        keys: identity of the trial.
-        config: of the trial.
-        status: failed, or stopped by a scheduler.
-        reason: in one line.
-        details: such as a traceback.
-        history: (epoch, validation accuracy in percent) of its retraining so far.
-        provenance: of the code and the command.
+    A scheduler stopped it, or it failed for a reason (one line) with details such as a traceback.
+    The history holds (epoch, validation accuracy in percent) of its retraining.
     """
 
     keys: TrialKeys

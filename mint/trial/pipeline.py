@@ -64,11 +64,8 @@ def _ignore(*_: object) -> None:
 class TrialCallbacks:
     """Functions that report a trial's progress.
 
-    Attributes:
-        on_epoch: called after every epoch with the stage (baseline or retraining), the epoch, and
-            the number of epochs.
-        on_layer_scores: called with the scores of every layer, new or found finished.
-        on_search_step: called after every search step.
+    on_epoch gets the stage (baseline or retraining), the epoch and the number of epochs;
+    on_layer_scores the scores of every layer, new or found finished.
     """
 
     on_epoch: Callable[[str, Epoch, int], None] = _ignore
@@ -111,15 +108,7 @@ class TrialPipeline:
         init: Path | None = None,
         callbacks: TrialCallbacks | None = None,
     ) -> None:
-        """Prepare the stages.
-
-        Args:
-            config: of the trial.
-            source: the data set.
-            cache: of finished stages.
-            provenance: for the trial's result.
-            init: file of the weights that config.init describes.
-            callbacks: report the progress.
+        """Prepare the stages; init is the file of the weights that config.init describes.
 
         Raises:
             InputError: the data are not those of the configuration.

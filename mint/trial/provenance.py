@@ -18,35 +18,20 @@ _PACKAGES = (PACKAGE, "torch", "numpy", "numba", "scipy", "ray", "mlflow")
 
 
 class Provenance(BaseModel, extra="forbid", frozen=True):
-    """The origin of a result, kept with it and in its MLflow run.
+    """The origin of a result, kept with it and in its MLflow run."""
 
-    Attributes:
-        sweep: name of the sweep that ran the trial; None for a single trial.
-        command: the command line, without secrets.
-        git_commit: of mint's code: forty hex digits, or unknown outside a repository.
-        git_dirty: whether tracked files had changes; None if unknown.
-        device: cpu or cuda.
-        versions: of Python and of the packages that results depend on.
-    """
-
-    sweep: str | None
-    command: str
-    git_commit: str
-    git_dirty: bool | None
-    device: str
-    versions: dict[str, str]
+    sweep: str | None  # None for a single trial
+    command: str  # the command line, without secrets
+    git_commit: str  # of mint's code: forty hex digits, or unknown outside a repository
+    git_dirty: bool | None  # whether tracked files had changes; None if unknown
+    device: str  # cpu or cuda
+    versions: dict[str, str]  # of Python and of the packages that results depend on
 
     @classmethod
     def of_this_process(
         cls, sweep: str | None, arguments: Sequence[str], device: str = "cpu"
     ) -> Self:
-        """Return the provenance of trials that this process runs.
-
-        Args:
-            sweep: that runs them.
-            arguments: words of the command line, program first.
-            device: cpu or cuda.
-        """
+        """Return the provenance of trials that this process runs, program first in arguments."""
         # Installed from a wheel, mint may lie inside somebody else's repository.
         tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
         described = tracked and _git(

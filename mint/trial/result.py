@@ -56,36 +56,21 @@ class SearchStep(_StageResult):
 
 
 class LayerScoring(_StageResult):
-    """The cost and quality of one layer's scores.
-
-    Attributes:
-        parent: layer whose filters the child reads.
-        child: layer whose weight blocks are scored.
-        blocks: number of blocks.
-        bootstraps: estimates averaged in each score; 0 for a criterion without bootstraps.
-        reliability: None if undefined, as for one bootstrap.
-        seconds: of scoring, with the activations or gradients that this layer was first to need.
-    """
+    """The cost and quality of the scores of one child layer's weight blocks."""
 
     parent: str
     child: str
     blocks: int
-    bootstraps: int
-    reliability: float | None
-    seconds: float
+    bootstraps: int  # averaged in each score; 0 for a criterion without bootstraps
+    reliability: float | None  # None if undefined, as for one bootstrap
+    seconds: float  # with the activations or gradients that this layer was first to need
 
 
 class TrialKeys(BaseModel, extra="forbid", frozen=True):
-    """The identity of a trial, stored as written: today's code never recomputes it.
-
-    Attributes:
-        key: of the trial.
-        protocol: shared by the trials that differ only in the axes of a sweep.
-        method_version: METHOD_VERSION of the code that ran the trial.
-    """
+    """The identity of a trial, stored as written: today's code never recomputes it."""
 
     key: str
-    protocol: str
+    protocol: str  # shared by the trials that differ only in the axes of a sweep
     method_version: int
 
     @classmethod

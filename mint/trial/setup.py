@@ -25,17 +25,11 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class PlannedTrials:
-    """Trials of one experiment that were checked against the machine, the network and the data.
-
-    Attributes:
-        configs: of all trials, each key once.
-        source: the data set; None if it is absent and was not to be downloaded.
-        traced: layers and pairs of the untrained network; None if all trials are finished.
-    """
+    """Trials of one experiment, each key once, checked against machine, network and data."""
 
     configs: Sequence[TrialConfig]
-    source: Source | None
-    traced: Traced | None
+    source: Source | None  # None if the data set is absent and was not to be downloaded
+    traced: Traced | None  # the untrained network; None if all trials are finished
 
 
 def plan_trials(
@@ -94,28 +88,17 @@ def plan_trials(
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A single trial, ready to run.
-
-    Attributes:
-        pipeline: its stages.
-        traced: layers and pairs of the untrained network; None if the trial is finished.
-    """
+    """A single trial, ready to run."""
 
     pipeline: TrialPipeline
-    traced: Traced | None
+    traced: Traced | None  # the untrained network; None if the trial is finished
 
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """Where a single trial finds and keeps files; None takes the default place.
+    """Where a single trial finds and keeps files; None takes the default place."""
 
-    Attributes:
-        init: file of weights to start from; None for random ones.
-        cache_dir: folder of finished stages.
-        data_dir: folder of the data sets.
-    """
-
-    init: Path | None = None
+    init: Path | None = None  # file of weights to start from; None for random ones
     cache_dir: Path | None = None
     data_dir: Path | None = None
 
