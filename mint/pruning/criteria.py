@@ -6,11 +6,10 @@ between a child group and a parent group. For magnitude every weight is a block,
 filter criteria every row of the weight is one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +34,11 @@ class CriterionInputs:
 
     Attributes:
         traced: the trained network.
-        groups_of: the number of groups for a layer's name and number of filters.
+        groups_of: returns the number of groups for a layer's name and number of filters.
         estimate: settings of MINT's bootstraps.
         seed: seeds every random draw.
-        activations: for each node of a pair, (rows, filters) over the estimation rows.
-        gradients: for each pruned weight, the gradient of the loss over the same rows.
+        activations: returns for each node of a pair (rows, filters) over the estimation rows.
+        gradients: returns for each pruned weight the gradient of the loss over the same rows.
     """
 
     traced: Traced
@@ -62,6 +61,12 @@ class CriterionInputs:
             contiguous_groups(child, self.groups_of(pair.child, child)),
             contiguous_groups(parent, self.groups_of(pair.parent, parent)),
         )
+
+    def blocks(self, pair: LayerPair) -> BlockScores:
+        """Return the blocks of the weight that the pair prunes, with scores of zero."""
+        child_labels, parent_labels = self.groups(pair)
+        value = np.zeros((int(child_labels[-1]) + 1, int(parent_labels[-1]) + 1))
+        return BlockScores(value, child_labels, parent_labels[pair.columns()], pair.kernel)
 
 
 Criterion = Callable[[LayerPair, CriterionInputs], BlockScores]
@@ -87,13 +92,17 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
         conditional=conditional,
     )
     drawn: list[Bootstrap] = []
-    for wanted in _numbers_of_bootstraps(estimate):
-        drawn += islice(bootstraps, wanted - len(drawn))
-        summary = summarize(drawn)
-        if estimate.reliability and summary.reliability >= estimate.reliability:
-            break
+    next_check = 4  # of the reliability: after 4, 6, 9, ... bootstraps
+    for bootstrap in islice(bootstraps, estimate.bootstraps):
+        drawn.append(bootstrap)
+        if estimate.reliability and len(drawn) == next_check:
+            next_check += next_check // 2
+            if summarize(drawn).reliability >= estimate.reliability:
+                break
+    summary = summarize(drawn)
     return replace(
-        _block_scores(pair, summary.value, child_labels, parent_labels),
+        inputs.blocks(pair),
+        value=summary.value,
         reliability=summary.reliability,
         standard_error=summary.standard_error,
         z_score=summary.z_score,
@@ -103,10 +112,9 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
 
 def random_blocks(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     """Score by uniform random numbers from 0 to 1: the baseline that every criterion must beat."""
-    child_labels, parent_labels = inputs.groups(pair)
+    blocks = inputs.blocks(pair)
     generator = stream(inputs.seed, f"random scores of {pair.child}")
-    value = generator.random((child_labels[-1] + 1, parent_labels[-1] + 1))
-    return _block_scores(pair, value, child_labels, parent_labels)
+    return replace(blocks, value=generator.random(blocks.value.shape))
 
 
 def block_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
@@ -172,45 +180,24 @@ def activation_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScore
 
 
 # Names as in mint.config.schema.CRITERIA.
-FUNCTIONS: Mapping[str, Criterion] = MappingProxyType(
-    {
-        "mint": partial(mint, conditional=True),
-        "mint-unconditional": partial(mint, conditional=False),
-        "random": random_blocks,
-        "block-magnitude": block_magnitude,
-        "magnitude": magnitude,
-        "l1-filters": l1_filters,
-        "bn-scale": bn_scale,
-        "taylor": taylor,
-        "activation-magnitude": activation_magnitude,
-    }
-)
-
-
-def _numbers_of_bootstraps(estimate: EstimateConfig) -> Iterator[int]:
-    """Yield the numbers of bootstraps after which to check the reliability: 4, 6, 9, ..."""
-    wanted = 4
-    while estimate.reliability and wanted < estimate.bootstraps:
-        yield wanted
-        wanted += wanted // 2
-    yield estimate.bootstraps
-
-
-def _block_scores(
-    pair: LayerPair, value: Floats, child_labels: Labels, parent_labels: Labels
-) -> BlockScores:
-    """Return the scores of blocks, given the group of every child and parent filter."""
-    return BlockScores(value, child_labels, parent_labels[pair.columns()], pair.kernel)
+FUNCTIONS: Mapping[str, Criterion] = {
+    "mint": partial(mint, conditional=True),
+    "mint-unconditional": partial(mint, conditional=False),
+    "random": random_blocks,
+    "block-magnitude": block_magnitude,
+    "magnitude": magnitude,
+    "l1-filters": l1_filters,
+    "bn-scale": bn_scale,
+    "taylor": taylor,
+    "activation-magnitude": activation_magnitude,
+}
 
 
 def _block_sums(pair: LayerPair, inputs: CriterionInputs, entries: Floats) -> BlockScores:
     """Score blocks by the sum of the entries (child filters, columns, *kernel) in them."""
-    child_labels, parent_labels = inputs.groups(pair)
-    shape = int(child_labels[-1]) + 1, int(parent_labels[-1]) + 1
-    scores = _block_scores(pair, np.zeros(shape), child_labels, parent_labels)
+    scores = inputs.blocks(pair)
     by_kernel = entries.reshape(*entries.shape[:2], -1).sum(2)
-    rows, columns = np.broadcast_arrays(scores.rows, scores.parent_labels)
-    np.add.at(scores.value, (rows, columns), by_kernel)
+    np.add.at(scores.value, (scores.rows, scores.parent_labels), by_kernel)
     return scores
 
 
@@ -222,6 +209,6 @@ def _block_means(pair: LayerPair, inputs: CriterionInputs, entries: Floats) -> B
 
 def _filter_scores(pair: LayerPair, value: Tensor) -> BlockScores:
     """Return the scores of whole child filters: every filter's row of the weight is a block."""
+    parents = np.zeros_like(pair.columns())
     filters = np.arange(len(value))
-    parents = np.zeros(pair.parent_filters, np.int64)
-    return _block_scores(pair, value.cpu().double().numpy()[:, None], filters, parents)
+    return BlockScores(value.cpu().double().numpy()[:, None], filters, parents, pair.kernel)

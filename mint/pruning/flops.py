@@ -15,12 +15,13 @@ WEIGHT_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 def multiply_adds(network: nn.Module, example: Tensor, masks: Masks | None = None) -> int:
     """Return the multiply-adds of one image: one for each weight and output position.
 
-    Multiplications with padding count, as usual; biases and other layers do not.
+    Multiplications with padding count, as usual; biases and other layers do not. Pruned weights do
+    not count.
 
     Args:
         network: unchanged; its forward must call convolutions and linear layers as modules.
         example: (images, ...) an input on the network's device.
-        masks: their pruned weights do not count.
+        masks: of its weights.
 
     Raises:
         InputError: the masks do not fit the network.

@@ -17,13 +17,11 @@ _ENTRY = re.compile(
 
 
 class LayerCount(BaseModel, extra="forbid", frozen=True):
-    """Weights of one convolution or linear layer.
+    """Numbers of weights of one convolution or linear layer.
 
     Attributes:
         parent: layer whose filters it reads; Input for the network's input; ? for neither.
-        name: name of the layer.
-        weights: number of weights.
-        kept: number of kept weights; None before pruning.
+        kept: None before pruning.
         reason: why its weights are not pruned; None if they may be.
     """
 
@@ -37,30 +35,22 @@ class LayerCount(BaseModel, extra="forbid", frozen=True):
 def count_layers(
     traced: "Traced", chosen: "Iterable[LayerPair]", masks: "Masks | None" = None
 ) -> tuple[LayerCount, ...]:
-    """Count the weights of every convolution and linear layer, in forward order.
-
-    Args:
-        traced: the network.
-        chosen: the pairs that may be pruned.
-        masks: of the chosen pairs; None before pruning.
-    """
+    """Count the weights of every layer in forward order; masks are those of the chosen pairs."""
     prunable = {pair.child: pair.weight for pair in chosen}
-    layers = []
-    for layer in traced.layers:
-        kept = None
-        if masks is not None:
-            weight = prunable.get(layer.name)
-            kept = int(masks[weight].sum()) if weight else layer.weights
-        layers.append(
-            LayerCount(
-                parent="Input" if layer.reads_input else layer.parent or "?",
-                name=layer.name,
-                weights=layer.weights,
-                kept=kept,
-                reason=None if layer.name in prunable else layer.reason or "left out",
-            )
+    kept: dict[str, int] = {}
+    if masks is not None:
+        kept = {layer.name: layer.weights for layer in traced.layers}
+        kept |= {layer: int(masks[weight].sum()) for layer, weight in prunable.items()}
+    return tuple(
+        LayerCount(
+            parent="Input" if layer.reads_input else layer.parent or "?",
+            name=layer.name,
+            weights=layer.weights,
+            kept=kept.get(layer.name),
+            reason=None if layer.name in prunable else layer.reason or "left out",
         )
-    return tuple(layers)
+        for layer in traced.layers
+    )
 
 
 def layers_text(layers: Iterable[LayerCount]) -> str:
@@ -87,8 +77,7 @@ def parse_layers(text: str) -> tuple[LayerCount, ...]:
     """
     layers = []
     for entry in text.split("; "):
-        match = _ENTRY.fullmatch(entry)
-        if match is None:
+        if not (match := _ENTRY.fullmatch(entry)):
             raise ValueError(f"{entry!r} is not a layer with its weights")
         layer = LayerCount.model_validate(match.groupdict())
         least = layer.weights if layer.reason else 0

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mint.errors import InputError, nearest
+from mint.errors import InputError, allowed
+
+_Mask = NDArray[np.bool_] | Tensor
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -42,7 +44,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
 
     @property
     def prunable(self) -> int:
-        """Number of prunable weights: all entries of the masks."""
+        """Number of entries of the masks."""
         return sum(mask.size for mask in self.values())
 
     @property
@@ -64,11 +66,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return {name: torch.from_numpy(mask) for name, mask in self.items()}
 
     def check_fit(self, network: nn.Module) -> None:
-        """Refuse masks of another network.
-
-        Raises:
-            InputError: the network has no parameter of a mask's name and shape.
-        """
+        """Raise InputError if the network has no parameter of a mask's name and shape."""
         _check_fit(self, network)
 
     def save(self, path: str | Path) -> None:
@@ -94,9 +92,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
 
 
 @contextmanager
-def apply_masks(
-    network: nn.Module, masks: Mapping[str, NDArray[np.bool_]] | Mapping[str, Tensor]
-) -> Iterator[None]:
+def apply_masks(network: nn.Module, masks: Mapping[str, _Mask]) -> Iterator[None]:
     """Set pruned weights to zero, and keep them at zero while training inside the block.
 
     A weight of zero with a gradient of zero stays at zero under SGD, Adam and similar optimizers,
@@ -144,14 +140,10 @@ def apply_masks(
             hook.remove()
 
 
-def _check_fit(
-    masks: Mapping[str, NDArray[np.bool_]] | Mapping[str, Tensor], network: nn.Module
-) -> None:
+def _check_fit(masks: Mapping[str, _Mask], network: nn.Module) -> None:
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     for name, mask in masks.items():
         if name not in shapes:
-            hint = nearest(name, shapes).strip()
-            raise InputError(f"masks: the network has no weight {name}; {hint}".removesuffix("; "))
-        if tuple(mask.shape) != shapes[name]:
-            shape = tuple(mask.shape)
+            raise InputError(f"masks: the network has no weight {name}; {allowed(name, shapes)}")
+        if (shape := tuple(mask.shape)) != shapes[name]:
             raise InputError(f"masks: the mask of {name} is {shape}, the weight {shapes[name]}")

@@ -43,13 +43,11 @@ class BlockRanking:
                 not the last of a group, and a block that is the last of both at the end.
         """
         self._scores = dict(scores)
-        self._names = list(scores)
-        sizes = [scores[name].sizes for name in self._names]
-        self.prunable = int(sum(size.sum() for size in sizes))
-        layer = np.repeat(np.arange(len(sizes)), [size.size for size in sizes])
-        block = np.concatenate([np.arange(size.size) for size in sizes])
-        size = np.concatenate([size.ravel() for size in sizes])
-        value = np.concatenate([scores[name].value.ravel() for name in self._names])
+        sizes = [blocks.sizes for blocks in scores.values()]
+        layer = np.repeat(np.arange(len(sizes)), [of_layer.size for of_layer in sizes])
+        size = np.concatenate([of_layer.ravel() for of_layer in sizes])
+        value = np.concatenate([blocks.value.ravel() for blocks in scores.values()])
+        self.prunable = int(size.sum())
 
         ranked = generator.permutation(len(value))
         ranked = ranked[np.argsort(value[ranked], kind="stable")]
@@ -57,27 +55,27 @@ class BlockRanking:
             disconnected = np.zeros(len(value), np.int8)
             for index, of_layer in enumerate(sizes):
                 own = ranked[layer[ranked] == index]
-                disconnected[own] = _groups_disconnected(block[own], of_layer > 0)
+                disconnected[own] = _groups_disconnected(own - own.min(), of_layer > 0)
             ranked = ranked[np.argsort(disconnected[ranked], kind="stable")]
         allowed = size[ranked] > 0
-        for index, name in enumerate(self._names):
-            own = layer[ranked] == index
-            limit = limits[name]
-            if limit is not None:
+        for index, name in enumerate(scores):
+            if (limit := limits[name]) is not None:
+                own = layer[ranked] == index
                 budget = _share(limit, int(sizes[index].sum()))
                 allowed[own] &= np.cumsum(size[ranked][own]) <= budget
-        ranked = ranked[allowed]
-        self._layers, self._blocks = layer[ranked], block[ranked]
-        self.pruned = np.concatenate([[0], np.cumsum(size[ranked])])
+        self._ranked = ranked[allowed]
+        self.pruned = np.concatenate([[0], np.cumsum(size[self._ranked])])
 
     def masks(self, blocks: int) -> Masks:
         """Return the masks that prune the first `blocks` blocks."""
+        ends = np.cumsum([scores.value.size for scores in self._scores.values()])
+        kept = np.ones(ends[-1], np.bool_)
+        kept[self._ranked[:blocks]] = False
         masks = {}
-        for index, name in enumerate(self._names):
-            scores = self._scores[name]
-            kept = np.ones(scores.value.size, np.bool_)
-            kept[self._blocks[:blocks][self._layers[:blocks] == index]] = False
-            masks[name] = scores.expand(kept.reshape(scores.value.shape))
+        for (name, scores), own in zip(
+            self._scores.items(), np.split(kept, ends[:-1]), strict=True
+        ):
+            masks[name] = scores.expand(own.reshape(scores.value.shape))
         return Masks(masks)
 
     def blocks_within(self, fraction: float, counted: int) -> int:

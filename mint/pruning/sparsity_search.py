@@ -29,25 +29,17 @@ def largest_passing(
             entry prunes every weight, and is never tried.
     """
     passing, failing = 0, len(pruned) - 1
-    if failing == 0:
-        return 0
-    if try_last_first:
+    if try_last_first and failing > 0:
         if passes(failing):
             return failing
         steps -= 1
-    for _ in range(steps):
-        if failing - passing < 2:
-            break
-        middle = _middle(pruned, prunable, passing, failing)
+    while steps > 0 and failing - passing > 1:
+        kept = prunable - pruned[passing : failing + 1]
+        target = math.sqrt(kept[0] * (kept[-1] or kept[-2]))
+        middle = passing + 1 + int(np.abs(kept[1:-1] - target).argmin())
         if passes(middle):
             passing = middle
         else:
             failing = middle
+        steps -= 1
     return passing
-
-
-def _middle(pruned: NDArray[np.int64], prunable: int, low: int, high: int) -> int:
-    kept = prunable - pruned[low : high + 1]
-    least_kept = kept[-1] or kept[-2]
-    target = math.sqrt(kept[0] * least_kept)
-    return low + 1 + int(np.abs(kept[1:-1] - target).argmin())

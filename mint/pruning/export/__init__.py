@@ -1,11 +1,10 @@
 """Export a pruned network as a smaller plain PyTorch module, in files that do not need mint."""
 
+import copy
 import importlib.util
 import json
-import statistics
 import tempfile
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,26 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils import benchmark
+from torch.utils.benchmark import Timer
 
 from mint.errors import InputError
 from mint.pruning.export.code import extra_tensors, network_code
-from mint.pruning.export.shrink import masked_copy, outputs_of, sample_inputs, shrink
+from mint.pruning.export.shrink import agree, masked_copy, outputs_of, sample_inputs, shrink
 from mint.pruning.flops import WEIGHT_LAYERS, multiply_adds
 from mint.pruning.masks import Masks
-
-_TIMED_PASSES = 21
 
 
 @dataclass(frozen=True)
 class Exported:
     """Size, speed and accuracy of an exported network; dense is the network without masks.
 
+    Weights are those of convolutions and linear layers, multiply-adds those of one image, and
+    times the median latency for the example (milliseconds).
+
     Attributes:
         input_shape: of the example, batch first.
-        dense_weights: weights of convolutions and linear layers.
-        kept_weights: weights of these layers that the masks keep.
-        exported_weights: weights of the exported network's convolutions and linear layers.
-        dense_multiply_adds: of one image.
-        exported_multiply_adds: of one image.
+        kept_weights: dense weights that the masks keep.
         max_difference: largest difference between outputs of the exported and the masked network.
-        dense_ms: median latency for the example (milliseconds).
-        exported_ms: median latency for the example (milliseconds).
     """
 
     input_shape: tuple[int, ...]
@@ -109,12 +103,16 @@ def _build(path: Path) -> nn.Module:
 
 
 def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Module) -> Exported:
-    dense = masked_copy(network, Masks({}))
+    """Compare the written network with the masked one; raise InputError if outputs differ."""
     inputs = sample_inputs(example)
-    masked = masked_copy(network, masks).cpu()
-    difference = outputs_of(small, inputs) - outputs_of(masked, inputs)
+    expected = outputs_of(masked_copy(network, masks).cpu(), inputs)
+    outputs = outputs_of(small, inputs)
+    if not agree(outputs, expected):
+        name = type(network).__name__
+        raise InputError(f"{name}: cannot be exported, for its graph computes other outputs")
+    dense = copy.deepcopy(network).eval()
+    small = small.to(example.device)
     weights = _weights(dense)
-    dense_ms, exported_ms = _latencies((dense, small.to(example.device)), example)
     return Exported(
         input_shape=tuple(example.shape),
         dense_weights=weights,
@@ -122,9 +120,9 @@ def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Modul
         exported_weights=_weights(small),
         dense_multiply_adds=multiply_adds(dense, example),
         exported_multiply_adds=multiply_adds(small, example),
-        max_difference=float(difference.abs().max()),
-        dense_ms=dense_ms,
-        exported_ms=exported_ms,
+        max_difference=float((outputs - expected).abs().max()),
+        dense_ms=_latency(dense, example),
+        exported_ms=_latency(small, example),
     )
 
 
@@ -134,15 +132,11 @@ def _weights(network: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def _latencies(networks: Sequence[nn.Module], example: Tensor) -> list[float]:
-    """Return the median time of each network for the example, in milliseconds."""
-    times: list[list[float]] = [[] for _ in networks]
-    for _ in range(_TIMED_PASSES):  # in turns, so that other load affects all networks
-        for network, seconds in zip(networks, times, strict=True):
-            start = benchmark.timer()  # synchronizes with the GPU
-            network(example)
-            seconds.append(benchmark.timer() - start)
-    return [1000 * statistics.median(seconds) for seconds in times]
+def _latency(network: nn.Module, example: Tensor) -> float:
+    """Return the median time of the network for the example, in milliseconds."""
+    names = {"network": network, "example": example}
+    timer = Timer("network(example)", globals=names, num_threads=torch.get_num_threads())
+    return 1000 * timer.blocked_autorange().median
 
 
 def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> None:

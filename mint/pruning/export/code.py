@@ -1,6 +1,7 @@
 """The Python source of a traced network."""
 
 import ast
+import operator
 import re
 import textwrap
 from types import ModuleType
@@ -55,10 +56,10 @@ def network_code(network: fx.GraphModule) -> str:
         module, _, name = path.rpartition(".")
         if not isinstance(tensor, Tensor):
             raise InputError(f"{path}: a {type(tensor).__name__} cannot be written as code")
-        value, register = f"torch.zeros({tuple(tensor.shape)}, dtype={tensor.dtype})", "buffer"
-        if isinstance(tensor, nn.Parameter):
-            value, register = f"nn.Parameter({value})", "parameter"
-        lines += [f"self.get_submodule({module!r}).register_{register}({name!r}, {value})"]
+        value = f"torch.zeros({tuple(tensor.shape)}, dtype={tensor.dtype})"
+        value = f"nn.Parameter({value})" if isinstance(tensor, nn.Parameter) else value
+        register = f"register_{'parameter' if isinstance(tensor, nn.Parameter) else 'buffer'}"
+        lines += [f"self.get_submodule({module!r}).{register}({name!r}, {value})"]
     return _TEMPLATE.format(
         imports="\n".join(sorted({"import torch", "from torch import nn", *_imports(forward)})),
         init=textwrap.indent("\n".join(lines), " " * 8),
@@ -69,11 +70,7 @@ def network_code(network: fx.GraphModule) -> str:
 def extra_tensors(network: fx.GraphModule) -> dict[str, Any]:
     """Return the values that the forward pass reads from the network itself, by name."""
     names = sorted({str(node.target) for node in network.graph.nodes if node.op == "get_attr"})
-    paths = {name: name.rpartition(".") for name in names}
-    return {
-        name: getattr(network.get_submodule(module), attribute)
-        for name, (module, _, attribute) in paths.items()
-    }
+    return {name: operator.attrgetter(name)(network) for name in names}
 
 
 def _imports(forward: Any) -> list[str]:

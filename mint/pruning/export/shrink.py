@@ -2,15 +2,15 @@
 
 import copy
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, fx, nn
 
 from mint.errors import InputError, first_line
-from mint.pruning.export.channels import absorb_unneeded, channel_groups, dependency_graph
-from mint.pruning.masks import Masks
+from mint.pruning.export.channels import channel_groups, remove_unneeded
+from mint.pruning.masks import Masks, apply_masks
 
 _TOLERANCE = 1e-5  # relative to the largest output
 
@@ -28,11 +28,10 @@ def shrink(network: nn.Module, masks: Masks, example: Tensor) -> fx.GraphModule:
     Args:
         network: unchanged.
         masks: of its weights.
-        example: (1, ...) an input, on the network's device.
+        example: (1, ...) an input.
 
     Raises:
-        InputError: the masks do not fit the network, or torch.fx cannot trace it to a graph that
-            computes the same.
+        InputError: the masks do not fit the network, or torch.fx cannot trace it.
     """
     masked = masked_copy(network, masks).cpu()  # the CPU is precise enough to compare outputs
     inputs = sample_inputs(example)
@@ -44,13 +43,55 @@ def shrink(network: nn.Module, masks: Masks, example: Tensor) -> fx.GraphModule:
         raise InputError(f"{name}: cannot be traced by torch.fx: {first_line(error)}") from error
     graph.delete_all_unused_submodules()
     graph.requires_grad_(True)  # torch-pruning follows the gradients
-    if not _agree(outputs_of(graph, inputs), expected):
-        raise InputError(
-            f"{type(network).__name__}: its graph by torch.fx does not compute the same"
-        )
+    with redirect_stderr(io.StringIO()):  # torch.fx prints a traceback there
+        return _without_unneeded(graph, inputs, expected)
 
+
+def masked_copy(network: nn.Module, masks: Masks) -> nn.Module:
+    """Return a copy in evaluation mode whose pruned weights are zero.
+
+    Raises:
+        InputError: the masks do not fit the network.
+    """
+    masked = copy.deepcopy(network).eval()
+    with apply_masks(masked, masks):
+        return masked
+
+
+def sample_inputs(example: Tensor) -> Tensor:
+    """Return the example (1, ...) and three random inputs like it, (4, ...) on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *example.shape[1:], generator=generator)
+    return torch.cat([example.cpu(), noise.to(example.dtype)])
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the outputs; raise InputError if they are not one tensor."""
+    outputs = network(inputs)
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"{type(network).__name__}: returns {type(outputs).__name__}; only a network that "
+            "returns one tensor can be exported"
+        )
+    return outputs
+
+
+def agree(outputs: Tensor, expected: Tensor) -> bool:
+    """Return whether outputs are equal up to rounding; False if a difference is NaN."""
+    return outputs.shape == expected.shape and bool(
+        (outputs - expected).abs().max() <= _TOLERANCE * expected.abs().max()
+    )
+
+
+def _without_unneeded(graph: fx.GraphModule, inputs: Tensor, expected: Tensor) -> fx.GraphModule:
+    """Return a copy without the unneeded channels of all groups that can lose theirs."""
+    try:
+        groups = channel_groups(copy.deepcopy(graph), inputs[:1])
+    except Exception:  # torch-pruning does not support every network
+        return graph
     smaller, removable = graph, set[str]()
-    pending = [_group_names(graph, inputs[0])]
+    pending = [[group.name for group in groups]]
     while pending:  # bisects: a set of groups that cannot be removed is tried in halves
         names = pending.pop()
         attempt = _attempt(graph, inputs, removable | set(names), expected)
@@ -62,76 +103,14 @@ def shrink(network: nn.Module, masks: Masks, example: Tensor) -> fx.GraphModule:
     return smaller
 
 
-def masked_copy(network: nn.Module, masks: Masks) -> nn.Module:
-    """Return a copy in evaluation mode whose pruned weights are zero.
-
-    Raises:
-        InputError: the masks do not fit the network.
-    """
-    masks.check_fit(network)
-    masked = copy.deepcopy(network).eval()
-    with torch.no_grad():
-        for name, kept in masks.tensors().items():
-            parameter = masked.get_parameter(name)
-            parameter.mul_(kept.to(parameter.device))
-    return masked
-
-
-def sample_inputs(example: Tensor) -> list[Tensor]:
-    """Return the example and three random inputs like it, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(example.shape, generator=generator) for _ in range(3)]
-    return [example.cpu(), *(noise.to(example.dtype) for noise in drawn)]
-
-
-def outputs_of(network: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
-    """Return the concatenated outputs; raise InputError if they are not tensors."""
-    with torch.no_grad():
-        outputs = [network(each) for each in inputs]
-    if not all(isinstance(output, Tensor) for output in outputs):
-        raise InputError(
-            f"{type(network).__name__}: returns {type(outputs[0]).__name__}; only a network that "
-            "returns one tensor can be exported"
-        )
-    return torch.cat(outputs)
-
-
-def _agree(outputs: Tensor, expected: Tensor) -> bool:
-    # False if the difference is NaN.
-    return outputs.shape == expected.shape and bool(
-        (outputs - expected).abs().max() <= _TOLERANCE * expected.abs().max()
-    )
-
-
 def _attempt(
-    graph: fx.GraphModule, inputs: Sequence[Tensor], names: Collection[str], expected: Tensor
+    graph: fx.GraphModule, inputs: Tensor, names: Collection[str], expected: Tensor
 ) -> fx.GraphModule | None:
     """Return a copy without the unneeded channels of these groups; None if its outputs differ."""
+    smaller = copy.deepcopy(graph)
     try:
-        with redirect_stderr(io.StringIO()):  # torch.fx prints a traceback there
-            smaller = _without_unneeded(graph, inputs, names)
-            return smaller if _agree(outputs_of(smaller, inputs), expected) else None
+        groups = [group for group in channel_groups(smaller, inputs[:1]) if group.name in names]
+        remove_unneeded(smaller, groups, inputs)
+        return smaller if agree(outputs_of(smaller, inputs), expected) else None
     except Exception:  # a wrong dependency graph can cause any error
         return None
-
-
-def _without_unneeded(
-    graph: fx.GraphModule, inputs: Sequence[Tensor], names: Collection[str]
-) -> fx.GraphModule:
-    smaller = copy.deepcopy(graph)
-    dependencies = dependency_graph(smaller, inputs[0])
-    groups = [group for group in channel_groups(dependencies) if group.name in names]
-    for group, removed in zip(groups, absorb_unneeded(smaller, groups, inputs), strict=True):
-        if channels := removed.nonzero().flatten().tolist():
-            remove = dependencies.get_pruner_of_module(group.root).prune_out_channels
-            dependencies.get_pruning_group(group.root, remove, channels).prune()
-    return smaller
-
-
-def _group_names(graph: fx.GraphModule, example: Tensor) -> list[str]:
-    try:
-        return [
-            group.name for group in channel_groups(dependency_graph(copy.deepcopy(graph), example))
-        ]
-    except Exception:  # torch-pruning does not support every network
-        return []
