@@ -1,8 +1,9 @@
 """Sweeps: the values that each axis takes, and the sweeps that come with mint."""
 
-import importlib.util
 import re
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -14,7 +15,7 @@ from mint.config.locations import bundled
 from mint.config.schema import DEFAULT_CRITERION
 from mint.errors import InputError
 
-_LIMIT_RULE = re.compile(r"g/(\d+)|\(g/(\d+)\)\^2")
+_LIMIT_RULE = re.compile(r"(\()?g/(\d+)(?(1)\)\^2)")
 
 
 class Grid(BaseModel):
@@ -34,34 +35,22 @@ class Grid(BaseModel):
 
         Limits vary slowest: trials that run side by side then seldom wait for the same scores.
         """
-        for limit, fraction, groups, samples, bootstraps, criterion in product(
-            self.upper_limits,
-            self.fractions,
-            self.groups,
-            self.samples_per_class,
-            self.bootstraps,
-            self.criteria,
-        ):
-            yield {
-                "groups": groups,
-                "samples_per_class": samples,
-                "upper_limit": parse_limit(limit, groups),
-                "fraction": fraction,
-                "bootstraps": bootstraps,
-                "criterion": criterion,
-            }
+        axes: dict[str, tuple[Any, ...]] = {
+            "upper_limit": self.upper_limits,
+            "fraction": self.fractions,
+            "groups": self.groups,
+            "samples_per_class": self.samples_per_class,
+            "bootstraps": self.bootstraps,
+            "criterion": self.criteria,
+        }
+        for values in product(*axes.values()):
+            point = dict(zip(axes, values, strict=True))
+            yield point | {"upper_limit": parse_limit(point["upper_limit"], point["groups"])}
 
 
 @dataclass(frozen=True)
 class SweepDefinition:
-    """A question, and the trials that answer it.
-
-    Attributes:
-        name: of the sweep.
-        question: in one or two sentences.
-        grids: for each experiment, its trials; the first experiment is the default.
-        seeds: of every trial.
-    """
+    """A question, and for each experiment the trials that answer it; the first is the default."""
 
     name: str
     question: str
@@ -101,15 +90,8 @@ def union_of(grids: Sequence[Grid]) -> Grid:
 
 def bundled_sweeps() -> dict[str, SweepDefinition]:
     """Return the sweeps that come with mint, by name: the SWEEP of every script in sweeps/."""
-    found = {}
-    for path in sorted(bundled("sweeps").glob("*.py")):
-        spec = importlib.util.spec_from_file_location(f"mint_sweep_{path.stem}", path)
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found[path.stem] = module.SWEEP
-    return found
+    paths = sorted(bundled("sweeps").glob("*.py"))
+    return {path.stem: runpy.run_path(str(path))["SWEEP"] for path in paths}
 
 
 def parse_limit(text: str, groups: int) -> float | None:
@@ -118,19 +100,13 @@ def parse_limit(text: str, groups: int) -> float | None:
     Raises:
         InputError: the text is none of these, or the limit is not between 0 and 1.
     """
-    problem = "allowed are none, a number from 0 to 1, and g/N or (g/N)^2 with g the groups"
     if text == "none":
         return None
-    rule = _LIMIT_RULE.fullmatch(text)
-    try:
-        if rule:
-            linear, squared = rule.groups()
-            limit = Fraction(groups, int(linear)) if linear else Fraction(groups, int(squared)) ** 2
-        else:
-            limit = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(problem, parameter="upper_limit", value=text) from None
-    if not 0 <= limit <= 1:
-        at = f" at {groups} groups is {float(limit):g}" if rule else ""
+    rule, limit = _LIMIT_RULE.fullmatch(text), None
+    with suppress(ValueError, ZeroDivisionError):
+        limit = Fraction(groups, int(rule[2])) ** (2 if rule[1] else 1) if rule else Fraction(text)
+    if limit is None or not 0 <= limit <= 1:
+        at = "" if rule is None or limit is None else f" at {groups} groups is {float(limit):g}"
+        problem = "allowed are none, a number from 0 to 1, and g/N or (g/N)^2 with g the groups"
         raise InputError(problem, parameter="upper_limit", value=f"{text}{at}")
     return float(limit)

@@ -23,13 +23,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class TrialDefaults(BaseModel, extra="forbid", frozen=True):
-    """Axes of a single trial where the user gives none.
-
-    Attributes:
-        groups: of filters in each layer.
-        samples_per_class: images that scores are estimated from.
-        upper_limit: largest share of a layer's weights that may be pruned, or none.
-    """
+    """Axes of a single trial, as in TrialConfig, where the user gives none."""
 
     groups: int
     samples_per_class: int
@@ -41,10 +35,8 @@ class ExperimentFile:
     """What an experiment's YAML file says.
 
     Attributes:
-        experiment: the experiment.
-        defaults: section trial; None if there is none.
-        reference: file of published rows that the report prints beside the measured ones; None
-            if the experiment names none.
+        defaults: section trial.
+        reference: file of published rows that the report prints beside the measured ones.
     """
 
     experiment: Experiment
@@ -71,7 +63,7 @@ def load_experiment(name: str, *, smoke: bool = False) -> Experiment:
         ```
 
     Args:
-        name: or path.
+        name: name or path.
         smoke: shrink it to run in under a minute, by the section smoke of its file.
 
     Raises:
@@ -87,18 +79,15 @@ def read_experiment(
     model: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> ExperimentFile:
-    """Read an experiment's file and change values of it.
+    """Read an experiment's file, as load_experiment does, and change values of it.
 
     Args:
-        name: or path.
+        name: name or path.
         smoke: lay the section smoke over the file.
         model: MODULE:FUNCTION of another network, all pairs of which are pruned.
         changes: by dotted key, such as training.epochs, values that are checked as if they stood
             in the file. search.fraction replaces the file's search, and search.max_drop or
             search.steps the file's fraction.
-
-    Raises:
-        InputError: there is no such experiment, or a key or value is not allowed.
     """
     path, content = _read_extended(name, ())
     profile = content.pop("smoke", None)
@@ -107,7 +96,9 @@ def read_experiment(
             raise InputError(f"{path} has no section smoke", parameter="smoke")
         content = _laid_over(content, profile)
     for key, value in (changes or {}).items():
-        content = _laid_over(content, _nested(key.split("."), value))
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        content = _laid_over(content, value)
         for other in _REPLACED.get(key, ()):
             if f"search.{other}" not in (changes or {}):
                 content["search"].pop(other, None)
@@ -119,20 +110,16 @@ def read_experiment(
     return ExperimentFile(
         _with_network(experiment, model) if model else experiment,
         defaults and validated(TrialDefaults, defaults, f"{path}: trial"),
-        path.parent / str(reference) if reference else None,
+        reference and Path(reference),
     )
 
 
 def validated(model: type[_Model], content: Any, origin: str) -> _Model:
-    """Return the content as a model.
-
-    Raises:
-        InputError: a key or value is not allowed; the message begins with the origin.
-    """
+    """Return the content as a model; raise InputError that begins with the origin if it fails."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_describe(error, model)}") from None
+        raise InputError(f"{origin}: {describe(error, model)}") from None
 
 
 def _with_network(experiment: Experiment, model: str) -> Experiment:
@@ -162,18 +149,13 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands there twice", node.value[index][0].start_mark
-                )
+                problem, (repeated, _) = f"the key {key} stands there twice", node.value[index]
+                raise yaml.constructor.ConstructorError(None, None, problem, repeated.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        InputError: the file cannot be read, or is no mapping with unique keys.
-    """
+    """Return the mapping in a YAML file; raise InputError if it is not one with unique keys."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -189,7 +171,7 @@ def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[s
     is_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else bundled("experiments") / f"{name}.yaml"
     known = experiment_names()
-    if not path.is_file() or (not is_path and name not in known):
+    if not (path.is_file() if is_path else name in known):
         raise InputError(
             f"there is no such experiment; {allowed(name, known)}, or give the path of a YAML file",
             parameter="experiment",
@@ -203,18 +185,12 @@ def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[s
     if (extended := content.pop("extends", None)) is None:
         return path, content
     base = str(extended)
-    if base.endswith((".yaml", ".yml")):
-        base = str(path.parent / base)
+    base = str(path.parent / base) if base.endswith((".yaml", ".yml")) else base
     try:
         _, below = _read_extended(base, (*extending, path.resolve()))
     except InputError as error:
         raise InputError(f"{path}: extends {extended}: {error}") from None
     return path, _laid_over(below, content)
-
-
-def _nested(keys: list[str], value: Any) -> dict[str, Any]:
-    first, *rest = keys
-    return {first: _nested(rest, value) if rest else value}
 
 
 def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,21 +202,21 @@ def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _describe(error: ValidationError, model: type[BaseModel]) -> str:
+def describe(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """Return a validation error as one line that names the key, the value and what is allowed."""
-    complaints = []
+    problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and model:
             hint = allowed(str(item["loc"][-1]), _keys_at(model, item["loc"][:-1]))
-            complaints.append(f"unknown key {key}; {hint}")
-        elif item["type"] == "missing":
-            complaints.append(f"missing key {key}")
+            problems.append(f"unknown key {key}; {hint}")
+        elif item["type"].startswith("missing"):
+            problems.append(f"missing key {key}")
         elif item["type"] == "value_error":
-            complaints.append(str(item["ctx"]["error"]))
+            problems.append(str(item["ctx"]["error"]))
         else:
-            complaints.append(f"{key} {item['input']!r}: {item['msg']}")
-    return "; ".join(complaints)
+            problems.append(f"{key} {item['input']!r}: {item['msg']}")
+    return "; ".join(problems)
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -20,13 +20,11 @@ def data_folder(chosen: Path | None) -> Path:
     Raises:
         InputError: the folder that was named does not exist.
     """
-    named = chosen or _from_environment("MINT_DATA_DIR")
-    if named is None:
-        return Path("data")
-    if not named.is_dir():
+    named = chosen or os.environ.get("MINT_DATA_DIR")
+    if named and not Path(named).is_dir():
         parameter = "data_dir" if chosen else "MINT_DATA_DIR"
         raise InputError("must be a folder that exists", parameter=parameter, value=named)
-    return named
+    return Path(named or "data")
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -35,7 +33,7 @@ def cache_folder(chosen: Path | None) -> Path:
     Raises:
         InputError: it cannot be written.
     """
-    folder = chosen or _from_environment("MINT_CACHE_DIR") or Path(".mint")
+    folder = chosen or Path(os.environ.get("MINT_CACHE_DIR") or ".mint")
     check_writable("cache_dir", folder)
     return folder
 
@@ -49,8 +47,3 @@ def check_writable(parameter: str, folder: Path) -> None:
         raise InputError(f"{existing} is a file, not a folder", parameter=parameter, value=folder)
     if not os.access(existing, os.W_OK):
         raise InputError(f"{existing} is not writable", parameter=parameter, value=folder)
-
-
-def _from_environment(name: str) -> Path | None:
-    value = os.environ.get(name)
-    return Path(value) if value else None

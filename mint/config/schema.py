@@ -1,7 +1,6 @@
 """Experiments and trials: frozen, validated values, and the keys of all that depends on them."""
 
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -11,19 +10,17 @@ from mint.errors import allowed
 
 # Every criterion, in the order of the tables, with the axes of a trial that its scores depend on
 # besides the seed. mint.pruning.criteria has their functions.
-CRITERIA: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "mint": frozenset({"groups", "samples_per_class", "bootstraps"}),
-        "mint-unconditional": frozenset({"groups", "samples_per_class", "bootstraps"}),
-        "random": frozenset({"groups"}),
-        "block-magnitude": frozenset({"groups"}),
-        "magnitude": frozenset(),
-        "l1-filters": frozenset(),
-        "bn-scale": frozenset(),
-        "taylor": frozenset({"groups", "samples_per_class"}),
-        "activation-magnitude": frozenset({"groups", "samples_per_class"}),
-    }
-)
+CRITERIA: Mapping[str, Set[str]] = {
+    "mint": {"groups", "samples_per_class", "bootstraps"},
+    "mint-unconditional": {"groups", "samples_per_class", "bootstraps"},
+    "random": {"groups"},
+    "block-magnitude": {"groups"},
+    "magnitude": set(),
+    "l1-filters": set(),
+    "bn-scale": set(),
+    "taylor": {"groups", "samples_per_class"},
+    "activation-magnitude": {"groups", "samples_per_class"},
+}
 DEFAULT_CRITERION = "mint"
 
 _PositiveInt = Annotated[int, Field(ge=1, strict=True)]
@@ -57,8 +54,7 @@ class DataConfig(_Frozen):
         validation_size: number of training images held out, stratified by class.
         size: resize the shorter side to this many pixels and crop the central square; None if
             all images have the same size.
-        crop: side of the network's input (pixels); None for whole images. Evaluation crops the
-            centre.
+        crop: side of the network's input (pixels), the centre in evaluation; None for whole images.
         channels: 3 repeats grey images for a network that expects colour; None to keep them.
         augmentation: of training images. crop_flip: shift by up to an eighth of the side and
             mirror (CIFAR). resized_crop_flip: a random part, 8 to 100% of the area and an aspect
@@ -79,7 +75,7 @@ class NetworkConfig(_Frozen):
     Attributes:
         name: mlp, vgg16, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any other function
             that returns an nn.Module.
-        arguments: keyword arguments of the function.
+        arguments: keyword arguments of that function.
     """
 
     name: Annotated[
@@ -93,15 +89,9 @@ class TrainingConfig(_Frozen):
 
     Attributes:
         epochs: 0 keeps the initial weights.
-        batch_size: images per step.
         lr: initial learning rate.
-        momentum: of SGD.
-        nesterov: use Nesterov momentum.
-        weight_decay: applied to all parameters.
-        schedule: milestones multiplies lr by gamma after each milestone; cosine decays lr to 0
-            along half a cosine, step by step.
-        milestones: epochs; only the schedule milestones reads them.
-        gamma: factor at each milestone.
+        schedule: milestones multiplies lr by gamma after each epoch in milestones; cosine decays
+            lr to 0 along half a cosine, step by step.
         label_smoothing: share of the target spread evenly over the classes.
         precision: bfloat16 runs forward and backward under autocast; weights stay float32.
         channels_last: memory layout of images and filters.
@@ -167,17 +157,15 @@ class Experiment(_Frozen):
     """A network on a data set, and how it is trained, scored and pruned.
 
     Attributes:
-        name: of the MLflow experiment and the report's section.
+        name: name of the MLflow experiment and the report's section.
         title: heading of the section.
-        training: of the baseline.
-        retraining: of the pruned network; None for the same as the baseline's. In a file it
-            states only what differs from training.
+        retraining: None for the same as training. In a file it states only what differs from it.
         prune: pairs of layer names (parent, child), or all pairs that tracing finds.
         leave_out: pairs that stay whole although tracing finds them.
         count: weights that fractions refer to: those of the pruned pairs, or of all convolutions
             and linear layers.
-        limits: upper limits of single layers, by layer name; they replace the trial's.
-        groups: numbers of groups of single layers, by layer name; they replace the trial's.
+        limits: by layer name, upper limits that replace the trial's.
+        groups: by layer name, numbers of groups that replace the trial's.
         keep_connected: every group of filters keeps one block for as long as the pruned fraction
             allows.
         threads: CPU threads of a trial. Sums depend on it, so it is part of the key.
@@ -201,24 +189,23 @@ class Experiment(_Frozen):
 
     @property
     def retraining_settings(self) -> TrainingConfig:
-        """The settings of retraining, whether given or the baseline's."""
+        """Settings of retraining: those of training if none are given."""
         return self.retraining or self.training
 
     @model_validator(mode="after")
     def _pairs_are_unique(self) -> Self:
-        for key, pairs in (("prune", self.prune), ("leave_out", self.leave_out)):
-            if pairs == "all":
-                continue
+        named = () if self.prune == "all" else self.prune
+        for key, pairs in (("prune", named), ("leave_out", self.leave_out)):
             for pair in pairs:
                 if pairs.count(pair) > 1:
                     raise ValueError(f"{key} {list(pair)}: must be named once")
-        if self.prune != "all" and self.leave_out:
+        if named and self.leave_out:
             raise ValueError("leave_out: is for prune: all; leave the pairs out of prune instead")
         return self
 
 
 class InitialWeights(_Frozen):
-    """A file of weights that the baseline's training starts from, and a digest of its content."""
+    """A file of weights that the baseline's training starts from."""
 
     file: str
     digest: str
@@ -233,16 +220,14 @@ class TrialConfig(_Frozen):
         groups: number of contiguous groups of filters in each layer; a layer with fewer filters
             has one group for each.
         samples_per_class: training images per class that the scores are estimated from.
-        criterion: scores the blocks.
         upper_limit: largest share of a layer's weights that may be pruned; None for no limit.
-        fraction: share of the counted weights to prune, instead of the experiment's search; None
-            for the experiment's.
-        bootstraps: instead of the experiment's; None for the experiment's.
+        fraction: share of the counted weights to prune; None for the experiment's search.
+        bootstraps: None for the experiment's.
         seed: seeds every random draw: split, initialisation, batches, rows, bootstraps.
         device: class of the device that trains the network.
         estimator: backend that estimates the scores of MINT.
-        data_digest: content of the data set.
-        network_digest: source code of a network that does not come with mint.
+        data_digest: digest of the data set's content.
+        network_digest: digest of the source code of a network that does not come with mint.
         init: weights that the baseline starts from; None for random ones.
     """
 
@@ -265,11 +250,11 @@ class TrialConfig(_Frozen):
     def _clear_unused_axes(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        used = CRITERIA.get(values.get("criterion", DEFAULT_CRITERION))
-        if used is None:  # the field's own validator refuses it
-            return values
-        nothing = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
-        return {**values, **{axis: nothing[axis] for axis in nothing.keys() - used}}
+        unused = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
+        # The criterion's own validator refuses an unknown one.
+        for axis in CRITERIA.get(values.get("criterion", DEFAULT_CRITERION), unused.keys()):
+            del unused[axis]
+        return {**values, **unused}
 
     @model_validator(mode="after")
     def _require_used_axes(self) -> Self:
@@ -279,12 +264,12 @@ class TrialConfig(_Frozen):
         return self
 
     def uses(self, axis: str) -> bool:
-        """Return whether the scores depend on groups, samples_per_class or bootstraps."""
+        """Return whether the scores depend on an axis."""
         return axis in CRITERIA[self.criterion]
 
     @property
     def name(self) -> str:
-        """A short name, such as g20-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
+        """Short name, such as g20-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
         fraction = self.search.fraction
         parts = [
             "" if self.criterion == DEFAULT_CRITERION else self.criterion,
@@ -300,16 +285,15 @@ class TrialConfig(_Frozen):
     @property
     def estimate(self) -> EstimateConfig:
         """How this trial's scores are estimated."""
-        if self.bootstraps is None:
-            return self.experiment.estimate
-        return self.experiment.estimate.model_copy(update={"bootstraps": self.bootstraps})
+        chosen = self.experiment.estimate
+        update = {"bootstraps": self.bootstraps or chosen.bootstraps}
+        return chosen.model_copy(update=update)
 
     @property
     def search(self) -> SearchConfig:
         """How much this trial prunes."""
-        if self.fraction is None:
-            return self.experiment.search
-        return SearchConfig(fraction=self.fraction)
+        own = self.fraction is not None
+        return SearchConfig(fraction=self.fraction) if own else self.experiment.search
 
     def limit_of(self, layer: str) -> float | None:
         """Return the upper limit of a layer; None for no limit."""
@@ -321,7 +305,7 @@ class TrialConfig(_Frozen):
 
     @property
     def key(self) -> str:
-        """The key that a new trial of this configuration gets; a trial result stores its own."""
+        """Key that a new trial of this configuration gets; a trial result stores its own."""
         return content_key("trial", self._effective_content())
 
     @property
@@ -348,38 +332,21 @@ class TrialConfig(_Frozen):
     def baseline_key(self) -> str:
         """Key of the trained network before pruning."""
         chosen = self.experiment
-        return content_key(
-            "baseline",
-            self.data_digest,
-            self.network_digest,
-            self.init and self.init.digest,
-            chosen.data.content(),
-            chosen.network.content(),
-            chosen.training.content(),
-            chosen.threads,
-            self.device,
-            self.seed,
-        )
+        digests = self.data_digest, self.network_digest, self.init and self.init.digest
+        sections = [part.content() for part in (chosen.data, chosen.network, chosen.training)]
+        return content_key("baseline", *digests, *sections, chosen.threads, self.device, self.seed)
 
     def scores_key(self, weight: str) -> str:
         """Key of the scores of one layer's blocks."""
-        bootstrapped = self.uses("bootstraps")
-        return content_key(
-            "scores",
-            self.baseline_key,
-            weight,
-            self.criterion,
-            self.groups,
-            self.experiment.groups if self.uses("groups") else None,
-            self.samples_per_class,
-            [self.estimate.content(), self.estimator] if bootstrapped else None,
-        )
+        own_groups = self.experiment.groups if self.uses("groups") else None
+        estimate = [self.estimate.content(), self.estimator] if self.uses("bootstraps") else None
+        axes = self.criterion, self.groups, own_groups, self.samples_per_class
+        return content_key("scores", self.baseline_key, weight, *axes, estimate)
 
     @property
     def activations_key(self) -> str:
         """Key of the activations that scores are estimated from."""
-        chosen = self.experiment
-        pairs = (chosen.prune, chosen.leave_out)
+        pairs = self.experiment.prune, self.experiment.leave_out
         return content_key("activations", self.baseline_key, *pairs, self.samples_per_class)
 
     def retrained_key(self, mask_digest: str) -> str:

@@ -11,8 +11,9 @@ from types import ModuleType
 from pydantic import ConfigDict, ValidationError, validate_call
 from torch import nn
 
+from mint.config.loading import describe
 from mint.config.schema import NetworkConfig
-from mint.errors import InputError, error_line, nearest
+from mint.errors import InputError, allowed, error_line
 from mint.models.mlp import mlp
 from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
 from mint.models.vgg import vgg16
@@ -43,7 +44,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
     try:
         network = build(**config.arguments)
     except ValidationError as error:
-        raise InputError(f"network {name}: {_described(error)}") from None
+        raise InputError(f"network {name}: {describe(error)}") from None
     except Exception as error:  # the function may be any code
         raise InputError(
             f"network {name} with arguments {config.arguments}: {error_line(error)}"
@@ -102,17 +103,7 @@ def _imported(name: str) -> tuple[ModuleType, Callable[..., object]]:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        functions = [key for key in dir(module) if callable(getattr(module, key))]
-        hint = nearest(function_name, functions).strip()
-        problem = f"{module_name} has no function {function_name}; {hint}".removesuffix("; ")
-        raise InputError(f"network {name}: {problem}")
+        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        hint = allowed(function_name, functions)
+        raise InputError(f"network {name}: {module_name} has no function {function_name}; {hint}")
     return module, function
-
-
-def _described(error: ValidationError) -> str:
-    return "; ".join(
-        ".".join(map(str, item["loc"]))
-        + ("" if item["type"].startswith("missing") else f" {item['input']!r}")
-        + f": {item['msg']}"
-        for item in error.errors()
-    )

@@ -49,7 +49,7 @@ def test_a_users_function_builds_a_network(own_folder: Path) -> None:
         ("mlp", {"widths": [4, 2]}, "widths [4, 2]: "),
         ("mlp", {"widths": [4, 0, 2]}, "widths.1 0: "),
         ("mlp", {"widths": [4, 3, 2], "dropout": 1}, "dropout 1: "),
-        ("mlp", {}, "widths: "),
+        ("mlp", {}, "missing key widths"),
         ("vgg16", {"classes": "ten"}, "classes 'ten': "),
         ("resnet56", {"classes": 0}, "classes 0: "),
         ("resnet50", {"class": 10}, "class 10: "),
