@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from mint.errors import InputError
 
-_SHOWN = 3  # keys of each kind in an error message
-
 
 def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | None = None) -> None:
     """Load the weights of a file into a network, on the device where it is.
@@ -28,7 +26,11 @@ def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | No
     """
     weights, wanted = _read(path), network.state_dict()
     if renamed and not weights.keys() <= wanted.keys():
-        weights = {_rename(key, renamed): value for key, value in weights.items()}
+        parts = {key: key.rpartition(".") for key in weights}
+        weights = {
+            f"{renamed.get(module, module)}.{parameter}": weights[key]
+            for key, (module, _, parameter) in parts.items()
+        }
     problems = {
         "missing": [
             key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")
@@ -41,13 +43,8 @@ def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | No
         ],
         "not finite": [key for key, value in weights.items() if not value.isfinite().all()],
     }
-    found = [
-        f"{kind} {', '.join(keys[:_SHOWN])}"
-        + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
-        for kind, keys in problems.items()
-        if keys
-    ]
-    if found:
+    if any(problems.values()):
+        found = [f"{kind} {_first_three(keys)}" for kind, keys in problems.items() if keys]
         raise InputError(f"{path}: not the weights of this network: {'; '.join(found)}")
     network.load_state_dict(weights, strict=False)
 
@@ -69,13 +66,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not (
-        isinstance(content, Mapping)
-        and content
-        and all(isinstance(key, str) for key in content)
-        and all(isinstance(value, Tensor) for value in content.values())
-        and all(v.layout == torch.strided and not v.is_complex() for v in content.values())
-    ):
+    if not (isinstance(content, Mapping) and content and all(map(_is_weight, content.items()))):
         raise InputError(
             f"{path}: no state_dict in it: allowed is a mapping of names to dense real tensors, "
             "as the whole file or under state_dict or model"
@@ -85,6 +76,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _rename(key: str, renamed: Mapping[str, str]) -> str:
-    module, _, parameter = key.rpartition(".")
-    return f"{renamed.get(module, module)}.{parameter}"
+def _is_weight(item: tuple[object, object]) -> bool:
+    key, value = item
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_complex()
+
+
+def _first_three(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -16,7 +16,7 @@ class Layer:
     """A convolution or linear layer.
 
     Attributes:
-        name: name of the module.
+        name: module name.
         weights: number of weights, without biases.
         parent: layer whose filters this layer's weight reads; None if it reads no single layer.
         reason: why parent is None; None otherwise.
@@ -102,13 +102,10 @@ class Traced:
 
     def batch_norm_after(self, layer: str) -> str | None:
         """Return the name of the affine batch norm that alone reads a layer's output, or None."""
-        calls = (node for node in self.graph.graph.nodes if node.op == "call_module")
-        node = next(node for node in calls if node.target == layer)
-        while len(node.users) == 1:
+        (node, *_) = self.graph.graph.find_nodes(op="call_module", target=layer)
+        module: nn.Module | None = nn.Identity()
+        while isinstance(module, nn.Identity) and len(node.users) == 1:
             (node,) = node.users
             module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-                return str(node.target)
-            if not isinstance(module, nn.Identity):
-                break
-        return None
+        normed = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+        return str(node.target) if normed else None

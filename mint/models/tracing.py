@@ -60,22 +60,18 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
         InputError: the network does not run on the example, or torch.fx cannot trace it.
     """
     name = type(network).__name__
-    with evaluating(network), torch.no_grad():
+    failed = f"does not run on an input of shape {tuple(example.shape)}"
+    with evaluating(network), torch.no_grad(), redirect_stderr(io.StringIO()):
         try:
             network(example)
-        except Exception as error:  # the network may be any code
-            raise InputError(
-                f"{name} does not run on an input of shape {tuple(example.shape)}: "
-                f"{_described(error)}"
-            ) from error
-        try:
+            failed = "cannot be traced"
             graph = torch.fx.GraphModule(network, _Tracer().trace(network), name)
-            with redirect_stderr(io.StringIO()):  # torch.fx prints a traceback there
-                ShapeProp(graph).propagate(example)
-        except Exception as error:
-            reason = _described(error.__cause__ or error)
-            raise InputError(f"{name} cannot be traced: {reason}") from error
-    return _Flow(graph, batch=len(example)).traced()
+            ShapeProp(graph).propagate(example)  # prints a traceback of an error
+        except Exception as error:  # the network may be any code
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
+            raise InputError(f"{name} {failed}: {reason}") from error
+    return _Flow(graph, len(example)).traced()
 
 
 @contextmanager
@@ -118,19 +114,16 @@ class _Value:
 class _Flow:
     """Follows the values through a graph whose nodes carry their shapes."""
 
-    def __init__(self, graph: torch.fx.GraphModule, *, batch: int) -> None:
+    def __init__(self, graph: torch.fx.GraphModule, batch: int) -> None:
         self._graph = graph
         self._batch = batch
+        calls = [node for node in graph.graph.nodes if node.op == "call_module"]
+        modules = {node: graph.get_submodule(node.target) for node in calls}
         self._modules = {
-            node: module
-            for node in graph.graph.nodes
-            if node.op == "call_module"
-            and isinstance(module := graph.get_submodule(node.target), _WeightLayer)
+            n: module for n, module in modules.items() if isinstance(module, _WeightLayer)
         }
         # Counts weights, not modules: two layers that share a weight cannot have separate masks.
-        self._uses = Counter(
-            id(next(module.parameters(), module)) for module in self._modules.values()
-        )
+        self._uses = Counter(module._parameters.get("weight") for module in self._modules.values())
         self._layers: dict[str, Layer] = {}
         self._pairs: dict[str, LayerPair] = {}
         self._shortcuts: set[str] = set()
@@ -138,9 +131,7 @@ class _Flow:
     def traced(self) -> Traced:
         values: dict[torch.fx.Node, _Value] = {}  # of nodes that depend on the input
         for node in self._graph.graph.nodes:
-            read = {
-                operand: values[operand] for operand in node.all_input_nodes if operand in values
-            }
+            read = {node: values[node] for node in node.all_input_nodes if node in values}
             if node.op == "placeholder":
                 values[node] = _Value((), READS_INPUT, 1, node)
             elif node in self._modules:
@@ -149,24 +140,21 @@ class _Flow:
                 values[node] = self._through_layer(node, self._modules[node], first)
             elif read and "tensor_meta" in node.meta:
                 values[node] = self._through(node, read)
-        layers = tuple(
-            replace(layer, parent=None, reason="on a shortcut")
-            if layer.parent and layer.name in self._shortcuts
-            else layer
-            for layer in self._layers.values()
-        )
-        paired = (layer.name for layer in layers if layer.parent or layer.reads_input)
-        return Traced(self._graph, layers, tuple(self._pairs[name] for name in paired))
+        for name in self._shortcuts & self._pairs.keys():
+            if (layer := self._layers[name]).parent:
+                self._layers[name] = replace(layer, parent=None, reason="on a shortcut")
+                del self._pairs[name]
+        return Traced(self._graph, tuple(self._layers.values()), tuple(self._pairs.values()))
 
-    def _through_layer(self, node: torch.fx.Node, module: nn.Module, read: _Value) -> _Value:
-        assert isinstance(module, _WeightLayer)
+    def _through_layer(self, node: torch.fx.Node, module: _WeightLayer, read: _Value) -> _Value:
         name = str(node.target)
         groups = getattr(module, "groups", 1)
         shape = _shape(node)
+        weight = module._parameters.get("weight")
         unusable = None
-        if "weight" not in dict(module.named_parameters(recurse=False)):
+        if weight is None:
             unusable = "has a weight that is computed"
-        elif self._uses[id(next(module.parameters()))] > 1:
+        elif self._uses[weight] > 1:
             unusable = "is used twice"
         elif shape[0] != self._batch or (isinstance(module, nn.Linear) and len(shape) != 2):
             unusable = f"has outputs of shape {'x'.join(map(str, shape))}, without filters as dim 1"
@@ -206,12 +194,11 @@ class _Flow:
 
     def _through(self, node: torch.fx.Node, read: Mapping[torch.fx.Node, _Value]) -> _Value:
         operation = self._operation(node)
+        followed = None
         if len(read) == 1:
             followed = self._through_one(node, *next(iter(read.items())))
         elif len(read) == 2 and operation in _ADDS:
             followed = self._through_add(node, read)
-        else:
-            followed = None
         sources = frozenset[str]().union(*(value.sources for value in read.values()))
         depths = {value.depth for value in read.values()}
         if followed:
@@ -285,7 +272,3 @@ def _listed(names: tuple[str, ...]) -> str:
     if len(names) > 3:
         names = (*names[:2], f"{len(names) - 2} others")
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
