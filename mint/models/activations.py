@@ -25,8 +25,7 @@ def collect_activations(
         pairs: the layer pairs.
 
     Returns:
-        For each pair's parent_node and child_node, (rows, filters): the activation of every filter,
-        averaged over space. Rows are in the order of the inputs.
+        For each pair's parent_node and child_node, (rows, filters): means over space.
     """
     filters = {pair.parent_node: pair.parent_filters for pair in pairs}
     filters |= {pair.child_node: pair.child_filters for pair in pairs}

@@ -22,7 +22,7 @@ def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | No
 
     Raises:
         InputError: the file cannot be read, or its keys or shapes differ from the network's; the
-            network is unchanged. Counters of batches (num_batches_tracked) may be missing.
+            network is unchanged. num_batches_tracked may be missing.
     """
     weights, wanted = _read(path), network.state_dict()
     if renamed and not weights.keys() <= wanted.keys():

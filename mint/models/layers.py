@@ -13,10 +13,9 @@ READS_INPUT = "reads the input"
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer.
+    """A convolution or linear layer, by its module name.
 
     Attributes:
-        name: module name.
         weights: number of weights, without biases.
         parent: layer whose filters this layer's weight reads; None if it reads no single layer.
         reason: why parent is None; None otherwise.
@@ -41,9 +40,9 @@ class LayerPair:
     network that is the sum after its activation function.
 
     Attributes:
-        parent: module name of the parent, or input. For a pair with the input, the parent's
-            filters are the channels of the input, or the values of a flattened image.
-        child: module name of the child; the pair's mask prunes its weight.
+        parent: module name, or input, whose filters are its channels or the values of a flattened
+            image.
+        child: module name; the pair's mask prunes the weight of this layer.
         parent_node: graph node whose value the child reads, before a flatten.
         child_node: graph node whose value is the child's activation.
         parent_filters: number of the parent's filters.
@@ -70,11 +69,7 @@ class LayerPair:
         return f"{self.child}.weight"
 
     def columns(self) -> NDArray[np.int64]:
-        """Return the parent filter that the entry weight[o, c] reads, for every o and c.
-
-        Returns:
-            (1, c) if it is the same for all child filters o; (child_filters, c) if grouped.
-        """
+        """Return (1, c), if grouped (child_filters, c): the parent filter weight[o, c] reads."""
         channels = np.arange(self.parent_filters * self.span, dtype=np.int64) // self.span
         by_group = channels.reshape(self.groups, -1)
         return by_group.repeat(self.child_filters // self.groups if self.groups > 1 else 1, axis=0)
@@ -86,7 +81,6 @@ class Traced:
 
     Attributes:
         graph: shares its modules with the network; valid in evaluation mode only.
-        layers: convolutions and linear layers.
         all_pairs: pairs of two layers, and of the input and a layer that reads it.
     """
 

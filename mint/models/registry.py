@@ -19,10 +19,7 @@ from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
 from mint.models.vgg import vgg16
 
 _OWN: Mapping[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "vgg16": vgg16,
-    "resnet56": resnet56,
-    "resnet50": resnet50,
+    function.__name__: function for function in (mlp, vgg16, resnet56, resnet50)
 }
 
 # For a network's name, the module names in published weight files and our names for them.
@@ -59,8 +56,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
 def source_digest(config: NetworkConfig) -> str | None:
     """Return sixteen hex digits of the source of a user's network; None for mint's own networks.
 
-    The digest covers the module, and the file of the function if that is another one. It does not
-    cover what these files import.
+    The digest covers the files of the module and of the function, but not what they import.
 
     Raises:
         InputError: the function does not exist, or its source cannot be read.
@@ -77,11 +73,7 @@ def source_digest(config: NetworkConfig) -> str | None:
 
 
 def own_module(name: str) -> Path | None:
-    """Return the file or package of a user's network, to be sent to other machines.
-
-    Returns:
-        None for mint's own networks and those of installed packages.
-    """
+    """Return the file or package of a user's network; None for mint's own and installed ones."""
     if name in _OWN:
         return None
     module, _ = _imported(name)

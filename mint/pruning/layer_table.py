@@ -59,22 +59,17 @@ def layers_text(layers: Iterable[LayerCount]) -> str:
     For example `fc1 > fc2: 6000/150000; fc2 > fc3: 3000/3000 (left out)`: parent, layer, kept and
     total weights, and why the weights are not pruned. Before pruning there are no kept weights.
     """
-    return "; ".join(
-        f"{layer.parent} > {layer.name}: "
-        + ("" if layer.kept is None else f"{layer.kept}/")
-        + f"{layer.weights}"
-        + (f" ({layer.reason.replace(';', ',')})" if layer.reason else "")
-        for layer in layers
-    )
+    entries = []
+    for layer in layers:
+        kept = "" if layer.kept is None else f"{layer.kept}/"
+        reason = f" ({layer.reason.replace(';', ',')})" if layer.reason else ""
+        entries.append(f"{layer.parent} > {layer.name}: {kept}{layer.weights}{reason}")
+    return "; ".join(entries)
 
 
 @lru_cache
 def parse_layers(text: str) -> tuple[LayerCount, ...]:
-    """Return the layers of a line that layers_text wrote.
-
-    Raises:
-        ValueError: the line has another form, or a layer keeps an impossible number of weights.
-    """
+    """Return the layers of a line that layers_text wrote; raise ValueError for any other."""
     layers = []
     for entry in text.split("; "):
         if not (match := _ENTRY.fullmatch(entry)):

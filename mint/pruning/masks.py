@@ -76,11 +76,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
-        """Read the masks that `save` wrote.
-
-        Raises:
-            InputError: the file cannot be read, or holds values other than 0 and 1.
-        """
+        """Read the masks that `save` wrote; raise InputError if the file does not hold masks."""
         try:
             tensors = safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, OSError) as error:

@@ -35,9 +35,8 @@ class BlockRanking:
         """Rank the blocks.
 
         Args:
-            scores: of every weight, by its name.
-            limits: for the same names, the largest share of the weight that may be pruned; None for
-                no limit.
+            scores: by the weight's name.
+            limits: for the same names, the largest share of the weight that may be pruned.
             generator: orders equal scores; an order by position would favour some filters.
             keep_connected: rank the last block of a child or parent group after all blocks that are
                 not the last of a group, and a block that is the last of both at the end.
@@ -87,13 +86,9 @@ class BlockRanking:
 def _groups_disconnected(order: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[np.int8]:
     """Return how many groups lose their last block when each block of a layer is pruned.
 
-    Blocks that disconnect no group are pruned first, in the given order, then those that
-    disconnect one, then two. A block that would disconnect a group will do so from then on, so one
-    pass for each number suffices.
-
-    Args:
-        order: (blocks,) positions in the layer's matrix of blocks.
-        kept: (child groups, parent groups) which blocks have weights.
+    Blocks that disconnect no group are pruned first, in the given order of positions, then those
+    that disconnect one, then two. One pass for each number suffices: a block that would disconnect
+    a group will do so from then on.
     """
     parents = kept.shape[1]
     of_child, of_parent = kept.sum(1), kept.sum(0)

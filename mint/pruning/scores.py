@@ -16,7 +16,7 @@ class BlockScores:
 
     Example:
         ```python
-        # A linear layer of 4 x 6 weights in 2 x 3 blocks, with scores of your own.
+        # A linear layer of 4 x 6 weights in 2 x 3 blocks.
         BlockScores(value, np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1, 2, 2]]))
         ```
 
@@ -29,10 +29,9 @@ class BlockScores:
         kernel: further dimensions of the weight, such as (3, 3); () for a linear layer.
         reliability: rank correlation to expect with the scores of as many new bootstraps; nan if
             undefined, as for one bootstrap.
-        standard_error: (child groups, parent groups) of value; None without bootstraps.
-        z_score: (child groups, parent groups) of the test for dependence; None without bootstraps.
-        bootstraps: (bootstraps, child groups, parent groups) the estimates whose mean is value;
-            None for a criterion without bootstraps.
+        standard_error: (child groups, parent groups) of value.
+        z_score: (child groups, parent groups) of the test for dependence.
+        bootstraps: (bootstraps, child groups, parent groups) the estimates whose mean is value.
     """
 
     value: NDArray[np.float64]
@@ -69,10 +68,7 @@ class BlockScores:
 def save_scores(
     path: Path, scores: Mapping[str, BlockScores], **arrays: NDArray[np.generic]
 ) -> None:
-    """Write the scores of weights, by the weight's name, and further arrays as an .npz file.
-
-    The array WEIGHT/FIELD holds a field of the BlockScores of a weight.
-    """
+    """Write scores by the weight's name, as arrays WEIGHT/FIELD, and further arrays as .npz."""
     content: dict[str, NDArray[np.generic]] = dict(arrays)
     for weight, layer in scores.items():
         for field in fields(layer):

@@ -25,8 +25,7 @@ def largest_passing(
         prunable: number of all prunable weights.
         passes: retrains with the first k blocks pruned, and returns whether the accuracy held.
         steps: maximum number of calls of passes.
-        try_last_first: start with all blocks of pruned, as when limits end it. Otherwise the last
-            entry prunes every weight, and is never tried.
+        try_last_first: start with all blocks; otherwise these are every weight, and never tried.
     """
     passing, failing = 0, len(pruned) - 1
     if try_last_first and failing > 0:

@@ -50,9 +50,8 @@ def export(
 ) -> Exported:
     """Write the pruned network as a smaller one; the folder appears complete or not at all.
 
-    The folder gets network.py, PyTorch code whose build() returns the network;
-    weights.safetensors, which build() loads; export.json, an Exported; and on request network.onnx
-    for any batch size.
+    It gets network.py, whose build() returns the network with the weights of weights.safetensors;
+    export.json, an Exported; and on request network.onnx for any batch size.
 
     Args:
         network: unchanged.
@@ -63,7 +62,8 @@ def export(
 
     Raises:
         InputError: the folder is not empty or cannot be written, the masks do not fit the network,
-            the network cannot be written as code, or the packages for ONNX are not installed.
+            the network cannot be written as code that computes the same, or the packages for ONNX
+            are not installed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder {folder}: exists already; allowed is a new or empty folder")
