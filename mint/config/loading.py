@@ -128,18 +128,10 @@ def _with_network(experiment: Experiment, model: str) -> Experiment:
     except ValidationError:
         problem = "must be MODULE:FUNCTION, such as my_package.my_module:build"
         raise InputError(problem, parameter="model", value=model) from None
-    return experiment.model_copy(
-        update={
-            "name": re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-"),
-            "title": f"{model} on {experiment.data.name}",
-            "network": network,
-            "prune": "all",
-            "leave_out": (),
-            "limits": {},
-            "groups": {},
-            "count": "all",
-        }
-    )
+    name = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    labels = {"name": name, "title": f"{model} on {experiment.data.name}"}
+    pairs = {"prune": "all", "leave_out": (), "limits": {}, "groups": {}, "count": "all"}
+    return experiment.model_copy(update={"network": network, **labels, **pairs})
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -18,7 +18,7 @@ def data_folder(chosen: Path | None) -> Path:
     """Return the folder of the data sets: the one chosen, else MINT_DATA_DIR, else ./data.
 
     Raises:
-        InputError: the folder that was named does not exist.
+        InputError: the folder chosen does not exist.
     """
     named = chosen or os.environ.get("MINT_DATA_DIR")
     if named and not Path(named).is_dir():
@@ -40,9 +40,7 @@ def cache_folder(chosen: Path | None) -> Path:
 
 def check_writable(parameter: str, folder: Path) -> None:
     """Raise InputError if a folder cannot be written, or created."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.absolute().parent
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{existing} is a file, not a folder", parameter=parameter, value=folder)
     if not os.access(existing, os.W_OK):

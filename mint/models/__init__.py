@@ -2,9 +2,8 @@
 
 from mint.models.activations import collect_activations
 from mint.models.checkpoints import load_weights
-from mint.models.layers import Layer, LayerPair, Traced
+from mint.models.layers import LayerPair, Traced, chosen_pairs
 from mint.models.mlp import mlp
-from mint.models.pair_selection import chosen_pairs
 from mint.models.registry import PUBLISHED_NAMES, build_network, own_module, source_digest
 from mint.models.resnet import resnet50, resnet56
 from mint.models.tracing import evaluating, trace
@@ -12,7 +11,6 @@ from mint.models.vgg import vgg16
 
 __all__ = [
     "PUBLISHED_NAMES",
-    "Layer",
     "LayerPair",
     "Traced",
     "build_network",

@@ -1,4 +1,4 @@
-"""Weight layers of a traced network, and the layer pairs that can be pruned."""
+"""Weight layers of a traced network, and the layer pairs that are pruned."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,9 @@ import numpy as np
 import torch.fx
 from numpy.typing import NDArray
 from torch import nn
+
+from mint.config.schema import Experiment
+from mint.errors import InputError, allowed
 
 INPUT = "input"  # parent of a pair whose child reads the network's input
 READS_INPUT = "reads the input"
@@ -103,3 +106,33 @@ class Traced:
             module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
         normed = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
         return str(node.target) if normed else None
+
+
+def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
+    """Return the pairs that an experiment prunes, in forward order.
+
+    Raises:
+        InputError: the experiment names a pair that the network does not have, or leaves none.
+    """
+    network = experiment.network.name
+    known = {(pair.parent, pair.child): pair for pair in traced.all_pairs}
+    found = {(pair.parent, pair.child) for pair in traced.pairs}
+    named = () if experiment.prune == "all" else experiment.prune
+    for parent, child in (*named, *experiment.leave_out):
+        if (parent, child) not in known:
+            key = "prune" if named else "leave_out"
+            why = _why_no_pair(traced, parent, child)
+            raise InputError(f"{key} [{parent}, {child}]: {network} has no such pair; {why}")
+    wanted = set(named or found) - set(experiment.leave_out)
+    if not wanted:
+        raise InputError(f"prune and leave_out: no pair of {network} is left to prune")
+    return [pair for names, pair in known.items() if names in wanted]
+
+
+def _why_no_pair(traced: Traced, parent: str, child: str) -> str:
+    layers = {layer.name: layer for layer in traced.layers}
+    for name in (child,) if parent == INPUT else (child, parent):
+        if name not in layers:
+            return f"{name} is not one of its layers; {allowed(name, layers)}"
+    layer = layers[child]
+    return f"{child} {layer.reason or f'reads {layer.parent}'}"

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from mint.pruning.masks import Masks
 
 WEIGHT_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_NO_MASKS = Masks({})
 
 
-def multiply_adds(network: nn.Module, example: Tensor, masks: Masks | None = None) -> int:
+def multiply_adds(network: nn.Module, example: Tensor, masks: Masks = _NO_MASKS) -> int:
     """Return the multiply-adds of one image: one for each weight and output position.
 
     Multiplications with padding count, as usual; biases and other layers do not. Pruned weights do
@@ -26,7 +27,6 @@ def multiply_adds(network: nn.Module, example: Tensor, masks: Masks | None = Non
     Raises:
         InputError: the masks do not fit the network.
     """
-    masks = masks or Masks({})
     masks.check_fit(network)
     counted = copy.deepcopy(network).eval()  # batch norm would learn from the example
     total = 0
@@ -48,7 +48,7 @@ def multiply_adds(network: nn.Module, example: Tensor, masks: Masks | None = Non
     return total // len(example)
 
 
-def state_bytes(network: nn.Module, masks: Masks | None = None) -> int:
+def state_bytes(network: nn.Module, masks: Masks = _NO_MASKS) -> int:
     """Return the size of the state dict in float32.
 
     Masked weights are compressed where that makes them smaller: 4 bytes for each kept value, and
@@ -58,7 +58,6 @@ def state_bytes(network: nn.Module, masks: Masks | None = None) -> int:
     Raises:
         InputError: the masks do not fit the network.
     """
-    masks = masks or Masks({})
     masks.check_fit(network)
     sizes = {
         name: tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size())

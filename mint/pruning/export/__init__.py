@@ -127,8 +127,7 @@ def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Modul
 
 
 def _weights(network: nn.Module) -> int:
-    layers = [module for module in network.modules() if isinstance(module, WEIGHT_LAYERS)]
-    return sum(layer.weight.numel() for layer in layers)
+    return sum(m.weight.numel() for m in network.modules() if isinstance(m, WEIGHT_LAYERS))
 
 
 @torch.inference_mode()
