@@ -193,8 +193,7 @@ class _Flow:
         return activation
 
     def _through(self, node: torch.fx.Node, read: Mapping[torch.fx.Node, _Value]) -> _Value:
-        operation = self._operation(node)
-        followed = None
+        operation, followed = self._operation(node), None
         if len(read) == 1:
             followed = self._through_one(node, *next(iter(read.items())))
         elif len(read) == 2 and operation in _ADDS:

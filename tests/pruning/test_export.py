@@ -390,6 +390,26 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
         shrink(Forked(), Masks({}), torch.randn(1, 20))
 
 
+class Counting(nn.Module):
+    """A forward pass that depends on how often it ran, which its graph does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(20, 5)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.linear(x) * self.calls
+        return out
+
+
+def test_files_that_compute_other_outputs_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^Counting: cannot be exported.* other outputs"):
+        export(Counting(), Masks({}), torch.randn(1, 20), tmp_path / "small", onnx=False)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["option_a", "concatenated"])
 def test_the_files_work_without_mint(name: str, tmp_path: Path) -> None:
     make, example = NETWORKS[name]

@@ -51,7 +51,7 @@ def network_code(network: fx.GraphModule) -> str:
     forward = network.graph.python_code("self")
     lines = ["super().__init__()"]
     for name, child in network.named_children():
-        lines += [f"self.add_module({name!r}, {_constructor(child, name)})"]
+        lines.append(f"self.add_module({name!r}, {_constructor(child, name)})")
     for path, tensor in extra_tensors(network).items():
         module, _, name = path.rpartition(".")
         if not isinstance(tensor, Tensor):
@@ -93,11 +93,10 @@ def _constructor(module: nn.Module, name: str) -> str:
     """Return the expression that builds a module; containers become a ModuleDict."""
     kind = type(module)
     if kind is nn.Module or next(module.children(), None) is not None:
-        children = [
-            f"{key!r}: {_constructor(child, f'{name}.{key}')},"
-            for key, child in module.named_children()
-        ]
-        return "nn.ModuleDict({\n" + textwrap.indent("\n".join(children), "    ") + "\n})"
+        children = ""
+        for key, child in module.named_children():
+            children += f"{key!r}: {_constructor(child, f'{name}.{key}')},\n"
+        return "nn.ModuleDict({\n" + textwrap.indent(children, "    ") + "})"
     code = f"nn.{module!r}"
     if getattr(nn, kind.__name__, None) is not kind or not _builds(code, module):
         raise InputError(
