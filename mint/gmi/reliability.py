@@ -53,14 +53,8 @@ def reliability(values: ArrayLike) -> float:
     """Return the expected rank correlation between means of this many bootstraps each.
 
     Spearman's correlation between the means of two random halves, averaged over several ways to
-    halve, and corrected from half to full length by the Spearman-Brown formula.
-
-    Args:
-        values: (bootstraps, ...) estimates of the same blocks.
-
-    Returns:
-        At most 1; nan for one bootstrap, for fewer than three blocks, or where the means of a half
-        are all equal.
+    halve, and corrected from half to full length by the Spearman-Brown formula. `values` is
+    (bootstraps, ...). The result is nan as in BlockEstimates.
     """
     table = np.asarray(values, np.float64)
     table = table.reshape(len(table), -1)

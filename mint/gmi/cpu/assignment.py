@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import LANES, equal_mask, lowest_bit
+from mint.gmi.cpu.simd import LANES, first_equal
 
 _LARGEST_COST = 2**26
 _SCANNED = np.int32(2**29)  # longer than any path
@@ -141,7 +141,7 @@ def _solve(cost: NDArray[np.int32], dual: NDArray[np.int32], column_of: NDArray[
             chunk = _index_of_least(chunk_least)
             least = chunk_least[chunk]
             at = chunk * LANES
-            column = at + lowest_bit(equal_mask(reduced, at, least))
+            column = at + first_equal(reduced, (at,), least)
             reduced[column] = _NEVER
             chunk_least[chunk] = reduced[at + _index_of_least(reduced[at : at + LANES])]
             second_chunk = _index_of_least(chunk_least)
@@ -150,7 +150,7 @@ def _solve(cost: NDArray[np.int32], dual: NDArray[np.int32], column_of: NDArray[
                 dual[column] -= second_least - least
             elif row_of[column] >= 0:
                 at = second_chunk * LANES
-                column = at + lowest_bit(equal_mask(reduced, at, second_least))
+                column = at + first_equal(reduced, (at,), second_least)
             evicted = row_of[column]
             row_of[column] = row
             column_of[row] = column
@@ -187,7 +187,7 @@ def _solve(cost: NDArray[np.int32], dual: NDArray[np.int32], column_of: NDArray[
             chunk = _index_of_least(chunk_least)
             least = chunk_least[chunk]
             at = chunk * LANES
-            column = at + lowest_bit(equal_mask(length, at, least))
+            column = at + first_equal(length, (at,), least)
             if row_of[column] < 0:
                 break
             scanned[count] = column

@@ -17,13 +17,7 @@ MOMENT_ROWS = 256  # rows whose squares are summed at a time
 
 
 class Layer(NamedTuple):
-    """Activations of a layer, and the mean and variance of every filter.
-
-    Attributes:
-        values: (N, filters) float32.
-        mean: (filters,).
-        variances: (filters,).
-    """
+    """Activations of a layer, (N, filters), and the mean and variance of every filter."""
 
     values: NDArray[np.float32]
     mean: NDArray[np.float64]
@@ -56,7 +50,7 @@ class Group(NamedTuple):
     """A group of filters, and how to get the distances of the rest of its layer from a base.
 
     Attributes:
-        number: of the group in its layer.
+        number: index of the group in its layer.
         columns: (k,) filters of the group.
         scale: factor of their activations.
         base_factor: factor of the base's distances; 0 if the rest is left out or constant.
@@ -66,18 +60,12 @@ class Group(NamedTuple):
     number: int
     columns: NDArray[np.int64]
     scale: float
-    base_factor: float
-    own_factor: float
+    base_factor: float = 0.0
+    own_factor: float = 0.0
 
 
 class Base(NamedTuple):
-    """Parent groups that share one matrix of distances.
-
-    Attributes:
-        columns: (k,) filters between which the distances are.
-        scale: factor of their activations.
-        groups: the parent groups.
-    """
+    """Filters and the factor of their activations, and the parent groups that share them."""
 
     columns: NDArray[np.int64]
     scale: float
@@ -92,11 +80,8 @@ def shared_bases(
 ) -> list[Base]:
     """Return the bases of all parent groups.
 
-    Args:
-        parent: activations of the parent layer.
-        groups: filters of every group.
-        common_scale: factor of all activations; None gives each of Y and Z unit variance.
-        conditional: whether distances among the rest are needed.
+    `common_scale` is the factor of all activations; None gives each of Y and Z unit variance.
+    `conditional` tells whether distances among the rest are needed.
     """
 
     def scale_of(variance: float) -> float:
@@ -108,7 +93,7 @@ def shared_bases(
     for number, columns in enumerate(groups):
         others = np.setdiff1d(varying, columns)
         own, rest = parent.variance(columns), parent.variance(others) if conditional else 0.0
-        group = Group(number, columns, scale_of(own), 0.0, 0.0)
+        group = Group(number, columns, scale_of(own))
         if rest == 0:
             shared.append(group)
         elif own > _LARGEST_SHARE * total:

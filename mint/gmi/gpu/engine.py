@@ -7,7 +7,7 @@ Triton does the work on a GPU; elsewhere torch grows the same trees by the same 
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import numba
@@ -54,9 +54,9 @@ def count_blocks_on(
         child_groups: column indices of every child group.
         parent_groups: column indices of every parent group.
         split: rows of A, B and R.
-        scaled: as on the CPU.
-        one_to_one: as on the CPU.
-        conditional: as on the CPU.
+        scaled: as on the CPU, like the next two.
+        one_to_one: see scaled.
+        conditional: see scaled.
         memory_limit: bytes of tensors on the device; more of them means fewer, fuller launches.
 
     Raises:
@@ -67,28 +67,27 @@ def count_blocks_on(
     threads = numba.get_num_threads()
     partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads)
     others = [np.setdiff1d(np.arange(parent.shape[1]), group) for group in parent_groups]
-    rest_weights = _weights(layers[1], others if conditional else [], scaled)
-    blocks = _Blocks(torch.device(device), layers, split, any(rest_weights))
-    rest_weights = rest_weights or [0.0] * len(parent_groups)
     child_weights = _weights(layers[0], child_groups, scaled)
     own_weights = _weights(layers[1], parent_groups, scaled)
-    counts = EdgeCounts(*np.zeros((2, len(child_groups), len(parent_groups)), np.int64))
+    rest_weights = _weights(layers[1], others, scaled) if conditional else [0.0] * len(others)
+    blocks = _Blocks(torch.device(device), layers, split, any(rest_weights))
+    counts = np.zeros((2, len(child_groups), len(parent_groups)), np.int64)
     at_once = blocks.fit(memory_limit, len(child_groups), len(parent_groups))
     child_distances, parent_distances = (blocks.matrices(count) for count in at_once)
-    loaded: slice | None = None
-    for columns in _slices(len(parent_groups), at_once[1]):
-        for slot, j in enumerate(range(columns.start, columns.stop)):
-            weights = own_weights[j], rest_weights[j]
-            blocks.write_parent(parent_distances[slot], parent_groups[j], partners[j], *weights)
-        for rows in _slices(len(child_groups), at_once[0]):
+    loaded: range | None = None
+    for columns in _batches(len(parent_groups), at_once[1]):
+        for out, j in zip(parent_distances, columns, strict=False):
+            blocks.write_parent(out, parent_groups[j], partners[j], own_weights[j], rest_weights[j])
+        for rows in _batches(len(child_groups), at_once[0]):
             if rows != loaded:  # a single batch of child groups serves every parent group
-                for slot, i in enumerate(range(rows.start, rows.stop)):
-                    blocks.write_child(child_distances[slot], child_groups[i], child_weights[i])
+                for out, i in zip(child_distances, rows, strict=False):
+                    blocks.write(
+                        out, blocks.child, child_groups[i], blocks.pooled, child_weights[i]
+                    )
                 loaded = rows
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            found = blocks.count(child_distances[:height], parent_distances[:width])
-            counts.crossing[rows, columns], counts.adjacent[rows, columns] = found
-    return counts
+            found = blocks.count(child_distances[: len(rows)], parent_distances[: len(columns)])
+            counts[:, rows.start : rows.stop, columns.start : columns.stop] = found
+    return EdgeCounts(*counts)
 
 
 def _weights(layer: Layer, groups: Sequence[Integers], scaled: bool) -> list[float]:
@@ -114,9 +113,8 @@ class _Blocks:
             torch.from_numpy(np.ascontiguousarray(layer.values.T)).to(device) for layer in layers
         )
         self.base = self.matrices(int(with_rest))
-        if with_rest:
-            points = self._points(self.parent, np.arange(len(self.parent)), self.pooled)
-            _squared_distances(points, points, self.base[0])
+        for out in self.base:
+            self.write(out, self.parent, np.arange(len(self.parent)), self.pooled, 1.0)
 
     def fit(self, memory_limit: int, children: int, parents: int) -> tuple[int, int]:
         """Return the numbers of child and parent groups whose launch fits the limit best."""
@@ -126,38 +124,33 @@ class _Blocks:
         fixed = _FLOAT_BYTES * (self.child.numel() + self.parent.numel() + points)
         # Two matrices of scratch: the group's distances before the swap, and torch's differences.
         fixed += matrix * (2 + len(self.base))
-
-        def needed(children: int, parents: int) -> int:
+        while True:
             trees = children * parents * _TREE_BYTES * _stride(rows)
-            return fixed + (children + parents) * matrix + trees
-
-        while needed(children, parents) > memory_limit:
+            needed = fixed + (children + parents) * matrix + trees
+            if needed <= memory_limit:
+                return children, parents
             if children == parents == 1:
                 raise ValueError(
                     f"memory_limit {memory_limit}: a tree of {rows} rows needs at least "
-                    f"{needed(1, 1)} bytes"
+                    f"{needed} bytes"
                 )
             # For a given sum the product is largest if both are equal.
             if children > parents:
                 children -= 1
             else:
                 parents -= 1
-        return children, parents
 
     def matrices(self, count: int) -> torch.Tensor:
         """Return uninitialised (count, rows, rows) distances whose rows start aligned."""
         rows = len(self.pooled)
         return torch.empty((count, rows, _stride(rows)), device=self.device)[..., :rows]
 
-    def _points(self, layer: torch.Tensor, columns: Integers, rows: Integers) -> torch.Tensor:
-        """Return (columns, rows) values, contiguous."""
-        picked = torch.from_numpy(columns).to(self.device)[:, None]
-        return layer[picked, torch.from_numpy(rows).to(self.device)]
-
-    def write_child(self, out: torch.Tensor, group: Integers, weight: float) -> None:
-        """Write the weighted distances of a child group to `out`, (rows, rows)."""
-        points = self._points(self.child, group, self.pooled)
-        _squared_distances(points, points, out)
+    def write(
+        self, out: torch.Tensor, layer: torch.Tensor, group: Integers, rows: Integers, weight: float
+    ) -> None:
+        """Write the weighted distances over a group of the layer to `out`, (rows, rows)."""
+        columns = torch.from_numpy(group).to(self.device)[:, None]
+        _squared_distances(layer[columns, torch.from_numpy(rows).to(self.device)], out)
         out.mul_(weight)
 
     def write_parent(
@@ -169,13 +162,11 @@ class _Blocks:
         rest_weight: float,
     ) -> None:
         """Write the weighted distances over Y, swapped, and over Z to `out`, (rows, rows)."""
-        swapped = self._points(self.parent, group, np.concatenate([self.first, partners]))
-        _squared_distances(swapped, swapped, out)
-        out.mul_(own_weight)
+        swapped = np.concatenate([self.first, partners])
+        self.write(out, self.parent, group, swapped, own_weight)
         if rest_weight:
-            own = self._points(self.parent, group, self.pooled)
             rest = self.matrices(1)[0]
-            _squared_distances(own, own, rest)
+            self.write(rest, self.parent, group, self.pooled, 1.0)
             torch.sub(self.base[0], rest, out=rest).clamp_(min=0)
             out.add_(rest.mul_(rest_weight))
 
@@ -198,9 +189,8 @@ def _stride(rows: int) -> int:
     return math.ceil(rows / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
 
 
-def _slices(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def _batches(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _uses_triton(device: torch.device) -> bool:
@@ -208,29 +198,25 @@ def _uses_triton(device: torch.device) -> bool:
     return (device.type == "cuda" or interpreted) and find_spec("triton") is not None
 
 
-def _squared_distances(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
-    """Write the squared Euclidean distances of (d, a) and (d, b) points to `out`, (a, b)."""
+def _squared_distances(points: torch.Tensor, out: torch.Tensor) -> None:
+    """Write the squared Euclidean distances of (d, n) points to `out`, (n, n)."""
     if _uses_triton(out.device):
         from mint.gmi.gpu import kernels
 
-        kernels.squared_distances(first, second, out)
+        kernels.squared_distances(points, out)
         return
     out.zero_()
     difference = torch.empty_like(out)
-    for along_first, along_second in zip(first, second, strict=True):
-        torch.sub(along_first[:, None], along_second, out=difference)
+    for coordinate in points:
+        torch.sub(coordinate[:, None], coordinate, out=difference)
         out.addcmul_(difference, difference)
 
 
 def _tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
     """Grow the minimum spanning trees of child[i] + parent[j] by Prim's algorithm from node 0.
 
-    Args:
-        child: (C, n, n) finite squared distances, with rows aligned as in `_Blocks.matrices`.
-        parent: (P, n, n) the same.
-
-    Returns:
-        (C, P, n) int32: the node that each node was joined to. The entry of node 0 is undefined.
+    Distances are (C, n, n) and (P, n, n), finite. Return (C, P, n) int32: the node that each node
+    was joined to, undefined for node 0.
     """
     if _uses_triton(child.device):
         from mint.gmi.gpu import kernels

@@ -92,15 +92,14 @@ def warps(size: int) -> int:
     return min(max(size // 256, 1), 32)
 
 
-def squared_distances(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
+def squared_distances(points: torch.Tensor, out: torch.Tensor) -> None:
     """Write squared distances; arguments as in `mint.gmi.gpu.engine`."""
-    dimensions, first_rows = first.shape
-    second_rows = second.shape[1]
-    grid = (triton.cdiv(first_rows, _TILE), triton.cdiv(second_rows, _TILE))
-    sizes = first_rows, second_rows, dimensions, out.stride(0)
+    dimensions, rows = points.shape
+    tiles = triton.cdiv(rows, _TILE)
+    sizes = rows, rows, dimensions, out.stride(0)
     options = {"TILE": _TILE, "num_warps": 4, "enable_fp_fusion": False}
     with torch.cuda.device_of(out):
-        distance_kernel[grid](first, second, out, *sizes, **options)
+        distance_kernel[tiles, tiles](points, points, out, *sizes, **options)
 
 
 def tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
@@ -110,7 +109,7 @@ def tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
     ends = torch.empty((children, parents, rows), dtype=torch.int32, device=child.device)
     size = triton.next_power_of_2(rows)
     options = {"BLOCK": size, "num_warps": warps(size), "enable_fp_fusion": False}
+    sizes = parents, rows, child.stride(1)
     with torch.cuda.device_of(child):
-        sizes = parents, rows, child.stride(1)
         tree_kernel[(children * parents,)](child, parent, ends, *sizes, **options)
     return ends
