@@ -24,12 +24,7 @@ class Split(NamedTuple):
 
 
 class EdgeCounts(NamedTuple):
-    """Edges counted in the minimum spanning tree of every block.
-
-    Attributes:
-        crossing: (C, P) edges between A and B.
-        adjacent: (C, P) pairs of edges that share a node.
-    """
+    """Edges between A and B in every tree, (C, P), and pairs of edges that share a node, (C, P)."""
 
     crossing: Integers
     adjacent: Integers
@@ -59,16 +54,9 @@ def estimate(counts: EdgeCounts, first: int, second: int) -> Bootstrap:
     node. The z-score is positive where fewer edges cross than expected.
     """
     total, product = first + second, 2 * first * second
-    variance = (
-        product
-        / (total * (total - 1))
-        * (
-            (product - total) / total
-            + (counts.adjacent - total + 2)
-            / ((total - 2) * (total - 3))
-            * (total * (total - 1) - 2 * product + 2)
-        )
-    )
+    pairs = total * (total - 1)
+    shared = (counts.adjacent - total + 2) / ((total - 2) * (total - 3))
+    variance = product / pairs * ((product - total) / total + shared * (pairs - 2 * product + 2))
     # In a star of four points the count is the same for all samples.
     varies = variance > 1e-9
     deviation = product / total - counts.crossing
@@ -87,5 +75,4 @@ def scale_near_one(values: Floats) -> Floats:
 
 def centred_single(values: Floats) -> NDArray[np.float32]:
     """Return float32 values less their mean; a large offset would cost significant digits."""
-    single: NDArray[np.float32] = (values - values.mean(0)).astype(np.float32)
-    return single
+    return np.asarray(values - values.mean(0), np.float32)

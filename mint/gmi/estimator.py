@@ -129,10 +129,8 @@ def gmi_scores(
 ) -> BlockEstimates:
     """Estimate how much each child group depends on each parent group given all other parents.
 
-    All blocks of a bootstrap share one split. On MNIST (fc1 -> fc2, 20 x 20 groups, 2500 rows)
-    this leaves the ranking a noise of 0.019 a bootstrap, where blocks differ by 0.003; a split for
-    every block would leave 0.024 and take about 100 times as long. Each estimate equals
-    conditional_gmi with refined=False on its block.
+    All blocks of a bootstrap share one split: about 100 times as fast as a split for every block,
+    and less noise in the ranking. Each equals conditional_gmi with refined=False on its block.
 
     Example:
         ```python
@@ -192,13 +190,11 @@ def gmi_bootstraps(
     _check_integer("seed", seed, 0)
     _check_integer("memory_limit", memory_limit, 1)
     children, parents = _matrices({"child": child, "parent": parent})
-    groups = (
-        _members("child_groups", child_groups, children.shape[1]),
-        _members("parent_groups", parent_groups, parents.shape[1]),
-    )
+    child_members = _members("child_groups", child_groups, children.shape[1])
+    parent_members = _members("parent_groups", parent_groups, parents.shape[1])
     options = {"conditional": conditional, "memory_limit": memory_limit}
     count = partial(_engine_of(device), one_to_one=one_to_one, **options)
-    return _bootstraps(children, parents, *groups, seed, scaled, count)
+    return _bootstraps(children, parents, child_members, parent_members, seed, scaled, count)
 
 
 def contiguous_groups(filters: int, groups: int) -> NDArray[np.int64]:

@@ -93,15 +93,12 @@ def _residuals(others: Floats, *blocks: Floats) -> list[Floats]:
     the least error is used; leave-one-out residuals have a closed form.
     """
     rows, columns = others.shape
+    gram = others.T @ others if columns <= rows else others @ others.T
+    variances, vectors = np.linalg.eigh(gram)
+    kept = variances > 1e-10 * variances[-1]
+    variances, left = variances[kept], vectors[:, kept]
     if columns <= rows:
-        variances, right = np.linalg.eigh(others.T @ others)
-        kept = variances > 1e-10 * variances[-1]
-        left = others @ right[:, kept] / np.sqrt(variances[kept])
-    else:
-        variances, left = np.linalg.eigh(others @ others.T)
-        kept = variances > 1e-10 * variances[-1]
-        left = left[:, kept]
-    variances = variances[kept]
+        left = others @ left / np.sqrt(variances)
     shrinkages = [variances / (variances + r * variances.sum()) for r in _RIDGES_OF_REGRESSION]
 
     def residual(block: Floats) -> Floats:

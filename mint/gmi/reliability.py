@@ -20,8 +20,7 @@ class BlockEstimates(NamedTuple):
         standard_error: (C, P) standard errors of those means; nan for one bootstrap.
         z_score: (C, P) means of the Friedman-Rafsky statistic, as in GmiEstimate.
         reliability: expected rank correlation between these values and those of as many other
-            bootstraps of the same rows; nan for one bootstrap, for fewer than three blocks, and
-            where all means are equal.
+            bootstraps; nan for one bootstrap, fewer than three blocks, or equal means.
         bootstraps: number of bootstraps averaged.
     """
 
@@ -68,8 +67,7 @@ def reliability(values: ArrayLike) -> float:
         halves = table[order[:half]].mean(0), table[order[half : 2 * half]].mean(0)
         if any(np.ptp(means) == 0 for means in halves):
             return math.nan
-        ranks = np.array([_ranks(means) for means in halves])
-        correlations.append(np.corrcoef(ranks)[0, 1])
+        correlations.append(np.corrcoef([_ranks(means) for means in halves])[0, 1])
     correlation = float(np.mean(correlations))
     factor = len(table) / half
     # The formula holds for positive correlations; a negative one is noise around zero.

@@ -36,11 +36,8 @@ _TASK_ROWS = 64  # rows that a thread computes at a time
 class Matrices(NamedTuple):
     """Distance matrices: one, or a stack with one more dimension in front.
 
-    Attributes:
-        distances: (rows, columns) float32.
-        bounds: (rows, columns) uint8.
-        chunk_bounds: (rows, chunks) uint8, the least bound of every chunk of LANES columns;
-            chunks is itself padded to a multiple of LANES, with bounds of 255.
+    Distances and bounds are (rows, columns). Chunk bounds are (rows, chunks), padded with 255 to a
+    multiple of LANES: the least bound of every chunk of LANES columns.
     """
 
     distances: Floats
@@ -112,8 +109,7 @@ def full_matrix(by_point: Floats, by_feature: Floats, each: Each = map) -> Float
         last = min(first + _TASK_ROWS, rows)
         squared_distances(by_point, by_feature, first, last, distances[first:last])
 
-    for _ in each(block, range(0, rows, _TASK_ROWS)):
-        pass
+    list(each(block, range(0, rows, _TASK_ROWS)))
     return distances
 
 
@@ -150,8 +146,7 @@ def add_rest(
 def bound_rows(n: int, first: int, last: int, scale: float, out: Matrices) -> None:
     """Fill the padding of rows first to last - 1 of the distances of n points; write their bounds.
 
-    Bounds are floor(distance * scale), at most 255. The scale is finite, and the same for all
-    matrices that are added.
+    Bounds are at most 255. The scale is finite, and the same for all matrices that are added.
     """
     columns = out.distances.shape[1]
     lowered = np.float32(scale * (1 - ROUNDING_MARGIN))
@@ -188,10 +183,9 @@ def write_group(
     own_by_point, own_by_feature = by_point, by_feature
     if group.own_factor > 0:
         own_by_point, own_by_feature = gather(layer, own_rows, group.columns, group.scale)
-    height = out.distances.shape[0]
     factors = group.base_factor, group.own_factor
-    for first in range(0, height, _BLOCK_ROWS):
-        last = min(first + _BLOCK_ROWS, height)
+    for first in range(0, len(out.distances), _BLOCK_ROWS):
+        last = min(first + _BLOCK_ROWS, len(out.distances))
         squared_distances(by_point, by_feature, first, last, out.distances[first:last])
         if group.base_factor > 0:
             add_rest(own_by_point, own_by_feature, first, last, base, *factors, out.distances)

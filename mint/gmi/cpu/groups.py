@@ -36,10 +36,6 @@ class Layer(NamedTuple):
         """Return the total variance of some filters."""
         return float(self.variances[columns].sum())
 
-    def varying(self) -> NDArray[np.int64]:
-        """Return the filters that are not constant."""
-        return np.flatnonzero(self.variances > 0)
-
 
 def unit_scale(variance: float) -> float:
     """Return the factor that gives unit variance; zero for a constant."""
@@ -49,17 +45,13 @@ def unit_scale(variance: float) -> float:
 class Group(NamedTuple):
     """A group of filters, and how to get the distances of the rest of its layer from a base.
 
-    Attributes:
-        number: index of the group in its layer.
-        columns: (k,) filters of the group.
-        scale: factor of their activations.
-        base_factor: factor of the base's distances; 0 if the rest is left out or constant.
-        own_factor: factor of the group's distances, which are subtracted.
+    Distances of the rest are base_factor times those of the base, less own_factor times those of
+    the group. base_factor is 0 if the rest is left out or constant.
     """
 
-    number: int
+    number: int  # in its layer
     columns: NDArray[np.int64]
-    scale: float
+    scale: float  # factor of the activations
     base_factor: float = 0.0
     own_factor: float = 0.0
 
@@ -81,13 +73,12 @@ def shared_bases(
     """Return the bases of all parent groups.
 
     `common_scale` is the factor of all activations; None gives each of Y and Z unit variance.
-    `conditional` tells whether distances among the rest are needed.
     """
 
     def scale_of(variance: float) -> float:
         return unit_scale(variance) if common_scale is None else common_scale
 
-    varying = parent.varying()
+    varying = np.flatnonzero(parent.variances > 0)
     total = parent.variance(varying)
     shared, alone = [], []
     for number, columns in enumerate(groups):

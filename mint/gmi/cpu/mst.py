@@ -2,11 +2,9 @@
 
 Prim's algorithm on sums of two matrices that are never stored. Three things make it fast:
 
-- An old tree over the same points limits the new one: no edge of the new tree into a point is
-  longer than the longest edge on the point's path in the old tree. The trees of two blocks are much
-  alike, so these limits are tight from the start.
-- With the bounds of mint.gmi.cpu.distances, only sums that may be under the limit of their point
-  are read. The others are excluded 64 chunks or 64 points at a time.
+- No edge into a point is longer than the longest edge on the point's path in an old tree over the
+  same points. The trees of two blocks are much alike, so these limits are tight from the start.
+- The bounds of mint.gmi.cpu.distances exclude most sums, 64 chunks or 64 points at a time.
 - Several trees grow in lock-step, so that one waits for memory while the others work.
 
 Among edges of equal length the choice depends only on the order of the points.
@@ -16,17 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mint.gmi.cpu import simd
 from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import (
-    LANES,
-    at_most_mask,
-    first_equal,
-    greatest_uint8,
-    least_uint32,
-    lowest_bit,
-    prefetch,
-)
+from mint.gmi.cpu.simd import LANES
 
 TREES = 4  # that grow in lock-step
 
@@ -38,7 +29,7 @@ _UNREACHED = np.uint32(0x7F7FFFFF)  # the largest finite float
 def star_seeds(n: int) -> NDArray[np.int32]:
     """Return the first seeds of n points, (2, TREES, n): trees that limit the next ones.
 
-    Part 0 is an order of the points in which each follows its source, part 1 the source: the point
+    Part 0 is an order of the points from point 0 on, each after its source, part 1 the source: the point
     to which each is joined. Any tree is valid; a similar one makes the next one fast.
     """
     seeds = np.zeros((2, TREES, n), np.int32)
@@ -65,16 +56,10 @@ def count_edges(
 ) -> None:
     """Count edges in the minimum spanning trees of children.distances[i] + parent.distances.
 
-    Equal points are joined by edges of length zero.
-
-    Args:
-        children: a stack, of which the first len(crossing) are used.
-        parent: one matrix, added to each.
-        in_first: (n,) whether a point belongs to the first of the two samples.
-        scale: scale of the bounds.
-        seeds: old trees, overwritten by the last new ones.
-        crossing: (c,), written: edges between the two samples.
-        adjacent: (c,), written: pairs of edges that share a point.
+    Equal points are joined by edges of length zero. `parent` is one matrix, and `children` a stack
+    of at least len(crossing). `in_first`, (n,), tells whether a point belongs to the first of the
+    two samples. `scale` is that of the bounds. `seeds` are overwritten by the last new trees,
+    `crossing` and `adjacent`, (c,), by the counts of EdgeCounts.
     """
     n = in_first.size
     order, source = seeds[0], seeds[1]
@@ -94,17 +79,16 @@ def count_edges(
     candidates = np.empty((TREES, columns), np.int32)
     open_count = np.zeros(TREES, np.int64)
     candidate_count = np.zeros(TREES, np.int64)
-    newest = np.zeros(TREES, np.int64)
     degree = np.empty(n, np.int64)
 
     for first in range(0, crossing.size, TREES):
         trees = min(TREES, crossing.size - first)
         for tree in range(trees):
             child = children.distances[first + tree]
-            key[tree, :n] = _UNREACHED
-            key[tree, n:] = _TAKEN
+            key[tree] = _TAKEN
+            key[tree, 1:n] = _UNREACHED
             limit[tree] = -1
-            limit[tree, 0] = 0
+            limit[tree, 0] = 0  # the root while the old tree is followed
             for step in range(1, n):
                 point = order[tree, step]
                 other = source[tree, point]
@@ -114,63 +98,50 @@ def count_edges(
             for point in range(1, n):
                 bits = np.int32(limit[tree, point])
                 byte_limit[tree, point] = _bound_limit(bits.view(np.float32), raised)
-            key[tree, 0] = _TAKEN
             limit[tree, 0] = -1
             chunk_key[tree] = _TAKEN
             chunk_limit[tree] = 0
             for chunk in range(columns // LANES):
-                chunk_key[tree, chunk] = least_uint32(key, (tree, chunk * LANES))
-                chunk_limit[tree, chunk] = greatest_uint8(byte_limit, (tree, chunk * LANES))
-            order[tree, 0] = 0
-            newest[tree] = 0
+                chunk_key[tree, chunk] = simd.least_uint32(key, (tree, chunk * LANES))
+                chunk_limit[tree, chunk] = simd.greatest_uint8(byte_limit, (tree, chunk * LANES))
 
         for step in range(1, n):
             # Chunks that may hold a shorter edge from the newest point.
             for tree in range(trees):
                 count = 0
-                stack, row = first + tree, newest[tree]
+                stack, row = first + tree, np.int64(order[tree, step - 1])
                 for block in range(0, row_chunks, LANES):
-                    mask = at_most_mask(
-                        children.chunk_bounds,
-                        (stack, row, block),
-                        parent.chunk_bounds,
-                        (row, block),
-                        chunk_limit,
-                        (tree, block),
+                    at = stack, row, block
+                    mask = simd.at_most_mask(
+                        children.chunk_bounds, parent.chunk_bounds, at, chunk_limit, tree
                     )
                     while mask:
-                        chunk = block + lowest_bit(mask)
+                        chunk = block + simd.lowest_bit(mask)
                         mask &= mask - np.uint64(1)
                         open_chunks[tree, count] = chunk
                         count += 1
-                        prefetch(children.bounds, (stack, row, chunk * LANES))
-                        prefetch(parent.bounds, (row, chunk * LANES))
+                        simd.prefetch(children.bounds, (stack, row, chunk * LANES))
+                        simd.prefetch(parent.bounds, (row, chunk * LANES))
                 open_count[tree] = count
             # Points in these chunks that may end such an edge.
             for tree in range(trees):
                 count = 0
-                stack, row = first + tree, newest[tree]
+                stack, row = first + tree, np.int64(order[tree, step - 1])
                 for index in range(open_count[tree]):
                     start = open_chunks[tree, index] * LANES
-                    mask = at_most_mask(
-                        children.bounds,
-                        (stack, row, start),
-                        parent.bounds,
-                        (row, start),
-                        byte_limit,
-                        (tree, start),
-                    )
+                    at = stack, row, start
+                    mask = simd.at_most_mask(children.bounds, parent.bounds, at, byte_limit, tree)
                     while mask:
-                        point = start + lowest_bit(mask)
+                        point = start + simd.lowest_bit(mask)
                         mask &= mask - np.uint64(1)
                         candidates[tree, count] = point
                         count += 1
-                        prefetch(children.distances, (stack, row, point))
-                        prefetch(parent.distances, (row, point))
+                        simd.prefetch(children.distances, (stack, row, point))
+                        simd.prefetch(parent.distances, (row, point))
                 candidate_count[tree] = count
             # Lengths of these edges, and the shortest edge of the tree.
             for tree in range(trees):
-                row = newest[tree]
+                row = order[tree, step - 1]
                 child_row = children.distances[first + tree, row]
                 parent_row = parent.distances[row]
                 for index in range(candidate_count[tree]):
@@ -186,22 +157,21 @@ def count_edges(
                         chunk_key[tree, chunk] = min(chunk_key[tree, chunk], bits)
                 shortest, block = _TAKEN, 0
                 for start in range(0, row_chunks, LANES):
-                    least = least_uint32(chunk_key, (tree, start))
+                    least = simd.least_uint32(chunk_key, (tree, start))
                     if least < shortest:
                         shortest, block = least, start
-                chunk = block + first_equal(chunk_key, (tree, block), shortest)
+                chunk = block + simd.first_equal(chunk_key, (tree, block), shortest)
                 start = chunk * LANES
-                point = start + first_equal(key, (tree, start), shortest)
+                point = start + simd.first_equal(key, (tree, start), shortest)
                 key[tree, point] = _TAKEN
                 limit[tree, point] = -1
                 byte_limit[tree, point] = 0
                 # Limits only fall, so an old limit of a chunk is never too low.
-                chunk_key[tree, chunk] = least_uint32(key, (tree, start))
-                chunk_limit[tree, chunk] = greatest_uint8(byte_limit, (tree, start))
+                chunk_key[tree, chunk] = simd.least_uint32(key, (tree, start))
+                chunk_limit[tree, chunk] = simd.greatest_uint8(byte_limit, (tree, start))
                 order[tree, step] = point
-                newest[tree] = point
-                prefetch(children.chunk_bounds, (first + tree, point, 0))
-                prefetch(parent.chunk_bounds, (point, 0))
+                simd.prefetch(children.chunk_bounds, (first + tree, point, 0))
+                simd.prefetch(parent.chunk_bounds, (point, 0))
 
         for tree in range(trees):
             degree[:] = 0

@@ -20,7 +20,7 @@ def point_order(layers: Sequence[Layer], rows: NDArray[np.int64], each: Each) ->
     """
     coordinates = np.zeros((min(LANDMARKS, len(rows)), len(rows)), np.float32)
     for layer in layers:
-        varying = layer.varying()
+        varying = np.flatnonzero(layer.variances > 0)
         scale = unit_scale(layer.variance(varying))
         landmarks, _ = gather(layer, rows[: len(coordinates)], varying, scale)
         _, points = gather(layer, rows, varying, scale)

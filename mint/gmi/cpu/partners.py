@@ -50,11 +50,7 @@ def find_partners(
 
 
 def match_points(second: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Match (m, k) points one to one at the least total squared distance.
-
-    Returns:
-        (m,) for every point of `second`, the index of its partner in `reference`.
-    """
+    """Match (m, k) points one to one at the least total squared distance; return the partners."""
     m, k = second.shape
     layer = Layer.of(np.concatenate([second, reference]))
     spread = float(np.abs(layer.values - layer.mean).max())

@@ -4,8 +4,6 @@ LLVM compiles them to the machine's own: AVX2, AVX-512, NEON. An index is a tupl
 array bounds: every array is padded to a multiple of LANES.
 """
 
-from itertools import chain
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -24,9 +22,8 @@ def _pointer(context, builder, array_type, array, indices, target):
     return builder.bitcast(pointer, target.as_pointer())
 
 
-def _load(context, builder, array_type, array, index, element):
-    """Load the LANES elements that start at a tuple of indices."""
-    indices = cgutils.unpack_tuple(builder, index)
+def _load(context, builder, array_type, array, indices, element):
+    """Load LANES elements from an index on."""
     vector = ir.VectorType(element, LANES)
     return builder.load(_pointer(context, builder, array_type, array, indices, vector), align=1)
 
@@ -45,17 +42,22 @@ def _call(builder, name, result, *arguments):
 
 
 @intrinsic
-def at_most_mask(typing_context, x, x_at, y, y_at, limit, limit_at):
-    """Bit k of the uint64: x + y, saturating, <= limit, each uint8 and k places from its index."""
+def at_most_mask(typing_context, stack, matrix, at, limits, row):
+    """Bit k of the uint64: stack[i, j, p] + matrix[j, p], saturating, <= limits[row, p]; uint8.
+
+    The index `at` is (i, j, p - k).
+    """
 
     def generate(context, builder, sig, args):
-        one, other, bound = (
-            _load(context, builder, sig.args[k], args[k], args[k + 1], _INT8) for k in (0, 2, 4)
+        i, j, first = cgutils.unpack_tuple(builder, args[2])
+        places = (0, [i, j, first]), (1, [j, first]), (3, [args[4], first])
+        one, other, limit = (
+            _load(context, builder, sig.args[k], args[k], indices, _INT8) for k, indices in places
         )
         total = _call(builder, f"llvm.uadd.sat.v{LANES}i8", one.type, one, other)
-        return builder.bitcast(builder.icmp_unsigned("<=", total, bound), _INT64)
+        return builder.bitcast(builder.icmp_unsigned("<=", total, limit), _INT64)
 
-    return types.uint64(x, x_at, y, y_at, limit, limit_at), generate
+    return types.uint64(stack, matrix, at, limits, types.intp), generate
 
 
 @intrinsic
@@ -63,7 +65,8 @@ def first_equal(typing_context, values, at, value):
     """Offset from an index of the first of LANES values, of 32 bits, that equals `value`."""
 
     def generate(context, builder, sig, args):
-        loaded = _load(context, builder, sig.args[0], args[0], args[1], _INT32)
+        indices = cgutils.unpack_tuple(builder, args[1])
+        loaded = _load(context, builder, sig.args[0], args[0], indices, _INT32)
         equal = builder.icmp_unsigned("==", loaded, _broadcast(builder, args[2], LANES))
         return _call(builder, "llvm.cttz.i64", _INT64, builder.bitcast(equal, _INT64), _BIT(1))
 
@@ -83,7 +86,8 @@ def lowest_bit(typing_context, mask):
 def _reduction(operation, element):
     def reduction(typing_context, values, at):
         def generate(context, builder, sig, args):
-            loaded = _load(context, builder, sig.args[0], args[0], args[1], element)
+            indices = cgutils.unpack_tuple(builder, args[1])
+            loaded = _load(context, builder, sig.args[0], args[0], indices, element)
             name = f"llvm.vector.reduce.{operation}.v{LANES}{element}"
             return _call(builder, name, element, loaded)
 
@@ -93,6 +97,7 @@ def _reduction(operation, element):
 
 
 # Of the LANES values from an index on.
+least_int32 = _reduction("smin", _INT32)
 least_uint32 = _reduction("umin", _INT32)
 greatest_uint8 = _reduction("umax", _INT8)
 
@@ -125,7 +130,6 @@ def distance_tile(typing_context, points, row, others, column, out, out_row):
         row, column, out_row = args[1], args[3], args[5]
         lanes = 8
         vector = ir.VectorType(_FLOAT32, lanes)
-        starts = range(0, TILE_COLUMNS, lanes)
 
         def plus(index, k):
             return builder.add(index, ir.Constant(index.type, k))
@@ -133,25 +137,24 @@ def distance_tile(typing_context, points, row, others, column, out, out_row):
         def pointer(k, indices, target):
             return _pointer(context, builder, sig.args[k], args[k], indices, target)
 
-        totals = [[cgutils.alloca_once(builder, vector) for _ in starts] for _ in range(TILE_ROWS)]
-        for total in chain(*totals):
+        tile = [
+            (k, plus(column, start), cgutils.alloca_once(builder, vector))
+            for k in range(TILE_ROWS)
+            for start in range(0, TILE_COLUMNS, lanes)
+        ]
+        for _, _, total in tile:
             builder.store(ir.Constant(vector, [0.0] * lanes), total)
         shape = context.make_array(sig.args[2])(context, builder, args[2]).shape
         with cgutils.for_range(builder, builder.extract_value(shape, 0)) as loop:
-            feature = loop.index
-            parts = [pointer(2, [feature, plus(column, start)], vector) for start in starts]
-            parts = [builder.load(part, align=4) for part in parts]
-            for k, of_row in enumerate(totals):
-                value = builder.load(pointer(0, [plus(row, k), feature], _FLOAT32))
-                point = _broadcast(builder, value, lanes)
-                for total, part in zip(of_row, parts, strict=True):
-                    difference = builder.fsub(point, part)
-                    factors = difference, difference, builder.load(total)
-                    builder.store(_call(builder, f"llvm.fma.v{lanes}f32", vector, *factors), total)
-        for k, of_row in enumerate(totals):
-            for total, start in zip(of_row, starts, strict=True):
-                to = pointer(4, [plus(out_row, k), plus(column, start)], vector)
-                builder.store(builder.load(total), to, align=4)
+            for k, at, total in tile:
+                value = builder.load(pointer(0, [plus(row, k), loop.index], _FLOAT32))
+                other = builder.load(pointer(2, [loop.index, at], vector), align=4)
+                difference = builder.fsub(_broadcast(builder, value, lanes), other)
+                factors = difference, difference, builder.load(total)
+                builder.store(_call(builder, f"llvm.fma.v{lanes}f32", vector, *factors), total)
+        for k, at, total in tile:
+            to = pointer(4, [plus(out_row, k), at], vector)
+            builder.store(builder.load(total), to, align=4)
         return context.get_dummy_value()
 
     return types.void(points, types.intp, others, types.intp, out, types.intp), generate

@@ -47,17 +47,9 @@ def count_blocks_on(
     The trees are those of `mint.gmi.cpu.engine.count_blocks`, but rounding hides a Z with less
     than a millionth of the variance. Of equal distances, that of the lowest pooled row is taken.
 
-    Args:
-        device: cuda or cpu: where to grow the trees. Partners are found on the CPU.
-        child: (N, c) activations.
-        parent: (N, p) activations of the same rows.
-        child_groups: column indices of every child group.
-        parent_groups: column indices of every parent group.
-        split: rows of A, B and R.
-        scaled: as on the CPU, like the next two.
-        one_to_one: see scaled.
-        conditional: see scaled.
-        memory_limit: bytes of tensors on the device; more of them means fewer, fuller launches.
+    `device` is cuda or cpu: where to grow the trees. Partners are found on the CPU. `memory_limit`
+    is in bytes of tensors on the device; more of them means fewer, fuller launches. The other
+    arguments are those of the CPU engine.
 
     Raises:
         ValueError: the memory limit is too small for one block, or a group varies too little.
@@ -77,13 +69,13 @@ def count_blocks_on(
     loaded: range | None = None
     for columns in _batches(len(parent_groups), at_once[1]):
         for out, j in zip(parent_distances, columns, strict=False):
-            blocks.write_parent(out, parent_groups[j], partners[j], own_weights[j], rest_weights[j])
+            weights = own_weights[j], rest_weights[j]
+            blocks.write_parent(out, parent_groups[j], partners[j], weights)
         for rows in _batches(len(child_groups), at_once[0]):
             if rows != loaded:  # a single batch of child groups serves every parent group
                 for out, i in zip(child_distances, rows, strict=False):
-                    blocks.write(
-                        out, blocks.child, child_groups[i], blocks.pooled, child_weights[i]
-                    )
+                    weight = child_weights[i]
+                    blocks.write(out, blocks.child, child_groups[i], blocks.pooled, weight)
                 loaded = rows
             found = blocks.count(child_distances[: len(rows)], parent_distances[: len(columns)])
             counts[:, rows.start : rows.stop, columns.start : columns.stop] = found
@@ -109,6 +101,7 @@ class _Blocks:
     ) -> None:
         self.device, self.first = device, split.first
         self.pooled = np.concatenate([split.first, split.second])
+        self.stride = math.ceil(len(self.pooled) / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
         self.child, self.parent = (
             torch.from_numpy(np.ascontiguousarray(layer.values.T)).to(device) for layer in layers
         )
@@ -119,13 +112,13 @@ class _Blocks:
     def fit(self, memory_limit: int, children: int, parents: int) -> tuple[int, int]:
         """Return the numbers of child and parent groups whose launch fits the limit best."""
         rows = len(self.pooled)
-        matrix = _FLOAT_BYTES * rows * _stride(rows)
+        matrix = _FLOAT_BYTES * rows * self.stride
         points = rows * max(len(self.child), 2 * len(self.parent))  # before and after the swap
         fixed = _FLOAT_BYTES * (self.child.numel() + self.parent.numel() + points)
         # Two matrices of scratch: the group's distances before the swap, and torch's differences.
         fixed += matrix * (2 + len(self.base))
         while True:
-            trees = children * parents * _TREE_BYTES * _stride(rows)
+            trees = children * parents * _TREE_BYTES * self.stride
             needed = fixed + (children + parents) * matrix + trees
             if needed <= memory_limit:
                 return children, parents
@@ -143,7 +136,7 @@ class _Blocks:
     def matrices(self, count: int) -> torch.Tensor:
         """Return uninitialised (count, rows, rows) distances whose rows start aligned."""
         rows = len(self.pooled)
-        return torch.empty((count, rows, _stride(rows)), device=self.device)[..., :rows]
+        return torch.empty((count, rows, self.stride), device=self.device)[..., :rows]
 
     def write(
         self, out: torch.Tensor, layer: torch.Tensor, group: Integers, rows: Integers, weight: float
@@ -154,14 +147,10 @@ class _Blocks:
         out.mul_(weight)
 
     def write_parent(
-        self,
-        out: torch.Tensor,
-        group: Integers,
-        partners: Integers,
-        own_weight: float,
-        rest_weight: float,
+        self, out: torch.Tensor, group: Integers, partners: Integers, weights: tuple[float, float]
     ) -> None:
         """Write the weighted distances over Y, swapped, and over Z to `out`, (rows, rows)."""
+        own_weight, rest_weight = weights
         swapped = np.concatenate([self.first, partners])
         self.write(out, self.parent, group, swapped, own_weight)
         if rest_weight:
@@ -177,16 +166,12 @@ class _Blocks:
         joined = ends[..., 1:].to(torch.int64)
         in_first = torch.arange(rows, device=self.device) < len(self.first)
         crossing = (in_first[joined] != in_first[1:]).sum(-1)
-        first_node = torch.arange(trees.numel(), device=self.device).view(*trees, 1) * rows
-        degrees = torch.bincount((joined + first_node).flatten(), minlength=ends.numel())
-        degrees = degrees.view(ends.shape)
+        starts = torch.arange(trees.numel(), device=self.device).view(*trees, 1) * rows
+        nodes = (joined + starts).flatten()
+        degrees = torch.bincount(nodes, minlength=ends.numel()).view(ends.shape)
         degrees[..., 1:] += 1
         adjacent = (degrees * (degrees - 1)).sum(-1) // 2
         return torch.stack([crossing, adjacent]).cpu().numpy()
-
-
-def _stride(rows: int) -> int:
-    return math.ceil(rows / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
 
 
 def _batches(count: int, size: int) -> list[range]:
