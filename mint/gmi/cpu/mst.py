@@ -29,8 +29,8 @@ _UNREACHED = np.uint32(0x7F7FFFFF)  # the largest finite float
 def star_seeds(n: int) -> NDArray[np.int32]:
     """Return the first seeds of n points, (2, TREES, n): trees that limit the next ones.
 
-    Part 0 is an order of the points from point 0 on, each after its source, part 1 the source: the point
-    to which each is joined. Any tree is valid; a similar one makes the next one fast.
+    Part 0 is an order of the points from point 0 on, each after its source. Part 1 is the source:
+    the point to which each is joined. Any tree is valid; a similar one makes the next one fast.
     """
     seeds = np.zeros((2, TREES, n), np.int32)
     seeds[0] = np.arange(n)
