@@ -13,7 +13,6 @@ from scipy.spatial import KDTree
 
 from mint.gmi.bootstrap import (
     Bootstrap,
-    EdgeCounts,
     Floats,
     Split,
     centred_single,
@@ -65,23 +64,15 @@ def _jackknife(first: Floats, second: Floats) -> Bootstrap:
 
 
 def _estimate_of(first: Floats, second: Floats) -> Bootstrap:
-    return estimate(_count_tree(first, second), len(first), len(second))
-
-
-def _count_tree(first: Floats, second: Floats) -> EdgeCounts:
-    """Count the edges of one tree: that of a block whose parent group is constant."""
+    """Return the estimate from one tree: that of a block whose parent group is constant."""
     reference = np.zeros_like(second)  # a split needs these rows, but the tree leaves them out
     child = centred_single(np.vstack([first, second, reference]))
-    rows = np.arange(len(child))
-    return count_blocks(
-        child,
-        np.zeros((len(child), 1), np.float32),
-        [np.arange(child.shape[1])],
-        [np.zeros(1, np.int64)],
-        Split(*np.split(rows, [len(first), len(first) + len(second)])),
-        scaled=False,
-        conditional=False,
-    )
+    parent = np.zeros((len(child), 1), np.float32)
+    groups = [np.arange(child.shape[1])], [np.zeros(1, np.int64)]
+    sizes = len(first), len(second)
+    split = Split(*np.split(np.arange(len(child)), np.cumsum(sizes)))
+    counts = count_blocks(child, parent, *groups, split, scaled=False, conditional=False)
+    return estimate(counts, *sizes)
 
 
 def _partners(z: Floats, split: Split, one_to_one: bool) -> NDArray[np.int64]:
@@ -102,15 +93,12 @@ def _residuals(others: Floats, *blocks: Floats) -> list[Floats]:
     the least error is used; leave-one-out residuals have a closed form.
     """
     rows, columns = others.shape
+    gram = others.T @ others if columns <= rows else others @ others.T
+    variances, vectors = np.linalg.eigh(gram)
+    kept = variances > 1e-10 * variances[-1]
+    variances, left = variances[kept], vectors[:, kept]
     if columns <= rows:
-        variances, right = np.linalg.eigh(others.T @ others)
-        kept = variances > 1e-10 * variances[-1]
-        left = others @ right[:, kept] / np.sqrt(variances[kept])
-    else:
-        variances, left = np.linalg.eigh(others @ others.T)
-        kept = variances > 1e-10 * variances[-1]
-        left = left[:, kept]
-    variances = variances[kept]
+        left = others @ left / np.sqrt(variances)
     shrinkages = [variances / (variances + r * variances.sum()) for r in _RIDGES_OF_REGRESSION]
 
     def residual(block: Floats) -> Floats:

@@ -20,8 +20,7 @@ class BlockEstimates(NamedTuple):
         standard_error: (C, P) standard errors of those means; nan for one bootstrap.
         z_score: (C, P) means of the Friedman-Rafsky statistic, as in GmiEstimate.
         reliability: expected rank correlation between these values and those of as many other
-            bootstraps of the same rows; nan for one bootstrap, for fewer than three blocks, and
-            where all means are equal.
+            bootstraps; nan for one bootstrap, fewer than three blocks, or equal means.
         bootstraps: number of bootstraps averaged.
     """
 
@@ -53,14 +52,8 @@ def reliability(values: ArrayLike) -> float:
     """Return the expected rank correlation between means of this many bootstraps each.
 
     Spearman's correlation between the means of two random halves, averaged over several ways to
-    halve, and corrected from half to full length by the Spearman-Brown formula.
-
-    Args:
-        values: (bootstraps, ...) estimates of the same blocks.
-
-    Returns:
-        At most 1; nan for one bootstrap, for fewer than three blocks, or where the means of a half
-        are all equal.
+    halve, and corrected from half to full length by the Spearman-Brown formula. `values` is
+    (bootstraps, ...). The result is nan as in BlockEstimates.
     """
     table = np.asarray(values, np.float64)
     table = table.reshape(len(table), -1)
@@ -74,8 +67,7 @@ def reliability(values: ArrayLike) -> float:
         halves = table[order[:half]].mean(0), table[order[half : 2 * half]].mean(0)
         if any(np.ptp(means) == 0 for means in halves):
             return math.nan
-        ranks = np.array([_ranks(means) for means in halves])
-        correlations.append(np.corrcoef(ranks)[0, 1])
+        correlations.append(np.corrcoef([_ranks(means) for means in halves])[0, 1])
     correlation = float(np.mean(correlations))
     factor = len(table) / half
     # The formula holds for positive correlations; a negative one is noise around zero.

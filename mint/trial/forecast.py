@@ -10,7 +10,7 @@ from torch.fx.passes.shape_prop import TensorMetadata
 
 from mint.config.schema import CRITERIA, TrialConfig
 from mint.data.datasets import Source
-from mint.gmi.cpu.distances import shape_of
+from mint.gmi.cpu.distances import matrix_nbytes
 from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
 from mint.store.stage_cache import StageCache
@@ -207,4 +207,4 @@ def _score_bytes(config: TrialConfig, classes: int, filters: Mapping[str, int]) 
         return activations
     in_trees = rows - rows // 3
     matrices = min(config.groups, max(filters.values())) + 2 * config.experiment.threads + 1
-    return activations + min(_ESTIMATOR_LIMIT, matrices * shape_of(in_trees).nbytes)
+    return activations + min(_ESTIMATOR_LIMIT, matrices * matrix_nbytes(in_trees))

@@ -125,11 +125,11 @@ def test_kernels_compile_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assembly: str = triton.compile(source, target=target, options=options).asm["ptx"]
         return assembly
 
-    distances = compiled(kernels.distance_kernel, 4, "first second stride", TILE=64)
+    distances = compiled(kernels.distance_kernel, 4, "first second stride", tile=64)
     assert "fma.rn.f32" in distances
     assert ".tf32" not in distances
     for size in (64, 2048):
-        tree = compiled(kernels.tree_kernel, kernels.warps(size), "child parent stride", BLOCK=size)
+        tree = compiled(kernels.tree_kernel, kernels.warps(size), "child parent stride", size=size)
         # Rows are read four floats at a time where a thread has as many.
         assert ("ld.global.v4" in tree) == (size > 64)
 

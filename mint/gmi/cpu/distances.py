@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mint.gmi.cpu.groups import Group, Layer
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import LANES, TILE_COLUMNS, TILE_ROWS, distance_tile, quantise
+from mint.gmi.cpu.simd import LANES, TILE_COLUMNS, TILE_ROWS, distance_tile
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -27,6 +27,7 @@ Each = Callable[..., Iterable[Any]]
 # bound never excludes a sum that is less than the limit.
 ROUNDING_MARGIN = 1e-5
 
+_TOP = np.float32(255)
 _FAR = np.float32(3e38)  # the distance of padding columns
 _BLOCK_ROWS = 16  # these rows of a matrix fit the first-level cache
 _TASK_ROWS = 64  # rows that a thread computes at a time
@@ -35,11 +36,8 @@ _TASK_ROWS = 64  # rows that a thread computes at a time
 class Matrices(NamedTuple):
     """Distance matrices: one, or a stack with one more dimension in front.
 
-    Attributes:
-        distances: (rows, columns) float32.
-        bounds: (rows, columns) uint8.
-        chunk_bounds: (rows, chunks) uint8, the least bound of every chunk of LANES columns;
-            chunks is itself padded to a multiple of LANES, with bounds of 255.
+    Distances and bounds are (rows, columns). Chunk bounds are (rows, chunks), padded with 255 to a
+    multiple of LANES: the least bound of every chunk of LANES columns.
     """
 
     distances: Floats
@@ -51,43 +49,26 @@ class Matrices(NamedTuple):
         return [Matrices(*parts) for parts in zip(*self, strict=True)]
 
 
-class Shape(NamedTuple):
-    """Padded sizes of a distance matrix."""
-
-    rows: int
-    columns: int
-    chunks: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a matrix with its bounds."""
-        return self.rows * (5 * self.columns + self.chunks)
-
-
-def shape_of(n: int) -> Shape:
-    """Return the padded sizes of n x n distances."""
-    columns = _padded(n, LANES)
-    return Shape(_padded(n, TILE_ROWS), columns, _padded(columns // LANES, LANES))
-
-
-def _padded(n: int, multiple: int) -> int:
+def padded(n: int, multiple: int = LANES) -> int:
+    """Return n rounded up to a multiple."""
     return -(-n // multiple) * multiple
+
+
+def matrix_nbytes(n: int) -> int:
+    """Return the bytes of the distances of n points with their bounds."""
+    columns = padded(n)
+    return padded(n, TILE_ROWS) * (5 * columns + padded(columns // LANES))
 
 
 def empty_matrices(count: int, n: int) -> Matrices:
     """Return a stack of uninitialised n x n matrices."""
-    rows, columns, chunks = shape_of(n)
+    rows, columns = padded(n, TILE_ROWS), padded(n)
+    chunks = padded(columns // LANES)
     return Matrices(
         np.empty((count, rows, columns), np.float32),
         np.empty((count, rows, columns), np.uint8),
         np.empty((count, rows, chunks), np.uint8),
     )
-
-
-def gathered_nbytes(n: int, k: int) -> int:
-    """Bytes of what gather returns for n rows and k columns."""
-    shape = shape_of(n)
-    return 4 * k * (shape.rows + shape.columns)
 
 
 @compile_kernel
@@ -110,31 +91,16 @@ def gather(layer: Layer, rows: Integers, columns: Integers, scale: float) -> Poi
 def squared_distances(
     by_point: Floats, by_feature: Floats, first: int, last: int, out: Floats
 ) -> None:
-    """Write the distances of points first to last - 1, both even, to all points of `by_feature`.
-
-    The first of them go to row 0 of `out`, (last - first or more, columns).
-    """
-    features = by_point.shape[1]
-    columns = by_feature.shape[1]
-    points = by_point.reshape(-1)
-    others = by_feature.reshape(-1)
-    flat = out.reshape(-1)
-    for column in range(0, columns, TILE_COLUMNS):
+    """Write the distances of points first to last - 1, both even, from row 0 of `out` on."""
+    for column in range(0, by_feature.shape[1], TILE_COLUMNS):
         for row in range(first, last, TILE_ROWS):
-            at = (row - first) * columns + column
-            place = row * features
-            distance_tile(
-                points, place, features, others, column, columns, features, flat, at, columns
-            )
+            distance_tile(by_point, row, by_feature, column, out, row - first)
 
 
 def full_matrix(by_point: Floats, by_feature: Floats, each: Each = map) -> Floats:
     """Return the squared distances of all row points to all column points, padding included.
 
-    Args:
-        by_point: (rows, k) from gather.
-        by_feature: (k, columns) from gather.
-        each: `map`, or that of an executor: calls a function for every block of rows.
+    `each` is `map` or that of an executor; it calls a function for every block of rows.
     """
     rows, columns = len(by_point), by_feature.shape[1]
     distances = np.empty((rows, columns), np.float32)
@@ -143,8 +109,7 @@ def full_matrix(by_point: Floats, by_feature: Floats, each: Each = map) -> Float
         last = min(first + _TASK_ROWS, rows)
         squared_distances(by_point, by_feature, first, last, distances[first:last])
 
-    for _ in each(block, range(0, rows, _TASK_ROWS)):
-        pass
+    list(each(block, range(0, rows, _TASK_ROWS)))
     return distances
 
 
@@ -181,20 +146,21 @@ def add_rest(
 def bound_rows(n: int, first: int, last: int, scale: float, out: Matrices) -> None:
     """Fill the padding of rows first to last - 1 of the distances of n points; write their bounds.
 
-    Bounds are floor(distance * scale), at most 255. The scale is finite, and the same for all
-    matrices that are added.
+    Bounds are at most 255. The scale is finite, and the same for all matrices that are added.
     """
     columns = out.distances.shape[1]
-    chunks = columns // LANES
     lowered = np.float32(scale * (1 - ROUNDING_MARGIN))
-    distances = out.distances.reshape(-1)
-    bounds = out.bounds.reshape(-1)
     for row in range(first, last):
         out.distances[row, n:] = _FAR
-        out.chunk_bounds[row, chunks:] = 255
-        for chunk in range(chunks):
-            at = row * columns + chunk * LANES
-            out.chunk_bounds[row, chunk] = quantise(distances, bounds, at, lowered)
+        out.chunk_bounds[row] = 255
+        for chunk in range(columns // LANES):
+            least = np.uint8(255)
+            for column in range(chunk * LANES, (chunk + 1) * LANES):
+                scaled = np.float32(out.distances[row, column] * lowered)
+                bound = np.uint8(np.int32(scaled if scaled < _TOP else _TOP))
+                out.bounds[row, column] = bound
+                least = min(least, bound)
+            out.chunk_bounds[row, chunk] = least
 
 
 @compile_kernel
@@ -209,23 +175,17 @@ def write_group(
 ) -> None:
     """Write the distances of n points in a group, plus those in the rest, and their bounds.
 
-    Args:
-        layer: activations.
-        group: filters, their scale, and the factors of add_rest; base_factor 0 leaves out the rest.
-        rows: (n,) row from which each point takes its values in the group.
-        own_rows: (n,) row from which it takes its values in the rest.
-        base: (rows, columns) as in add_rest; not read if base_factor is 0.
-        bound_scale: scale of the bounds.
-        out: one matrix, written.
+    Points take their values in the group from `rows`, (n,), and those in the rest from `own_rows`.
+    The base and the factors are those of add_rest; base_factor 0 leaves out the rest. `out` is one
+    matrix.
     """
     by_point, by_feature = gather(layer, rows, group.columns, group.scale)
     own_by_point, own_by_feature = by_point, by_feature
     if group.own_factor > 0:
         own_by_point, own_by_feature = gather(layer, own_rows, group.columns, group.scale)
-    height = out.distances.shape[0]
     factors = group.base_factor, group.own_factor
-    for first in range(0, height, _BLOCK_ROWS):
-        last = min(first + _BLOCK_ROWS, height)
+    for first in range(0, len(out.distances), _BLOCK_ROWS):
+        last = min(first + _BLOCK_ROWS, len(out.distances))
         squared_distances(by_point, by_feature, first, last, out.distances[first:last])
         if group.base_factor > 0:
             add_rest(own_by_point, own_by_feature, first, last, base, *factors, out.distances)

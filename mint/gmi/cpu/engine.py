@@ -9,33 +9,25 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mint.gmi.bootstrap import MEMORY_LIMIT, EdgeCounts, Split
-from mint.gmi.cpu import mst
 from mint.gmi.cpu.distances import (
     Matrices,
     empty_matrices,
     full_matrix,
     gather,
-    gathered_nbytes,
-    shape_of,
+    matrix_nbytes,
+    padded,
     write_group,
 )
-from mint.gmi.cpu.groups import (
-    MOMENT_ROWS,
-    Base,
-    Group,
-    Layer,
-    shared_bases,
-    unit_scale,
-)
+from mint.gmi.cpu.groups import MOMENT_ROWS, Base, Group, Layer, shared_bases, unit_scale
+from mint.gmi.cpu.mst import TREES, count_edges, star_seeds
 from mint.gmi.cpu.ordering import LANDMARKS, point_order
-from mint.gmi.cpu.partners import find_partners, matching_nbytes
+from mint.gmi.cpu.partners import find_partners
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -66,173 +58,107 @@ def count_blocks(
     in R. Equal rows are joined by edges of length zero. The result depends neither on the number
     of threads, which is numba's, nor on the memory limit.
 
-    Args:
-        child: (N, c) activations.
-        parent: (N, p) activations of the same rows.
-        child_groups: column indices of every child group.
-        parent_groups: column indices of every parent group.
-        split: rows of A, B and R; A and B together have at least four.
-        scaled: scale each of X, Y and Z to unit total variance over all N rows.
-        one_to_one: as in `mint.gmi.cpu.partners.find_partners`.
-        conditional: if False, leave Z out.
-        memory_limit: bytes that the call may take beside its arguments and compiled code.
+    Layers are (N, filters), groups are their column indices, and A and B together have at least
+    four rows. Options are those of gmi_scores; one_to_one is explained in find_partners, and the
+    memory limit is in bytes beside compiled code and the arguments, if these are contiguous.
 
     Raises:
         ValueError: the memory limit is too small.
     """
-    budget = _budget(child, parent, child_groups, parent_groups, split, memory_limit)
     layers = Layer.of(child), Layer.of(parent)
+    filters = max(child.shape[1], parent.shape[1])
+    growers, kept, matchers = _budget(filters, (child_groups, parent_groups), split, memory_limit)
     # One scale for all groups changes no partner; unit variance loses no digits.
     bases = shared_bases(layers[1], parent_groups, None, conditional)
-    threads = budget.matching_threads
-    partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads)
+    partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=matchers)
     common_scale, variance = None, 3.0 if conditional else 2.0
     if not scaled:
-        common_scale, variance = _common_scale(*layers, child_groups, parent_groups, conditional)
+        # A power of two rounds nothing; this one keeps squares within the range of float32.
+        rests = [np.arange(parent.shape[1])] if conditional else parent_groups
+        variance = max(layers[0].variance(group) for group in child_groups)
+        variance += max(layers[1].variance(group) for group in rests)
+        common_scale = 2.0 ** -round(np.log2(variance) / 2) if variance > 0 else 1.0
+        variance = variance * common_scale**2 or 1.0
         bases = shared_bases(layers[1], parent_groups, common_scale, conditional)
-    bound_scale = 255 / (_SPAN * 2 * variance)
-    with ThreadPoolExecutor(budget.threads) as pool:
-        trees = _Trees(layers, split, partners, common_scale, bound_scale, pool)
-        return trees.count(child_groups, bases, budget.kept)
+    scales = common_scale, 255 / (_SPAN * 2 * variance)
+    with ThreadPoolExecutor(growers) as pool:
+        return _count_trees(layers, child_groups, bases, split, partners, scales, kept, pool)
 
 
-def _common_scale(
-    child: Layer,
-    parent: Layer,
+def _count_trees(
+    layers: tuple[Layer, Layer],
     child_groups: Sequence[Indices],
-    parent_groups: Sequence[Indices],
-    conditional: bool,
-) -> tuple[float, float]:
-    """Return a scale for all activations, and the largest variance of a block at that scale."""
-    variance = max(child.variance(group) for group in child_groups)
-    if conditional:
-        variance += float(parent.variances.sum())
-    else:
-        variance += max(parent.variance(group) for group in parent_groups)
-    # A power of two rounds nothing; this one keeps squares within the range of float32.
-    scale = 2.0 ** -round(np.log2(variance) / 2) if variance > 0 else 1.0
-    return scale, variance * scale**2 or 1.0
+    bases: list[Base],
+    split: Split,
+    partners: Indices,
+    scales: tuple[float | None, float],
+    most_kept: int,
+    pool: ThreadPoolExecutor,
+) -> EdgeCounts:
+    """Count edges with at most so many matrices of child groups at a time.
 
+    The scales are that of all activations, if they share one, and that of bounds.
+    """
+    child, parent = layers
+    common_scale, bound_scale = scales
+    pooled = np.concatenate([split.first, split.second])
+    order = point_order(layers, pooled, pool.map)  # makes the trees fast to grow
+    rows, in_first = pooled[order], order < len(split.first)
+    # (parent groups, n) rows from which points take their Y.
+    swapped = np.hstack([np.tile(split.first, (len(partners), 1)), partners]).take(order, axis=1)
+    workspace = threading.local()  # one matrix and the last trees of each thread
 
-class _Trees:
-    """The trees of one bootstrap, over points in an order that makes them fast to grow."""
+    def write_child(columns: Indices, out: Matrices) -> None:
+        scale = unit_scale(child.variance(columns)) if common_scale is None else common_scale
+        write_group(child, Group(0, columns, scale), rows, rows, _NO_BASE, bound_scale, out)
 
-    def __init__(
-        self,
-        layers: tuple[Layer, Layer],
-        split: Split,
-        partners: Indices,
-        common_scale: float | None,
-        bound_scale: float,
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        self.child, self.parent = layers
-        self.common_scale, self.bound_scale, self.pool = common_scale, bound_scale, pool
-        self.workspace = threading.local()  # one matrix and the last trees of each thread
-        pooled = np.concatenate([split.first, split.second])
-        order = point_order(layers, pooled, pool.map)
-        self.rows = pooled[order]
-        self.in_first = order < len(split.first)
-        first = np.tile(split.first, (len(partners), 1))
-        # (parent groups, n) rows from which points take their Y.
-        self.swapped = np.hstack([first, partners]).take(order, axis=1)
-
-    def count(
-        self, child_groups: Sequence[Indices], bases: list[Base], most_kept: int
-    ) -> EdgeCounts:
-        """Count edges with at most so many matrices of child groups at a time."""
-        counts = EdgeCounts(*np.zeros((2, len(child_groups), len(self.swapped)), np.int64))
-        kept = empty_matrices(min(most_kept, len(child_groups)), len(self.rows))
-        base_distances = _NO_BASE
-        for start in range(0, len(child_groups), len(kept.distances)):
-            chunk = child_groups[start : start + len(kept.distances)]
-            stop = start + len(chunk)
-            for _ in self.pool.map(self._write_child, chunk, kept.unstack()):
-                pass
-            for base in bases:
-                if start == 0 or len(bases) > 1:
-                    base_distances = self._base_distances(base)
-                column = partial(
-                    self._count_column, base=base_distances, kept=kept, children=len(chunk)
-                )
-                for group, found in zip(
-                    base.groups, self.pool.map(column, base.groups), strict=True
-                ):
-                    counts.crossing[start:stop, group.number] = found[0]
-                    counts.adjacent[start:stop, group.number] = found[1]
-        return counts
-
-    def _write_child(self, columns: Indices, out: Matrices) -> None:
-        variance = self.child.variance(columns)
-        scale = unit_scale(variance) if self.common_scale is None else self.common_scale
-        group = Group(0, columns, scale, 0.0, 0.0)
-        write_group(self.child, group, self.rows, self.rows, _NO_BASE, self.bound_scale, out)
-
-    def _base_distances(self, base: Base) -> Floats:
-        if not len(base.columns):
-            return _NO_BASE
-        points = gather(self.parent, self.rows, base.columns, base.scale)
-        return full_matrix(*points, self.pool.map)
-
-    def _count_column(
-        self, group: Group, base: Floats, kept: Matrices, children: int
-    ) -> NDArray[np.int64]:
-        """Return the counts of one parent group with the kept child groups, (2, children)."""
-        own = self.workspace
-        if not hasattr(own, "seeds"):
-            (own.matrix,) = empty_matrices(1, len(self.rows)).unstack()
-            own.seeds = mst.star_seeds(len(self.rows))
-        rows = self.swapped[group.number]
-        write_group(self.parent, group, rows, self.rows, base, self.bound_scale, own.matrix)
+    def count_column(base: Floats, children: int, group: Group) -> NDArray[np.int64]:
+        if not hasattr(workspace, "seeds"):
+            (workspace.matrix,) = empty_matrices(1, len(rows)).unstack()
+            workspace.seeds = star_seeds(len(rows))
+        matrix, own_rows = workspace.matrix, swapped[group.number]
+        write_group(parent, group, own_rows, rows, base, bound_scale, matrix)
         found = np.empty((2, children), np.int64)
-        mst.count_edges(kept, own.matrix, self.in_first, self.bound_scale, own.seeds, *found)
+        count_edges(kept, matrix, in_first, bound_scale, workspace.seeds, *found)
         return found
 
-
-class _Budget(NamedTuple):
-    """Numbers that keep a bootstrap within the memory limit.
-
-    Attributes:
-        threads: threads that grow trees.
-        kept: matrices of child groups at a time.
-        matching_threads: threads that match.
-    """
-
-    threads: int
-    kept: int
-    matching_threads: int
+    counts = np.zeros((2, len(child_groups), len(partners)), np.int64)
+    kept = empty_matrices(min(most_kept, len(child_groups)), len(rows))
+    distances = _NO_BASE
+    for start in range(0, len(child_groups), len(kept.distances)):
+        chunk = child_groups[start : start + len(kept.distances)]
+        list(pool.map(write_child, chunk, kept.unstack()))
+        for base in bases:
+            if start == 0 or len(bases) > 1:
+                points = gather(parent, rows, base.columns, base.scale)
+                distances = full_matrix(*points, pool.map)
+            found = pool.map(partial(count_column, distances, len(chunk)), base.groups)
+            for group, of_group in zip(base.groups, found, strict=True):
+                counts[:, start : start + len(chunk), group.number] = of_group
+    return EdgeCounts(*counts)
 
 
 def _budget(
-    child: Floats,
-    parent: Floats,
-    child_groups: Sequence[Indices],
-    parent_groups: Sequence[Indices],
-    split: Split,
-    memory_limit: int,
-) -> _Budget:
+    filters: int, groups: tuple[Sequence[Indices], ...], split: Split, memory_limit: int
+) -> tuple[int, int, int]:
+    """Return threads that grow trees, kept matrices of child groups, and threads that match."""
     m = len(split.second)
     n = len(split.first) + m
-    shape = shape_of(n)
-    widest = max(len(group) for group in (*child_groups, *parent_groups))
-    filters = max(child.shape[1], parent.shape[1])
-    columns = len(parent_groups)
-
-    copies = sum(
-        4 * table.size
-        for table in (child, parent)
-        if table.dtype != np.float32 or not table.flags.c_contiguous
-    )
+    columns, matched_columns = padded(n), padded(m)
+    matrix, matched = matrix_nbytes(n), 4 * (m + 1) * matched_columns
+    children, parents = (len(of_layer) for of_layer in groups)
+    widest = max(len(group) for of_layer in groups for group in of_layer)
     # Partners, the rows of every parent group in both orders, moments, landmarks, and the order.
-    fixed = copies + 8 * columns * (m + 2 * n)
+    fixed = 8 * parents * (m + 2 * n)
     fixed += 24 * MOMENT_ROWS * filters + 16 * LANDMARKS * n + 64 * n
-    growing = fixed + 4 * shape.rows * shape.columns + gathered_nbytes(n, filters)
-    thread = shape.nbytes + 2 * gathered_nbytes(n, widest) + 64 * shape.columns
-    thread += mst.scratch_nbytes(n)
-    matching, matcher = matching_nbytes(m, filters, widest)
-    matching += fixed
+    # A base: its distances and its points, by point and by feature. A thread: a matrix, the points
+    # of a group at two sets of rows, and the arrays of count_edges or of assign.
+    growing = fixed + 4 * (n + 1) * columns + 8 * filters * columns
+    grower = matrix + 16 * widest * columns + 8 * n * (TREES + 1) + (14 * TREES + 64) * columns
+    matching = fixed + matched + 16 * filters * matched_columns
+    matcher = matched + (16 * widest + 128) * matched_columns
 
-    needed = max(growing + thread + shape.nbytes, matching + matcher)
+    needed = max(growing + grower + matrix, matching + matcher)
     least = needed + needed // (_ALLOCATOR_SHARE - 1) + 1
     if memory_limit < least:
         raise ValueError(
@@ -241,9 +167,9 @@ def _budget(
     available = memory_limit - memory_limit // _ALLOCATOR_SHARE
     threads: int = numba.get_num_threads()
     # Fewer matrices than trees that grow in lock-step would cost more than a thread less.
-    fewest = min(mst.TREES, len(child_groups))
-    growers = min(threads, columns)
-    while growers > 1 and growing + growers * thread + fewest * shape.nbytes > available:
+    fewest = min(TREES, children)
+    growers = min(threads, parents)
+    while growers > 1 and growing + growers * grower + fewest * matrix > available:
         growers -= 1
-    kept = (available - growing - growers * thread) // shape.nbytes
-    return _Budget(growers, kept, min(threads, (available - matching) // matcher))
+    kept = (available - growing - growers * grower) // matrix
+    return growers, kept, min(threads, (available - matching) // matcher)

@@ -17,13 +17,7 @@ MOMENT_ROWS = 256  # rows whose squares are summed at a time
 
 
 class Layer(NamedTuple):
-    """Activations of a layer, and the mean and variance of every filter.
-
-    Attributes:
-        values: (N, filters) float32.
-        mean: (filters,).
-        variances: (filters,).
-    """
+    """Activations of a layer, (N, filters), and the mean and variance of every filter."""
 
     values: NDArray[np.float32]
     mean: NDArray[np.float64]
@@ -42,10 +36,6 @@ class Layer(NamedTuple):
         """Return the total variance of some filters."""
         return float(self.variances[columns].sum())
 
-    def varying(self) -> NDArray[np.int64]:
-        """Return the filters that are not constant."""
-        return np.flatnonzero(self.variances > 0)
-
 
 def unit_scale(variance: float) -> float:
     """Return the factor that gives unit variance; zero for a constant."""
@@ -55,29 +45,19 @@ def unit_scale(variance: float) -> float:
 class Group(NamedTuple):
     """A group of filters, and how to get the distances of the rest of its layer from a base.
 
-    Attributes:
-        number: of the group in its layer.
-        columns: (k,) filters of the group.
-        scale: factor of their activations.
-        base_factor: factor of the base's distances; 0 if the rest is left out or constant.
-        own_factor: factor of the group's distances, which are subtracted.
+    Distances of the rest are base_factor times those of the base, less own_factor times those of
+    the group. base_factor is 0 if the rest is left out or constant.
     """
 
-    number: int
+    number: int  # in its layer
     columns: NDArray[np.int64]
-    scale: float
-    base_factor: float
-    own_factor: float
+    scale: float  # factor of the activations
+    base_factor: float = 0.0
+    own_factor: float = 0.0
 
 
 class Base(NamedTuple):
-    """Parent groups that share one matrix of distances.
-
-    Attributes:
-        columns: (k,) filters between which the distances are.
-        scale: factor of their activations.
-        groups: the parent groups.
-    """
+    """Filters and the factor of their activations, and the parent groups that share them."""
 
     columns: NDArray[np.int64]
     scale: float
@@ -92,23 +72,19 @@ def shared_bases(
 ) -> list[Base]:
     """Return the bases of all parent groups.
 
-    Args:
-        parent: activations of the parent layer.
-        groups: filters of every group.
-        common_scale: factor of all activations; None gives each of Y and Z unit variance.
-        conditional: whether distances among the rest are needed.
+    `common_scale` is the factor of all activations; None gives each of Y and Z unit variance.
     """
 
     def scale_of(variance: float) -> float:
         return unit_scale(variance) if common_scale is None else common_scale
 
-    varying = parent.varying()
+    varying = np.flatnonzero(parent.variances > 0)
     total = parent.variance(varying)
     shared, alone = [], []
     for number, columns in enumerate(groups):
         others = np.setdiff1d(varying, columns)
         own, rest = parent.variance(columns), parent.variance(others) if conditional else 0.0
-        group = Group(number, columns, scale_of(own), 0.0, 0.0)
+        group = Group(number, columns, scale_of(own))
         if rest == 0:
             shared.append(group)
         elif own > _LARGEST_SHARE * total:

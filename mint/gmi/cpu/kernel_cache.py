@@ -19,13 +19,16 @@ def compile_kernel(function: _Kernel) -> _Kernel:
     """Compile a function with numba on its first call; it then runs without Python's global lock.
 
     Machine code is kept between processes in a folder `kernels-<hash>` of NUMBA_CACHE_DIR if that
-    is set, else of the user's cache folder for mint, else of the folder for temporary files.
+    is set, else of the user's cache folder for mint, else of the folder for temporary files. The
+    hash is that of the function's file and of all modules beside this one.
     """
+    digest = hashlib.sha256()
+    own_file = Path(function.__code__.co_filename)
+    for source in sorted({*Path(__file__).parent.glob("*.py"), own_file}):
+        digest.update(source.read_bytes())
     usual = numba.config.CACHE_DIR
     # numba reads this setting when it wraps a function, so other functions keep the usual folder.
-    numba.config.CACHE_DIR = str(
-        _writable_folder(sources_hash(Path(function.__code__.co_filename)))
-    )
+    numba.config.CACHE_DIR = _writable_folder(f"kernels-{digest.hexdigest()[:16]}")
     try:
         compiled: _Kernel = numba.njit(nogil=True, cache=True)(function)
     finally:
@@ -33,24 +36,16 @@ def compile_kernel(function: _Kernel) -> _Kernel:
     return compiled
 
 
-def sources_hash(file: Path) -> str:
-    """Return the hash of the file of a kernel and of all modules beside this one."""
-    digest = hashlib.sha256()
-    for source in sorted({*Path(__file__).parent.glob("*.py"), file}):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _writable_folder(name: str) -> Path:
+def _writable_folder(name: str) -> str:
     for root in _roots():
-        folder = root / f"kernels-{name}"
+        folder = root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError:
             continue
-        return folder
-    return Path(tempfile.mkdtemp(prefix="mint-kernels-"))
+        return str(folder)
+    return tempfile.mkdtemp(prefix="mint-kernels-")
 
 
 def _roots() -> Iterator[Path]:

@@ -2,33 +2,22 @@
 
 Prim's algorithm on sums of two matrices that are never stored. Three things make it fast:
 
-- An old tree over the same points limits the new one: no edge of the new tree into a point is
-  longer than the longest edge on the point's path in the old tree. The trees of two blocks are much
-  alike, so these limits are tight from the start.
-- With the bounds of mint.gmi.cpu.distances, only sums that may be under the limit of their point
-  are read. The others are excluded 64 chunks or 64 points at a time.
+- No edge into a point is longer than the longest edge on the point's path in an old tree over the
+  same points. The trees of two blocks are much alike, so these limits are tight from the start.
+- The bounds of mint.gmi.cpu.distances exclude most sums, 64 chunks or 64 points at a time.
 - Several trees grow in lock-step, so that one waits for memory while the others work.
 
 Among edges of equal length the choice depends only on the order of the points.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices, shape_of
+from mint.gmi.cpu import simd
+from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import (
-    LANES,
-    at_most_mask,
-    equal_mask,
-    lowest_bit,
-    maximum_uint8,
-    minimum_uint32,
-    prefetch,
-)
+from mint.gmi.cpu.simd import LANES
 
 TREES = 4  # that grow in lock-step
 
@@ -37,28 +26,15 @@ _TAKEN = np.uint32(0xFFFFFFFF)
 _UNREACHED = np.uint32(0x7F7FFFFF)  # the largest finite float
 
 
-class Seeds(NamedTuple):
-    """Trees that limit the next ones. Any tree is valid; a similar one makes the next one fast.
+def star_seeds(n: int) -> NDArray[np.int32]:
+    """Return the first seeds of n points, (2, TREES, n): trees that limit the next ones.
 
-    Attributes:
-        order: (TREES, n) int32, points in an order in which each one follows its source.
-        source: (TREES, n) int32, the point that each one was joined to; point 0 is the root.
+    Part 0 is an order of the points from point 0 on, each after its source. Part 1 is the source:
+    the point to which each is joined. Any tree is valid; a similar one makes the next one fast.
     """
-
-    order: NDArray[np.int32]
-    source: NDArray[np.int32]
-
-
-def star_seeds(n: int) -> Seeds:
-    """Return trees in which every point is joined to the first one."""
-    order = np.tile(np.arange(n, dtype=np.int32), (TREES, 1))
-    return Seeds(order, np.zeros((TREES, n), np.int32))
-
-
-def scratch_nbytes(n: int) -> int:
-    """Bytes that the seeds and a call of count_edges take beside the matrices."""
-    shape = shape_of(n)
-    return 8 * n * (TREES + 1) + TREES * (13 * shape.columns + 9 * shape.chunks)
+    seeds = np.zeros((2, TREES, n), np.int32)
+    seeds[0] = np.arange(n)
+    return seeds
 
 
 @njit(inline="always")
@@ -74,181 +50,136 @@ def count_edges(
     parent: Matrices,
     in_first: NDArray[np.bool_],
     scale: float,
-    seeds: Seeds,
+    seeds: NDArray[np.int32],
     crossing: NDArray[np.int64],
     adjacent: NDArray[np.int64],
 ) -> None:
     """Count edges in the minimum spanning trees of children.distances[i] + parent.distances.
 
-    Equal points are joined by edges of length zero.
-
-    Args:
-        children: a stack, of which the first len(crossing) are used.
-        parent: one matrix, added to each.
-        in_first: (n,) whether a point belongs to the first of the two samples.
-        scale: scale of the bounds.
-        seeds: old trees, overwritten by the last new ones.
-        crossing: (c,), written: edges between the two samples.
-        adjacent: (c,), written: pairs of edges that share a point.
+    Equal points are joined by edges of length zero. `parent` is one matrix, and `children` a stack
+    of at least len(crossing). `in_first`, (n,), tells whether a point belongs to the first of the
+    two samples. `scale` is that of the bounds. `seeds` are overwritten by the last new trees,
+    `crossing` and `adjacent`, (c,), by the counts of EdgeCounts.
     """
     n = in_first.size
-    distances = parent.distances
-    order, source = seeds.order, seeds.source
-    rows, columns = distances.shape
+    order, source = seeds[0], seeds[1]
+    columns = parent.distances.shape[1]
     row_chunks = parent.chunk_bounds.shape[1]
-    chunks = columns // LANES
-    size = rows * columns
     raised = np.float32(scale * (1 + ROUNDING_MARGIN))
-    flat_child = children.distances.reshape(-1)
-    flat_child_bounds = children.bounds.reshape(-1)
-    flat_child_chunks = children.chunk_bounds.reshape(-1)
-    flat = distances.reshape(-1)
-    flat_bounds = parent.bounds.reshape(-1)
-    flat_chunks = parent.chunk_bounds.reshape(-1)
 
     # For each point outside the tree: the length of its shortest edge into the tree so far (key),
     # and the length below which a new edge matters (limit; byte_limit at byte precision). For each
     # chunk: the least key and the greatest byte limit.
-    key = np.empty(TREES * columns, np.uint32)
-    limit = np.empty(TREES * columns, np.int32)
-    byte_limit = np.empty(TREES * columns, np.uint8)
-    chunk_key = np.empty(TREES * row_chunks, np.uint32)
-    chunk_limit = np.empty(TREES * row_chunks, np.uint8)
+    key = np.empty((TREES, columns), np.uint32)
+    limit = np.empty((TREES, columns), np.int32)
+    byte_limit = np.empty((TREES, columns), np.uint8)
+    chunk_key = np.empty((TREES, row_chunks), np.uint32)
+    chunk_limit = np.empty((TREES, row_chunks), np.uint8)
     open_chunks = np.empty((TREES, row_chunks), np.int32)
     candidates = np.empty((TREES, columns), np.int32)
     open_count = np.zeros(TREES, np.int64)
     candidate_count = np.zeros(TREES, np.int64)
-    newest = np.zeros(TREES, np.int64)
     degree = np.empty(n, np.int64)
 
     for first in range(0, crossing.size, TREES):
         trees = min(TREES, crossing.size - first)
         for tree in range(trees):
-            start = tree * columns
             child = children.distances[first + tree]
-            key[start : start + n] = _UNREACHED
-            key[start + n : start + columns] = _TAKEN
-            limit[start + n : start + columns] = -1
-            byte_limit[start + n : start + columns] = 0
-            limit[start] = 0
+            key[tree] = _TAKEN
+            key[tree, 1:n] = _UNREACHED
+            limit[tree] = -1
+            limit[tree, 0] = 0  # the root while the old tree is followed
             for step in range(1, n):
                 point = order[tree, step]
                 other = source[tree, point]
-                length = np.float32(child[other, point] + distances[other, point])
-                longest = length.view(np.int32) + 1
-                limit[start + point] = max(longest, limit[start + other])
-            for point in range(n):
-                bits = np.int32(limit[start + point])
-                byte_limit[start + point] = _bound_limit(bits.view(np.float32), raised)
-            key[start] = _TAKEN
-            limit[start] = -1
-            byte_limit[start] = 0
-            chunk_key[tree * row_chunks : (tree + 1) * row_chunks] = _TAKEN
-            chunk_limit[tree * row_chunks : (tree + 1) * row_chunks] = 0
-            for chunk in range(chunks):
-                at = tree * row_chunks + chunk
-                chunk_key[at] = minimum_uint32(key, start + chunk * LANES)
-                chunk_limit[at] = maximum_uint8(byte_limit, start + chunk * LANES)
-            order[tree, 0] = 0
-            newest[tree] = 0
+                length = np.float32(child[other, point] + parent.distances[other, point])
+                limit[tree, point] = max(length.view(np.int32) + 1, limit[tree, other])
+            byte_limit[tree] = 0
+            for point in range(1, n):
+                bits = np.int32(limit[tree, point])
+                byte_limit[tree, point] = _bound_limit(bits.view(np.float32), raised)
+            limit[tree, 0] = -1
+            chunk_key[tree] = _TAKEN
+            chunk_limit[tree] = 0
+            for chunk in range(columns // LANES):
+                chunk_key[tree, chunk] = simd.least_uint32(key, (tree, chunk * LANES))
+                chunk_limit[tree, chunk] = simd.greatest_uint8(byte_limit, (tree, chunk * LANES))
 
         for step in range(1, n):
             # Chunks that may hold a shorter edge from the newest point.
             for tree in range(trees):
                 count = 0
-                row = newest[tree]
-                child_row = (first + tree) * rows + row
+                stack, row = first + tree, np.int64(order[tree, step - 1])
                 for block in range(0, row_chunks, LANES):
-                    mask = at_most_mask(
-                        flat_child_chunks,
-                        child_row * row_chunks + block,
-                        flat_chunks,
-                        row * row_chunks + block,
-                        chunk_limit,
-                        tree * row_chunks + block,
+                    at = stack, row, block
+                    mask = simd.at_most_mask(
+                        children.chunk_bounds, parent.chunk_bounds, at, chunk_limit, tree
                     )
                     while mask:
-                        chunk = block + lowest_bit(mask)
+                        chunk = block + simd.lowest_bit(mask)
                         mask &= mask - np.uint64(1)
                         open_chunks[tree, count] = chunk
                         count += 1
-                        prefetch(flat_child_bounds, child_row * columns + chunk * LANES)
-                        prefetch(flat_bounds, row * columns + chunk * LANES)
+                        simd.prefetch(children.bounds, (stack, row, chunk * LANES))
+                        simd.prefetch(parent.bounds, (row, chunk * LANES))
                 open_count[tree] = count
             # Points in these chunks that may end such an edge.
             for tree in range(trees):
                 count = 0
-                row_at = newest[tree] * columns
-                child_at = (first + tree) * size + row_at
+                stack, row = first + tree, np.int64(order[tree, step - 1])
                 for index in range(open_count[tree]):
                     start = open_chunks[tree, index] * LANES
-                    mask = at_most_mask(
-                        flat_child_bounds,
-                        child_at + start,
-                        flat_bounds,
-                        row_at + start,
-                        byte_limit,
-                        tree * columns + start,
-                    )
+                    at = stack, row, start
+                    mask = simd.at_most_mask(children.bounds, parent.bounds, at, byte_limit, tree)
                     while mask:
-                        point = start + lowest_bit(mask)
+                        point = start + simd.lowest_bit(mask)
                         mask &= mask - np.uint64(1)
                         candidates[tree, count] = point
                         count += 1
-                        prefetch(flat_child, child_at + point)
-                        prefetch(flat, row_at + point)
+                        simd.prefetch(children.distances, (stack, row, point))
+                        simd.prefetch(parent.distances, (row, point))
                 candidate_count[tree] = count
             # Lengths of these edges, and the shortest edge of the tree.
             for tree in range(trees):
-                row = newest[tree]
-                row_at = row * columns
-                child_at = (first + tree) * size + row_at
-                start = tree * columns
-                chunk_start = tree * row_chunks
+                row = order[tree, step - 1]
+                child_row = children.distances[first + tree, row]
+                parent_row = parent.distances[row]
                 for index in range(candidate_count[tree]):
                     point = candidates[tree, index]
-                    length = np.float32(flat_child[child_at + point] + flat[row_at + point])
-                    key_of_edge = length.view(np.uint32)
-                    if np.int32(key_of_edge) < limit[start + point]:
-                        key[start + point] = key_of_edge
-                        limit[start + point] = np.int32(key_of_edge)
-                        byte_limit[start + point] = _bound_limit(length, raised)
+                    length = np.float32(child_row[point] + parent_row[point])
+                    bits = length.view(np.uint32)
+                    if np.int32(bits) < limit[tree, point]:
+                        key[tree, point] = bits
+                        limit[tree, point] = np.int32(bits)
+                        byte_limit[tree, point] = _bound_limit(length, raised)
                         source[tree, point] = row
-                        at = chunk_start + point // LANES
-                        chunk_key[at] = min(chunk_key[at], key_of_edge)
-                shortest = _TAKEN
-                block_at = chunk_start
-                for block in range(chunk_start, chunk_start + row_chunks, LANES):
-                    least = minimum_uint32(chunk_key, block)
+                        chunk = point // LANES
+                        chunk_key[tree, chunk] = min(chunk_key[tree, chunk], bits)
+                shortest, block = _TAKEN, 0
+                for start in range(0, row_chunks, LANES):
+                    least = simd.least_uint32(chunk_key, (tree, start))
                     if least < shortest:
-                        shortest = least
-                        block_at = block
-                chunk_at = block_at + lowest_bit(equal_mask(chunk_key, block_at, shortest))
-                keys_at = start + (chunk_at - chunk_start) * LANES
-                point_at = keys_at + lowest_bit(equal_mask(key, keys_at, shortest))
-                key[point_at] = _TAKEN
-                limit[point_at] = -1
-                byte_limit[point_at] = 0
+                        shortest, block = least, start
+                chunk = block + simd.first_equal(chunk_key, (tree, block), shortest)
+                start = chunk * LANES
+                point = start + simd.first_equal(key, (tree, start), shortest)
+                key[tree, point] = _TAKEN
+                limit[tree, point] = -1
+                byte_limit[tree, point] = 0
                 # Limits only fall, so an old limit of a chunk is never too low.
-                chunk_key[chunk_at] = minimum_uint32(key, keys_at)
-                chunk_limit[chunk_at] = maximum_uint8(byte_limit, keys_at)
-                point = point_at - start
+                chunk_key[tree, chunk] = simd.least_uint32(key, (tree, start))
+                chunk_limit[tree, chunk] = simd.greatest_uint8(byte_limit, (tree, start))
                 order[tree, step] = point
-                newest[tree] = point
-                prefetch(flat_child_chunks, ((first + tree) * rows + point) * row_chunks)
-                prefetch(flat_chunks, point * row_chunks)
+                simd.prefetch(children.chunk_bounds, (first + tree, point, 0))
+                simd.prefetch(parent.chunk_bounds, (point, 0))
 
         for tree in range(trees):
             degree[:] = 0
-            between = 0
+            crossing[first + tree] = 0
             for step in range(1, n):
                 point = order[tree, step]
                 other = source[tree, point]
                 degree[point] += 1
                 degree[other] += 1
-                between += in_first[point] != in_first[other]
-            pairs = 0
-            for point in range(n):
-                pairs += degree[point] * (degree[point] - 1) // 2
-            crossing[first + tree] = between
-            adjacent[first + tree] = pairs
+                crossing[first + tree] += in_first[point] != in_first[other]
+            adjacent[first + tree] = (degree * (degree - 1) // 2).sum()

@@ -12,43 +12,28 @@ from mint.gmi.cpu.simd import LANES
 LANDMARKS = 32
 
 
-def point_order(
-    layers: Sequence[Layer], rows: NDArray[np.int64], each: Each = map
-) -> NDArray[np.int64]:
-    """Order points by their distances to a few landmarks, which are the first points.
+def point_order(layers: Sequence[Layer], rows: NDArray[np.int64], each: Each) -> NDArray[np.int64]:
+    """Return an order of points by their distances to a few landmarks, which are the first points.
 
     Differences of two squared distances are linear in the point, so they serve as coordinates.
-
-    Args:
-        layers: activations; each counts with unit variance.
-        rows: (n,) rows of the points.
-        each: as in full_matrix.
-
-    Returns:
-        (n,) indices of the points.
+    Each layer counts with unit variance.
     """
     coordinates = np.zeros((min(LANDMARKS, len(rows)), len(rows)), np.float32)
     for layer in layers:
-        varying = layer.varying()
+        varying = np.flatnonzero(layer.variances > 0)
         scale = unit_scale(layer.variance(varying))
         landmarks, _ = gather(layer, rows[: len(coordinates)], varying, scale)
         _, points = gather(layer, rows, varying, scale)
         distances = full_matrix(landmarks, points, each)
         coordinates += distances[: len(coordinates), : len(rows)]
-    return compact_order(coordinates - coordinates.mean(0))
+    return _compact_order(coordinates - coordinates.mean(0))
 
 
-def compact_order(coordinates: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Order points so that each chunk of LANES of them is compact.
+def _compact_order(coordinates: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the leaves of a k-d tree: an order in which each chunk of LANES points is compact.
 
     Points are split in two along the coordinate of most variance, at a multiple of LANES, until
-    each part is one chunk: the leaves of a k-d tree.
-
-    Args:
-        coordinates: (k, n).
-
-    Returns:
-        (n,) indices of the points.
+    each part is one chunk.
     """
     order = np.arange(coordinates.shape[1])
     open_ranges = [(0, len(order))]

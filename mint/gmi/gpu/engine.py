@@ -7,7 +7,7 @@ Triton does the work on a GPU; elsewhere torch grows the same trees by the same 
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import numba
@@ -47,17 +47,9 @@ def count_blocks_on(
     The trees are those of `mint.gmi.cpu.engine.count_blocks`, but rounding hides a Z with less
     than a millionth of the variance. Of equal distances, that of the lowest pooled row is taken.
 
-    Args:
-        device: cuda or cpu: where to grow the trees. Partners are found on the CPU.
-        child: (N, c) activations.
-        parent: (N, p) activations of the same rows.
-        child_groups: column indices of every child group.
-        parent_groups: column indices of every parent group.
-        split: rows of A, B and R.
-        scaled: as on the CPU.
-        one_to_one: as on the CPU.
-        conditional: as on the CPU.
-        memory_limit: bytes of tensors on the device; more of them means fewer, fuller launches.
+    `device` is cuda or cpu: where to grow the trees. Partners are found on the CPU. `memory_limit`
+    is in bytes of tensors on the device; more of them means fewer, fuller launches. The other
+    arguments are those of the CPU engine.
 
     Raises:
         ValueError: the memory limit is too small for one block, or a group varies too little.
@@ -67,28 +59,27 @@ def count_blocks_on(
     threads = numba.get_num_threads()
     partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads)
     others = [np.setdiff1d(np.arange(parent.shape[1]), group) for group in parent_groups]
-    rest_weights = _weights(layers[1], others if conditional else [], scaled)
-    blocks = _Blocks(torch.device(device), layers, split, any(rest_weights))
-    rest_weights = rest_weights or [0.0] * len(parent_groups)
     child_weights = _weights(layers[0], child_groups, scaled)
     own_weights = _weights(layers[1], parent_groups, scaled)
-    counts = EdgeCounts(*np.zeros((2, len(child_groups), len(parent_groups)), np.int64))
+    rest_weights = _weights(layers[1], others, scaled) if conditional else [0.0] * len(others)
+    blocks = _Blocks(torch.device(device), layers, split, any(rest_weights))
+    counts = np.zeros((2, len(child_groups), len(parent_groups)), np.int64)
     at_once = blocks.fit(memory_limit, len(child_groups), len(parent_groups))
     child_distances, parent_distances = (blocks.matrices(count) for count in at_once)
-    loaded: slice | None = None
-    for columns in _slices(len(parent_groups), at_once[1]):
-        for slot, j in enumerate(range(columns.start, columns.stop)):
+    loaded: range | None = None
+    for columns in _batches(len(parent_groups), at_once[1]):
+        for out, j in zip(parent_distances, columns, strict=False):
             weights = own_weights[j], rest_weights[j]
-            blocks.write_parent(parent_distances[slot], parent_groups[j], partners[j], *weights)
-        for rows in _slices(len(child_groups), at_once[0]):
+            blocks.write_parent(out, parent_groups[j], partners[j], weights)
+        for rows in _batches(len(child_groups), at_once[0]):
             if rows != loaded:  # a single batch of child groups serves every parent group
-                for slot, i in enumerate(range(rows.start, rows.stop)):
-                    blocks.write_child(child_distances[slot], child_groups[i], child_weights[i])
+                for out, i in zip(child_distances, rows, strict=False):
+                    weight = child_weights[i]
+                    blocks.write(out, blocks.child, child_groups[i], blocks.pooled, weight)
                 loaded = rows
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            found = blocks.count(child_distances[:height], parent_distances[:width])
-            counts.crossing[rows, columns], counts.adjacent[rows, columns] = found
-    return counts
+            found = blocks.count(child_distances[: len(rows)], parent_distances[: len(columns)])
+            counts[:, rows.start : rows.stop, columns.start : columns.stop] = found
+    return EdgeCounts(*counts)
 
 
 def _weights(layer: Layer, groups: Sequence[Integers], scaled: bool) -> list[float]:
@@ -110,72 +101,61 @@ class _Blocks:
     ) -> None:
         self.device, self.first = device, split.first
         self.pooled = np.concatenate([split.first, split.second])
+        self.stride = math.ceil(len(self.pooled) / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
         self.child, self.parent = (
             torch.from_numpy(np.ascontiguousarray(layer.values.T)).to(device) for layer in layers
         )
         self.base = self.matrices(int(with_rest))
-        if with_rest:
-            points = self._points(self.parent, np.arange(len(self.parent)), self.pooled)
-            _squared_distances(points, points, self.base[0])
+        for out in self.base:
+            self.write(out, self.parent, np.arange(len(self.parent)), self.pooled, 1.0)
 
     def fit(self, memory_limit: int, children: int, parents: int) -> tuple[int, int]:
         """Return the numbers of child and parent groups whose launch fits the limit best."""
         rows = len(self.pooled)
-        matrix = _FLOAT_BYTES * rows * _stride(rows)
+        matrix = _FLOAT_BYTES * rows * self.stride
         points = rows * max(len(self.child), 2 * len(self.parent))  # before and after the swap
         fixed = _FLOAT_BYTES * (self.child.numel() + self.parent.numel() + points)
         # Two matrices of scratch: the group's distances before the swap, and torch's differences.
         fixed += matrix * (2 + len(self.base))
-
-        def needed(children: int, parents: int) -> int:
-            trees = children * parents * _TREE_BYTES * _stride(rows)
-            return fixed + (children + parents) * matrix + trees
-
-        while needed(children, parents) > memory_limit:
+        while True:
+            trees = children * parents * _TREE_BYTES * self.stride
+            needed = fixed + (children + parents) * matrix + trees
+            if needed <= memory_limit:
+                return children, parents
             if children == parents == 1:
                 raise ValueError(
                     f"memory_limit {memory_limit}: a tree of {rows} rows needs at least "
-                    f"{needed(1, 1)} bytes"
+                    f"{needed} bytes"
                 )
             # For a given sum the product is largest if both are equal.
             if children > parents:
                 children -= 1
             else:
                 parents -= 1
-        return children, parents
 
     def matrices(self, count: int) -> torch.Tensor:
         """Return uninitialised (count, rows, rows) distances whose rows start aligned."""
         rows = len(self.pooled)
-        return torch.empty((count, rows, _stride(rows)), device=self.device)[..., :rows]
+        return torch.empty((count, rows, self.stride), device=self.device)[..., :rows]
 
-    def _points(self, layer: torch.Tensor, columns: Integers, rows: Integers) -> torch.Tensor:
-        """Return (columns, rows) values, contiguous."""
-        picked = torch.from_numpy(columns).to(self.device)[:, None]
-        return layer[picked, torch.from_numpy(rows).to(self.device)]
-
-    def write_child(self, out: torch.Tensor, group: Integers, weight: float) -> None:
-        """Write the weighted distances of a child group to `out`, (rows, rows)."""
-        points = self._points(self.child, group, self.pooled)
-        _squared_distances(points, points, out)
+    def write(
+        self, out: torch.Tensor, layer: torch.Tensor, group: Integers, rows: Integers, weight: float
+    ) -> None:
+        """Write the weighted distances over a group of the layer to `out`, (rows, rows)."""
+        columns = torch.from_numpy(group).to(self.device)[:, None]
+        _squared_distances(layer[columns, torch.from_numpy(rows).to(self.device)], out)
         out.mul_(weight)
 
     def write_parent(
-        self,
-        out: torch.Tensor,
-        group: Integers,
-        partners: Integers,
-        own_weight: float,
-        rest_weight: float,
+        self, out: torch.Tensor, group: Integers, partners: Integers, weights: tuple[float, float]
     ) -> None:
         """Write the weighted distances over Y, swapped, and over Z to `out`, (rows, rows)."""
-        swapped = self._points(self.parent, group, np.concatenate([self.first, partners]))
-        _squared_distances(swapped, swapped, out)
-        out.mul_(own_weight)
+        own_weight, rest_weight = weights
+        swapped = np.concatenate([self.first, partners])
+        self.write(out, self.parent, group, swapped, own_weight)
         if rest_weight:
-            own = self._points(self.parent, group, self.pooled)
             rest = self.matrices(1)[0]
-            _squared_distances(own, own, rest)
+            self.write(rest, self.parent, group, self.pooled, 1.0)
             torch.sub(self.base[0], rest, out=rest).clamp_(min=0)
             out.add_(rest.mul_(rest_weight))
 
@@ -186,21 +166,16 @@ class _Blocks:
         joined = ends[..., 1:].to(torch.int64)
         in_first = torch.arange(rows, device=self.device) < len(self.first)
         crossing = (in_first[joined] != in_first[1:]).sum(-1)
-        first_node = torch.arange(trees.numel(), device=self.device).view(*trees, 1) * rows
-        degrees = torch.bincount((joined + first_node).flatten(), minlength=ends.numel())
-        degrees = degrees.view(ends.shape)
+        starts = torch.arange(trees.numel(), device=self.device).view(*trees, 1) * rows
+        nodes = (joined + starts).flatten()
+        degrees = torch.bincount(nodes, minlength=ends.numel()).view(ends.shape)
         degrees[..., 1:] += 1
         adjacent = (degrees * (degrees - 1)).sum(-1) // 2
         return torch.stack([crossing, adjacent]).cpu().numpy()
 
 
-def _stride(rows: int) -> int:
-    return math.ceil(rows / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
-
-
-def _slices(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def _batches(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _uses_triton(device: torch.device) -> bool:
@@ -208,29 +183,25 @@ def _uses_triton(device: torch.device) -> bool:
     return (device.type == "cuda" or interpreted) and find_spec("triton") is not None
 
 
-def _squared_distances(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
-    """Write the squared Euclidean distances of (d, a) and (d, b) points to `out`, (a, b)."""
+def _squared_distances(points: torch.Tensor, out: torch.Tensor) -> None:
+    """Write the squared Euclidean distances of (d, n) points to `out`, (n, n)."""
     if _uses_triton(out.device):
         from mint.gmi.gpu import kernels
 
-        kernels.squared_distances(first, second, out)
+        kernels.squared_distances(points, out)
         return
     out.zero_()
     difference = torch.empty_like(out)
-    for along_first, along_second in zip(first, second, strict=True):
-        torch.sub(along_first[:, None], along_second, out=difference)
+    for coordinate in points:
+        torch.sub(coordinate[:, None], coordinate, out=difference)
         out.addcmul_(difference, difference)
 
 
 def _tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
     """Grow the minimum spanning trees of child[i] + parent[j] by Prim's algorithm from node 0.
 
-    Args:
-        child: (C, n, n) finite squared distances, with rows aligned as in `_Blocks.matrices`.
-        parent: (P, n, n) the same.
-
-    Returns:
-        (C, P, n) int32: the node that each node was joined to. The entry of node 0 is undefined.
+    Distances are (C, n, n) and (P, n, n), finite. Return (C, P, n) int32: the node that each node
+    was joined to, undefined for node 0.
     """
     if _uses_triton(child.device):
         from mint.gmi.gpu import kernels

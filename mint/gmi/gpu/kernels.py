@@ -13,21 +13,14 @@ _TILE = 64
 
 @triton.jit
 def distance_kernel(
-    first,
-    second,
-    distances,
-    first_rows,
-    second_rows,
-    dimensions,
-    stride,
-    TILE: tl.constexpr,  # noqa: N803
+    first, second, distances, first_rows, second_rows, dimensions, stride, tile: tl.constexpr
 ):
     """Write one tile of distances: first (d, first_rows), second (d, second_rows), both dense."""
-    first_index = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    second_index = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    first_index = tl.program_id(0) * tile + tl.arange(0, tile)
+    second_index = tl.program_id(1) * tile + tl.arange(0, tile)
     first_inside = first_index < first_rows
     second_inside = second_index < second_rows
-    total = tl.zeros((TILE, TILE), tl.float32)
+    total = tl.zeros((tile, tile), tl.float32)
     # One fused operation per coordinate, in order: rounding is part of the contract.
     for _ in range(dimensions):
         from_first = tl.load(first + first_index, first_inside, 0.0)
@@ -44,15 +37,7 @@ def distance_kernel(
 
 
 @triton.jit
-def tree_kernel(
-    child,
-    parent,
-    ends,
-    parents,
-    rows,
-    stride,
-    BLOCK: tl.constexpr,  # noqa: N803
-):
+def tree_kernel(child, parent, ends, parents, rows, stride, size: tl.constexpr):
     """Grow the tree of one block from node 0; write where each node joined to ends (blocks, rows).
 
     The program holds the keys of all nodes: the distance to the tree, +inf before the first step
@@ -61,12 +46,12 @@ def tree_kernel(
     block = tl.program_id(0)
     child += (block // parents).to(tl.int64) * rows * stride
     parent += (block % parents).to(tl.int64) * rows * stride
-    nodes = tl.arange(0, BLOCK)
+    nodes = tl.arange(0, size)
     readable = nodes < stride  # the padding is read too, so that loads stay wide
     unreached = float("inf")
     visited = -float("inf")
     keys = tl.where((nodes > 0) & (nodes < rows), unreached, visited)
-    joined = tl.zeros((BLOCK,), tl.int32)
+    joined = tl.zeros((size,), tl.int32)
     newest = tl.full((), 0, tl.int32)
     for _ in range(rows - 1):
         offset = newest.to(tl.int64) * stride
@@ -92,15 +77,13 @@ def warps(size: int) -> int:
     return min(max(size // 256, 1), 32)
 
 
-def squared_distances(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
+def squared_distances(points: torch.Tensor, out: torch.Tensor) -> None:
     """Write squared distances; arguments as in `mint.gmi.gpu.engine`."""
-    dimensions, first_rows = first.shape
-    second_rows = second.shape[1]
-    grid = (triton.cdiv(first_rows, _TILE), triton.cdiv(second_rows, _TILE))
-    sizes = first_rows, second_rows, dimensions, out.stride(0)
-    options = {"TILE": _TILE, "num_warps": 4, "enable_fp_fusion": False}
+    dimensions, rows = points.shape
+    grid = triton.cdiv(rows, _TILE), triton.cdiv(rows, _TILE)
+    sizes = rows, rows, dimensions, out.stride(0), _TILE
     with torch.cuda.device_of(out):
-        distance_kernel[grid](first, second, out, *sizes, **options)
+        distance_kernel[grid](points, points, out, *sizes, num_warps=4, enable_fp_fusion=False)
 
 
 def tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
@@ -109,8 +92,8 @@ def tree_ends(child: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
     parents = len(parent)
     ends = torch.empty((children, parents, rows), dtype=torch.int32, device=child.device)
     size = triton.next_power_of_2(rows)
-    options = {"BLOCK": size, "num_warps": warps(size), "enable_fp_fusion": False}
+    options = {"size": size, "num_warps": warps(size), "enable_fp_fusion": False}
+    sizes = parents, rows, child.stride(1)
     with torch.cuda.device_of(child):
-        sizes = parents, rows, child.stride(1)
         tree_kernel[(children * parents,)](child, parent, ends, *sizes, **options)
     return ends
