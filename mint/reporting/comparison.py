@@ -19,10 +19,7 @@ CONTROL = "random"
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences, and half the width of its interval of Student's t.
-
-    Both are percentage points; half_width is nan for a single pair.
-    """
+    """A mean of paired differences with half its interval of Student's t, in percentage points."""
 
     mean: float
     half_width: float
@@ -104,10 +101,7 @@ def compare_criteria(groups: Iterable[SeedGroup]) -> list[ComparedCriterion]:
 def paired_difference(
     trials: SeedGroup, reference: Iterable[SeedGroup], column: str = "accuracy"
 ) -> Difference | None:
-    """Return the difference of a column, in percent, to groups in which each seed is once.
-
-    It is None if no seed is in both.
-    """
+    """Return the difference of a column to groups with the same seeds; None without such."""
     of_reference = {row["seed"]: row[column] for group in reference for row in group.finished}
     shared = [row for row in trials.finished if row["seed"] in of_reference]
     return Difference.of([row[column] - of_reference[row["seed"]] for row in shared])

@@ -32,6 +32,7 @@ from mint.pruning.layer_table import LayerCount, parse_layers
 from mint.store.atomic import write_atomic
 
 _FOLDER = "reference"
+_from_text = BeforeValidator(lambda text: parse_layers(str(text)))
 
 
 class _Part(BaseModel):
@@ -86,9 +87,7 @@ class ReferenceResults(_Part):
     searched: SearchedAxes | None = None
     groups: tuple[Variation, ...] = ()
     samples: tuple[Variation, ...] = ()
-    layers: Annotated[
-        tuple[LayerCount, ...], BeforeValidator(lambda text: parse_layers(str(text)))
-    ] = ()
+    layers: Annotated[tuple[LayerCount, ...], _from_text] = ()
     reduced: dict[str, int] = {}
     notes: tuple[str, ...] = ()
 

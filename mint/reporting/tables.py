@@ -79,10 +79,7 @@ def comparison_table(
     compared: Sequence[SeedGroup],
     finished: Iterable[tuple[str, pd.DataFrame]],
 ) -> list[str]:
-    """Return published and measured rows, sorted by params pruned.
-
-    compared is from comparable(); finished has each protocol's name and finished trials.
-    """
+    """Return published and measured rows, by params pruned; finished has protocols by name."""
     header = ["Method", "Params pruned", "Performance", "Seeds", "Setting", "Protocol", "Source"]
     quoted, not_run, baseline = ["N/A"] * 3, [NOT_RUN] * 2, ["Baseline", "N/A"]
     published = reference.baseline
