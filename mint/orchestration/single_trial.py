@@ -8,9 +8,8 @@ from pathlib import Path
 from mint.errors import InputError, error_line, without_secrets
 from mint.orchestration.interruption import STOP_SECONDS, STOPPED
 from mint.reporting.folder import rebuild_report
-from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
+from mint.reporting.trial_page import write_trial_page
 from mint.reporting.trial_table import trial_table
-from mint.store.atomic import write_atomic
 from mint.store.locks import locked
 from mint.tracking.mlflow_store import MlflowStore
 from mint.tracking.writer import RunWriter
@@ -68,8 +67,7 @@ def run_and_report(
         folder = _run(pipeline, writer)
         trouble = writer.trouble if writer.close() else ""
     result = TrialResult.load(folder)
-    page = output / TRIAL_PAGES / page_name(result)
-    write_atomic(page, trial_page(result).encode())
+    page = write_trial_page(output, result)
     of_store = None
     if not trouble:
         try:

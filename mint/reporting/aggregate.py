@@ -1,7 +1,7 @@
 """Seed groups: trials that differ only in their seed, and their figures as text."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,21 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
-from mint.reporting.trial_table import AXES
-
-Row = Mapping[str, Any]
-"""A row of the trial table by column; under `line` its line in trials.csv."""
+from mint.reporting.trial_table import AXES, Row, records
 
 NOT_RUN, NO_RESULT = "not run", "no result"
 
 
 @dataclass(frozen=True, eq=False)
 class SeedGroup:
-    """Trials of one experiment and protocol that differ only in their seed.
-
-    Attributes:
-        rows: in the order of trials.csv; all other attributes are the columns that they share.
-    """
+    """Trials that differ only in their seed: the columns that they share, and their rows."""
 
     experiment: str
     protocol: str
@@ -38,9 +31,11 @@ class SeedGroup:
     rows: Sequence[Row]
 
     @property
-    def is_mint_search(self) -> bool:
-        """Whether a search with the scores of MINT found the pruned fraction."""
-        return (self.fraction, self.criterion) == ("none", DEFAULT_CRITERION)
+    def searched_axes(self) -> tuple[str, int, int] | None:
+        """Limit, groups and samples of a search with the scores of MINT; None for other trials."""
+        if (self.fraction, self.criterion) != ("none", DEFAULT_CRITERION):
+            return None
+        return self.upper_limit, self.groups, self.samples_per_class
 
     @cached_property
     def finished(self) -> list[Row]:
@@ -63,65 +58,31 @@ class SeedGroup:
         return link(f"{len(self.finished)}{without}", [row["line"] for row in self.rows])
 
     @property
-    def bootstraps_drawn(self) -> str:
-        """The number of bootstraps that the scores average."""
-        drawn = [row["bootstraps_drawn"] for row in self.finished]
-        if not drawn:
-            return NO_RESULT
-        least, most = min(drawn), max(drawn)
-        return format_axis(most) if least == most else f"{least} to {most}"
-
-    @property
     def reliability(self) -> str:
         """The reliability of the scores, over the seeds that have one."""
-        if not self.finished:
-            return NO_RESULT
         known = self.values("reliability")
         known = known[~np.isnan(known)]
-        return format_mean(known) if len(known) else "N/A"
-
-    @property
-    def layers(self) -> list[str]:
-        """The layers of each finished trial."""
-        return [row["layers"] for row in self.finished]
-
-    @property
-    def axes(self) -> list[str]:
-        """The axes but bootstraps, as cells of a table."""
-        return [
-            format_axis(self.upper_limit),
-            format_axis(self.groups),
-            format_axis(self.samples_per_class),
-            "searched" if self.fraction == "none" else self.fraction,
-            self.criterion,
-        ]
+        return format_mean(known) if len(known) else "N/A" if self.finished else NO_RESULT
 
     @property
     def summary(self) -> str:
         """The axes but the criterion, in one line."""
-        parts = [f"{self.groups} groups"] if self.groups else []
-        if self.samples_per_class:
-            parts.append(f"{self.samples_per_class} samples per class")
-        if self.bootstraps:
-            parts.append(format_count(self.bootstraps, "bootstrap"))
-        parts.append("no limit" if self.upper_limit == "none" else f"limit {self.upper_limit}")
-        searched = self.fraction == "none"
-        parts.append("fraction searched" if searched else f"fraction {self.fraction}")
-        return ", ".join(parts)
-
-
-def number_lines(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a sorted trial table with the line of each row in trials.csv as a column."""
-    return trials.assign(line=range(2, len(trials) + 2))  # line 1 is the header
+        parts = [
+            self.groups and f"{self.groups} groups",
+            self.samples_per_class and f"{self.samples_per_class} samples per class",
+            self.bootstraps and format_count(self.bootstraps, "bootstrap"),
+            "no limit" if self.upper_limit == "none" else f"limit {self.upper_limit}",
+            "fraction searched" if self.fraction == "none" else f"fraction {self.fraction}",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 def seed_groups(trials: pd.DataFrame) -> list[SeedGroup]:
     """Return the seed groups of a table with lines, in the order of their first rows."""
     shared = ["experiment", "protocol", *AXES]
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    rows: list[dict[str, Any]] = trials.to_dict("records")  # type: ignore[assignment]
-    for row in rows:
-        found.setdefault(tuple(row[column] for column in shared), []).append(row)
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in records(trials):
+        found[tuple(row[column] for column in shared)].append(row)
     return [
         SeedGroup(**dict(zip(shared, key, strict=True)), rows=own) for key, own in found.items()
     ]
@@ -129,16 +90,9 @@ def seed_groups(trials: pd.DataFrame) -> list[SeedGroup]:
 
 def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
     """Return the sort key of seed groups in tables: the largest limit and fraction first."""
-    limit, fraction = (
-        float("-inf") if text == "none" else -float(text)
-        for text in (group.upper_limit, group.fraction)
-    )
     return (
-        limit,
-        fraction,
-        group.samples_per_class,
-        group.groups,
-        order_of_criteria(group.criterion),
+        *(-float(text.replace("none", "inf")) for text in (group.upper_limit, group.fraction)),
+        *(group.samples_per_class, group.groups, order_of_criteria(group.criterion)),
     )
 
 
@@ -169,7 +123,7 @@ def format_mean(values: Sequence[float] | NDArray[np.float64]) -> str:
     return f"{np.mean(values):z.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def format_axis(value: int | str) -> str:
+def format_axis(value: object) -> str:
     """Return the value of an axis as a cell of a table; N/A for 0 and none."""
     return "N/A" if value in (0, "none") else str(value)
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -19,6 +21,19 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_panels(
+    number: int, columns: int, size: tuple[float, float], *, margin: float = 0, **options: Any
+) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of panels in rows; size is a panel's, margin the figure's, in inches."""
+    columns = min(number, columns)
+    rows = -(-number // columns)
+    figure = new_figure(margin + size[0] * columns, size[1] * rows)
+    panels = list(np.ravel(figure.subplots(rows, columns, squeeze=False, **options)))
+    for axes in panels[number:]:
+        axes.set_axis_off()
+    return figure, panels[:number]
 
 
 def save(figure: "Figure", file: Path | BinaryIO) -> None:

@@ -12,48 +12,27 @@ from mint.config.locations import check_writable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mint.trial.result import TrialResult
-
-
-def kept_trials(output: Path) -> "pd.DataFrame":
-    """Return the trial table of a results folder; an empty one if it has none.
-
-    Raises:
-        InputError: its trials.csv is not a trial table.
-    """
-    from mint.reporting.trial_table import TRIALS_FILE, read_trials, table_of_rows
-
-    path = output / TRIALS_FILE
-    return read_trials(path) if path.exists() else table_of_rows([])
-
 
 def check_results(output: Path, references: Iterable[Path] = ()) -> None:
     """Check before the work that a results folder can be rebuilt after it.
 
-    Args:
-        output: results folder.
-        references: reference files of the experiments; those that are absent are not read.
-
     Raises:
-        InputError: the folder cannot be written, its trial table is none, or a reference file is
-            malformed.
+        InputError: the folder cannot be written, its trial table is none, or one of the reference
+            files that exist is malformed.
     """
     from mint.reporting.reference import check_references, copied_references
 
     check_writable("output", output)
     if output.exists():
-        kept_trials(output)
+        _kept_trials(output)
     check_references(output, [*references, *copied_references(output)])
 
 
-def write_trial_page(output: Path, result: "TrialResult") -> Path:
-    """Write the page of a finished trial into a results folder, and return its path."""
-    from mint.reporting.trial_page import TRIAL_PAGES, page_name, trial_page
-    from mint.store.atomic import write_atomic
+def _kept_trials(output: Path) -> "pd.DataFrame":
+    from mint.reporting.trial_table import TRIALS_FILE, read_trials, table_of_rows
 
-    page = output / TRIAL_PAGES / page_name(result)
-    write_atomic(page, trial_page(result).encode())
-    return page
+    path = output / TRIALS_FILE
+    return read_trials(path) if path.exists() else table_of_rows([])
 
 
 def rebuild_report(
@@ -69,8 +48,8 @@ def rebuild_report(
     Args:
         output: results folder.
         of_disk: trials that the tracking store may not have yet.
-        of_store: trials of the tracking store; None if it cannot be read.
-        references: reference files of the experiments, beside those that experiments of mint name.
+        of_store: trials of the tracking store.
+        references: reference files, beside those that experiments of mint name.
         say: prints a line.
 
     Raises:
@@ -83,13 +62,12 @@ def rebuild_report(
 
     output.mkdir(parents=True, exist_ok=True)
     with FileLock(output / ".lock"):  # two sweeps that end together would lose each other's rows
-        trials = kept_trials(output)
+        trials = _kept_trials(output)
         if of_disk is not None:
             # Of two rows of the same result, the one with a run id says more.
-            finished = trials[trials["status"] == "finished"]
-            known = dict(zip(finished["key"], finished["run_id"], strict=True))
-            run_ids = [known.get(key, "") for key in of_disk["key"]]
-            trials = merge_trials(trials, of_disk.assign(run_id=run_ids))
+            finished = trials[trials["status"] == "finished"].set_index("key")["run_id"]
+            run_ids = finished.reindex(of_disk["key"], fill_value="")
+            trials = merge_trials(trials, of_disk.assign(run_id=run_ids.to_numpy()))
         if of_store is not None:
             trials = merge_trials(trials, of_store)
         named = dict.fromkeys([*references, *references_of(trials["experiment"].unique())])

@@ -4,20 +4,24 @@ from collections.abc import Collection, Sequence
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: Collection[int] = (),
+    without: Collection[str] = (),
 ) -> list[str]:
-    """Return the lines of a table; columns numbered in `left` are aligned left, others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    """Return the lines of a table, without the columns that have the titles in `without`.
 
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
+    Columns numbered in `left` are aligned left, others right.
+    """
+    shown = [i for i, title in enumerate(header) if title not in without]
+    widths = {i: max(len(row[i]) for row in [header, *rows]) for i in shown}
+
+    def line(row: Sequence[str]) -> str:
+        cells = (row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in shown)
+        return f"| {' | '.join(cells)} |"
 
     rules = (
-        f":{'-' * (width + 1)}" if index in left else f"{'-' * (width + 1)}:"
-        for index, width in enumerate(widths)
+        f":{'-' * (widths[i] + 1)}" if i in left else f"{'-' * (widths[i] + 1)}:" for i in shown
     )
-    return [line(header), f"|{'|'.join(rules)}|", *(line(row) for row in rows)]
+    return [line(header), f"|{'|'.join(rules)}|", *map(line, rows)]

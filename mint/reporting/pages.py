@@ -4,29 +4,37 @@ The same rows give the same bytes.
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from mint.config.schema import DEFAULT_CRITERION
 from mint.reporting import tables
-from mint.reporting.aggregate import SeedGroup, number_lines, seed_groups
+from mint.reporting.aggregate import SeedGroup, seed_groups
 from mint.reporting.comparison import ComparedCriterion, compare_criteria
-from mint.reporting.curves import variation_curves
-from mint.reporting.figures import draw_criteria, draw_layers, draw_tradeoff, draw_variations
+from mint.reporting.figure_style import save
+from mint.reporting.figures import (
+    draw_criteria,
+    draw_layers,
+    draw_tradeoff,
+    draw_variations,
+    variation_curves,
+)
 from mint.reporting.reference import (
     ReferenceResults,
-    Variation,
     copied_references,
     copy_references,
     read_reference,
 )
 from mint.reporting.trial_table import TRIALS_FILE, sort_trials, trials_csv
 from mint.store.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS_FILE = "RESULTS.md"
 _INTRODUCTION = (
@@ -42,19 +50,19 @@ _REFERENCES = (
     "Published rows are those of the files in [reference](reference). **Measured** rows are means "
     "over trials of trials.csv. What was not run says so; what a source leaves open is open."
 )
+_CAPTIONS = {
+    "": "accuracy against params pruned",
+    "-criteria": "accuracy of each criterion against params pruned",
+    "-variations": "params pruned and accuracy against groups and samples",
+    "-layers": "kept weights of every layer",
+}
 
-Plots = dict[str, Callable[[BinaryIO], None]]
+Plots = dict[str, Callable[[], "Figure"]]
 """By file name, a function that draws the figure."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """The content of a results folder that is made from its trial table.
-
-    Attributes:
-        text: of RESULTS.md.
-        plots: draw the figures.
-    """
+class Report(NamedTuple):
+    """The text of RESULTS.md and its figures."""
 
     text: str
     plots: Plots
@@ -64,10 +72,7 @@ class Report:
 class Protocol:
     """The trials of one experiment under one protocol; only Comparison shows several together.
 
-    Attributes:
-        experiment: its name.
-        key: of the protocol.
-        trials: their rows, with lines.
+    trials has their rows, with their lines in trials.csv.
     """
 
     experiment: str
@@ -82,10 +87,6 @@ class Protocol:
     def title(self) -> str:
         return f"{self.experiment}, protocol {self.key}"
 
-    def plot(self, kind: str = "") -> str:
-        """Return the file name of a figure."""
-        return f"{self.experiment}-{self.key}{kind}.png"
-
     @property
     def settings(self) -> list[str]:
         """What the trials share, in sentences."""
@@ -95,7 +96,7 @@ class Protocol:
     def groups(self) -> list[SeedGroup]:
         return seed_groups(self.trials)
 
-    @cached_property
+    @property
     def finished(self) -> pd.DataFrame:
         return self.trials[self.trials["status"] == "finished"]
 
@@ -105,20 +106,16 @@ class Protocol:
 
 
 def protocols_of(trials: pd.DataFrame) -> list[Protocol]:
-    """Return the protocols of a trial table."""
+    """Return the protocols of a sorted trial table."""
+    numbered = trials.assign(line=range(2, len(trials) + 2))  # line 1 is the header
     return [
         Protocol(str(experiment), str(key), own)
-        for (experiment, key), own in number_lines(trials).groupby(["experiment", "protocol"])
+        for (experiment, key), own in numbered.groupby(["experiment", "protocol"])
     ]
 
 
 def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] = ()) -> None:
-    """Write trials.csv, RESULTS.md and the figures.
-
-    Args:
-        output: results folder; other files in it are left alone.
-        trials: trial table.
-        references: reference files to copy into the folder, beside those that it has.
+    """Write trials.csv, RESULTS.md, the figures and copies of reference files into a folder.
 
     Raises:
         InputError: a reference file is malformed.
@@ -130,7 +127,7 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
     write_atomic(output / RESULTS_FILE, report.text.encode())
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
-        draw(buffer)
+        save(draw(), buffer)
         write_atomic(output / name, buffer.getvalue())
 
 
@@ -153,10 +150,7 @@ def make_report(trials: pd.DataFrame, references: Sequence[ReferenceResults]) ->
     if protocols:
         lines += ["", "## Other experiments" if references else "## Experiments"]
     for protocol in protocols:
-        lines += _protocol(protocol, plots)
-        lines += _criteria(protocol)
-        lines += ["", "#### Trials", "", *tables.trials_table(protocol.groups)]
-        lines += _failed_trials(protocol)
+        lines += _protocol_section(protocol, plots)
     return Report("\n".join(lines) + "\n", plots)
 
 
@@ -170,92 +164,63 @@ def _reference_section(
     lines += ["", "### Comparison", "", *tables.comparison_table(reference, compared, finished)]
     for note in reference.notes:
         lines += ["", note]
-    varied: set[SeedGroup] = set()
-    for title, rows in (
-        ("Group variations", reference.groups),
-        ("Sample variations", reference.samples),
-    ):
-        if rows:
-            lines += _variations(title, rows, protocols, varied)
+    for title, rows in (("Group", reference.groups), ("Sample", reference.samples)):
+        title, axes = f"### {title} variations", {row.axes for row in rows}
+        varied = [
+            protocol
+            for protocol in protocols
+            if any(group.searched_axes in axes for group in protocol.groups)
+        ]
+        for protocol in varied:
+            table = tables.variation_table(rows, protocol.groups)
+            lines += ["", f"{title}: {protocol.title}", "", *table]
+        if rows and not varied:
+            lines += ["", title, "", *tables.variation_table(rows, ())]
     if reference.layers:
         lines += tables.breakdown_section(reference, compared)
     for protocol in protocols:
-        lines += _protocol(protocol, plots, reference)
-        own = [group for group in compared if group in protocol.groups and group.finished]
-        if reference.layers and own:
-            name = protocol.plot("-layers")
-            plots[name] = partial(draw_layers, groups=own)
-            lines += ["", f"![kept weights of every layer]({name})"]
-        lines += _criteria(protocol)
-        others = [group for group in protocol.groups if group not in varied]
-        if others:
-            title = "Trials" if len(others) == len(protocol.groups) else "Other trials"
-            lines += ["", f"#### {title}", "", *tables.trials_table(others)]
-        lines += _failed_trials(protocol)
+        lines += _protocol_section(protocol, plots, reference, compared)
     return lines
 
 
-def _variations(
-    title: str,
-    published: Sequence[Variation],
-    protocols: Sequence[Protocol],
-    varied: set[SeedGroup],
+def _protocol_section(
+    protocol: Protocol,
+    plots: Plots,
+    reference: ReferenceResults | None = None,
+    compared: Collection[SeedGroup] = (),
 ) -> list[str]:
-    """Return the table of a variation for every protocol with trials of it; add them to varied."""
-    lines: list[str] = []
-    for protocol in protocols:
-        measured = tables.measured_variations(published, protocol.groups)
-        if any(measured):
-            lines += ["", f"### {title}: {protocol.title}", ""]
-            lines += tables.variation_table(published, measured)
-            varied.update(group for own in measured for group in own)
-    if not lines:
-        nothing = tables.variation_table(published, [[] for _ in published])
-        lines = ["", f"### {title}", "", *nothing]
-    return lines
-
-
-def _protocol(
-    protocol: Protocol, plots: Plots, reference: ReferenceResults | None = None
-) -> list[str]:
-    """Return the settings of a protocol, its baseline and its figures."""
+    """Return a protocol's settings, figures and tables; add its figures to the plots."""
     lines = ["", f"### {protocol.title}"]
-    for setting in protocol.settings:
-        lines += ["", setting]
-    lines += ["", tables.baseline_sentence(protocol.finished)]
-    if protocol.finished.empty:
-        return lines
-    # Compared criteria have a figure of their own.
+
+    def figure(kind: str, draw: "Callable[..., Figure]", *drawn: Any) -> None:
+        name = f"{protocol.experiment}-{protocol.key}{kind}.png"
+        plots[name] = partial(draw, *drawn)
+        lines.extend(["", f"![{_CAPTIONS[kind]}]({name})"])
+
+    for sentence in (*protocol.settings, tables.baseline_sentence(protocol.finished)):
+        lines += ["", sentence]
     groups = [group for group in protocol.groups if group.finished]
-    mint = [group for group in groups if group.criterion == DEFAULT_CRITERION]
-    plots[protocol.plot()] = partial(
-        draw_tradeoff,
-        groups=mint if protocol.criteria and mint else groups,
-        published=reference.methods if reference else (),
-    )
-    lines += ["", f"![accuracy against params pruned]({protocol.plot()})"]
-    if protocol.criteria:
-        name = protocol.plot("-criteria")
-        plots[name] = partial(draw_criteria, compared=protocol.criteria)
-        lines += ["", f"![accuracy of each criterion against params pruned]({name})"]
-    curves = variation_curves(
-        protocol.groups,
-        reference.groups if reference else (),
-        reference.samples if reference else (),
-    )
-    if curves:
-        name = protocol.plot("-variations")
-        plots[name] = partial(draw_variations, curves=curves)
-        lines += ["", f"![params pruned and accuracy against groups and samples]({name})"]
+    methods = reference.methods if reference else ()
+    variations = reference.variations if reference else {}
+    criteria = protocol.criteria
+    if groups:
+        mint = [group for group in groups if group.criterion == DEFAULT_CRITERION]
+        # Compared criteria have a figure of their own.
+        figure("", draw_tradeoff, mint if criteria and mint else groups, methods)
+    if criteria:
+        figure("-criteria", draw_criteria, criteria)
+    if curves := variation_curves(groups, variations):
+        figure("-variations", draw_variations, curves)
+    own = [group for group in compared if group in groups]
+    if reference and reference.layers and own:
+        figure("-layers", draw_layers, own)
+    if criteria:
+        lines += ["", "#### Criteria", "", *tables.criteria_table(criteria)]
+    varied = {row.axes for rows in variations.values() for row in rows}
+    others = [group for group in protocol.groups if group.searched_axes not in varied]
+    if others:
+        title = "Trials" if len(others) == len(protocol.groups) else "Other trials"
+        lines += ["", f"#### {title}", "", *tables.trials_table(others)]
+    if failed := tables.failed_trials_table(protocol.groups):
+        lines += ["", "#### Failed trials", "", *failed]
     return lines
-
-
-def _criteria(protocol: Protocol) -> list[str]:
-    if not protocol.criteria:
-        return []
-    return ["", "#### Criteria", "", *tables.criteria_table(protocol.criteria)]
-
-
-def _failed_trials(protocol: Protocol) -> list[str]:
-    lines = tables.failed_trials_table(protocol.groups)
-    return ["", "#### Failed trials", "", *lines] if lines else []

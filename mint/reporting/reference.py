@@ -20,11 +20,11 @@ A method's `quoted` replaces params_pruned where the source prints more than a n
 the same `block` are one curve. A fraction of the method MINT without trials is "not run".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mint.config.loading import experiment_names, read_experiment, read_yaml, validated
 from mint.errors import InputError
@@ -32,6 +32,7 @@ from mint.pruning.layer_table import LayerCount, parse_layers
 from mint.store.atomic import write_atomic
 
 _FOLDER = "reference"
+_from_text = BeforeValidator(lambda text: parse_layers(str(text)))
 
 
 class _Part(BaseModel):
@@ -62,6 +63,10 @@ class SearchedAxes(_Part):
     groups: int
     samples_per_class: int
 
+    @property
+    def axes(self) -> tuple[str, int, int]:
+        return self.upper_limit, self.groups, self.samples_per_class
+
 
 class Variation(SearchedAxes):
     """A published row of a variation."""
@@ -69,11 +74,6 @@ class Variation(SearchedAxes):
     block: str
     params_pruned: float | None
     accuracy: float | None
-
-
-def _check_layers(text: str) -> str:
-    parse_layers(text)
-    return text
 
 
 class ReferenceResults(_Part):
@@ -87,22 +87,18 @@ class ReferenceResults(_Part):
     searched: SearchedAxes | None = None
     groups: tuple[Variation, ...] = ()
     samples: tuple[Variation, ...] = ()
-    layers: Annotated[str, AfterValidator(_check_layers)] | None = None
+    layers: Annotated[tuple[LayerCount, ...], _from_text] = ()
     reduced: dict[str, int] = {}
     notes: tuple[str, ...] = ()
 
     @property
-    def network(self) -> Sequence[LayerCount]:
-        """The layers of the network; none if the file names none."""
-        return parse_layers(self.layers) if self.layers else ()
+    def variations(self) -> dict[str, tuple[Variation, ...]]:
+        """The published rows by the axis that varies."""
+        return {"groups": self.groups, "samples_per_class": self.samples}
 
 
 def read_reference(path: Path) -> ReferenceResults:
-    """Read a reference file.
-
-    Raises:
-        InputError: it cannot be read, or a key or value is not allowed.
-    """
+    """Read a reference file; raise InputError if it cannot be read or is malformed."""
     return validated(ReferenceResults, read_yaml(path), str(path))
 
 
@@ -134,10 +130,6 @@ def check_references(output: Path, files: Iterable[Path]) -> list[Path]:
 
 
 def copy_references(output: Path, files: Iterable[Path]) -> None:
-    """Copy reference files into a results folder, which then needs no other file.
-
-    Raises:
-        InputError: see check_references.
-    """
+    """Copy the reference files of check_references() into a results folder."""
     for file in check_references(output, files):
         write_atomic(output / _FOLDER / file.name, file.read_bytes())

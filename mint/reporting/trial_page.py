@@ -1,20 +1,28 @@
 """The page of one trial: its setting and every figure."""
 
+from pathlib import Path
+
 from mint.config.schema import format_share
 from mint.reporting.aggregate import format_axis
 from mint.reporting.layer_text import layer_lines
 from mint.reporting.markdown import table
 from mint.reporting.trial_table import describe_setting
+from mint.store.atomic import write_atomic
 from mint.trial.result import TrialResult
 
-TRIAL_PAGES = "trials"
-"""The folder of these pages in a results folder."""
 
-
-def page_name(result: TrialResult) -> str:
-    """Return the file name of a trial's page."""
+def page_path(output: Path, result: TrialResult) -> Path:
+    """Return the file of a trial's page in a results folder."""
     config = result.config
-    return f"{config.experiment.name}-{result.keys.protocol}-{config.name}.md"
+    name = f"{config.experiment.name}-{result.keys.protocol}-{config.name}.md"
+    return output / "trials" / name
+
+
+def write_trial_page(output: Path, result: TrialResult) -> Path:
+    """Write the page of a finished trial into a results folder, and return its path."""
+    page = page_path(output, result)
+    write_atomic(page, trial_page(result).encode())
+    return page
 
 
 def trial_page(result: TrialResult) -> str:
@@ -22,42 +30,31 @@ def trial_page(result: TrialResult) -> str:
     config = result.config
     scoring = [
         [
-            f"{layer.parent} -> {layer.child}",
-            str(layer.blocks),
-            format_axis(layer.bootstraps),
-            f"{layer.seconds:.1f}",
-            _number(layer.reliability),
+            *(f"{layer.parent} -> {layer.child}", str(layer.blocks)),
+            *(format_axis(layer.bootstraps), f"{layer.seconds:.1f}", _number(layer.reliability)),
         ]
         for layer in result.scoring
     ]
     scoring_header = ["Layer pair", "Blocks", "Bootstraps", "Seconds", "Reliability"]
-    lines = [
-        f"# {config.experiment.name} {config.name}",
-        "",
-        f"{describe_setting(config)} Protocol {result.keys.protocol}.",
-        "",
-        *table(["Figure", "Value"], _figures(result), left=(0, 1)),
-        "",
-        "## Layer breakdown",
-        "",
-        *layer_lines(result.layers, star=r"\*"),
-        "",
-        "## Cost of the scores",
-        "",
-        *table(scoring_header, scoring, left=(0,)),
+    parts = [
+        [f"# {config.experiment.name} {config.name}"],
+        [f"{describe_setting(config)} Protocol {result.keys.protocol}."],
+        table(["Figure", "Value"], _figures(result), left=(0, 1)),
+        ["## Layer breakdown"],
+        layer_lines(result.layers, star=r"\*"),
+        ["## Cost of the scores"],
+        table(scoring_header, scoring, left=(0,)),
     ]
     for number, step in enumerate(result.search_steps, start=1):
         epochs = [
             [str(e.epoch), f"{e.loss:.4f}", f"{e.validation_accuracy:.2f}", f"{e.seconds:.0f}"]
             for e in step.retraining.training
         ]
-        lines += [
-            "",
-            f"## Retraining {number}: {step.params_pruned:.2f}% pruned",
-            "",
-            *table(["Epoch", "Loss", "Validation accuracy", "Seconds"], epochs),
+        parts += [
+            [f"## Retraining {number}: {step.params_pruned:.2f}% pruned"],
+            table(["Epoch", "Loss", "Validation accuracy", "Seconds"], epochs),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _figures(result: TrialResult) -> list[list[str]]:

@@ -32,6 +32,9 @@ _ORDER = [
 ]
 _ROUNDING = 1e-9  # of figures that are computed from others
 
+Row = Mapping[str, Any]
+"""A row of the trial table by column; in a report, `line` is its line in trials.csv."""
+
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 _Share = Annotated[str, Field(pattern=r"^(none|[01]|0\.\d+|\d(\.\d+)?e-\d+)$")]
 _Line = Annotated[str, Field(pattern=r"^[^\n]*$")]
@@ -41,10 +44,8 @@ _Count = Annotated[int, Field(ge=0)]
 class _Row(BaseModel, frozen=True):
     """Columns of the table, in their order.
 
-    Attributes:
-        bootstraps: allowed; bootstraps_drawn is lower if the scores became reliable before.
-        fraction: of the counted weights; none if a search found it.
-        layers: kept and total weights of every layer, as mint.pruning.layer_table writes them.
+    bootstraps is the allowed number. fraction is none if a search found it. layers has the kept and
+    total weights of every layer, as mint.pruning.layer_table writes them.
     """
 
     experiment: _Name
@@ -85,12 +86,10 @@ class _Row(BaseModel, frozen=True):
         for column, value in self:
             if COLUMNS[column] is float and column != "reliability" and not math.isfinite(value):
                 raise ValueError(f"column {column}: {value} in a finished trial")
+        pruned, counted = self.pruned_weights, self.counted_weights
         if abs(self.baseline_accuracy - self.accuracy - self.accuracy_drop) > _ROUNDING:
             raise ValueError("column accuracy_drop: is not baseline_accuracy - accuracy")
-        pruned = self.pruned_weights
-        if abs(100 * pruned - self.params_pruned * self.counted_weights) > (
-            _ROUNDING * self.counted_weights
-        ):
+        if abs(100 * pruned - self.params_pruned * counted) > _ROUNDING * counted:
             raise ValueError("column params_pruned: is not pruned_weights / counted_weights")
         try:
             layers = parse_layers(self.layers)
@@ -125,66 +124,51 @@ def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | int
 
 
 def trial_table(results: Iterable[tuple[str, "TrialResult | FailedTrial"]]) -> pd.DataFrame:
-    """Return the table of trials.
-
-    Args:
-        results: of each trial the id of its MLflow run, empty if it has none, and its result.
-    """
+    """Return the table of trials: of each the id of its MLflow run, or "", and its result."""
     return table_of_rows(_row(run_id, result) for run_id, result in results)
 
 
-def _row(run_id: str, result: "TrialResult | FailedTrial") -> dict[str, Any]:
+def _row(run_id: str, result: "TrialResult | FailedTrial") -> Row:
     from mint.trial.failed_trials import FailedTrial
 
-    row = {
-        **trial_columns(result.config, result.keys),
-        "run_id": run_id,
-        "git_commit": result.provenance.git_commit,
-    }
+    origin = {"run_id": run_id, "git_commit": result.provenance.git_commit}
+    shared = trial_columns(result.config, result.keys) | origin
     if isinstance(result, FailedTrial):
-        return row | {"status": result.status, "reason": result.reason}
-    return row | {
+        return shared | {"status": result.status, "reason": result.reason}
+    return {
         **result.model_dump(include=set(COLUMNS)),
+        **shared,
         "status": "finished",
         "search_steps": len(result.search_steps),
         "bootstraps_drawn": result.bootstraps,
-        "bootstraps": row["bootstraps"],
         "reliability": math.nan if result.reliability is None else result.reliability,
         "layers": layers_text(result.layers),
     }
 
 
-def table_of_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the table of rows by column, sorted.
-
-    Raises:
-        ValueError: a value is not allowed; the message names its line and column.
-    """
+def table_of_rows(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the sorted table of rows; a ValueError names the line and column of a bad value."""
     try:
         checked = _ROWS.validate_python(list(rows))
     except ValidationError as error:
-        raise ValueError(_first_problem(error)) from None
+        first = error.errors()[0]
+        line, *column = first["loc"]
+        problem = f"column {column[0]}: {first['input']!r}: {first['msg']}" if column else ""
+        # The first row is behind the header.
+        raise ValueError(f"line {int(line) + 2}, {problem or first['ctx']['error']}") from None
     content = [row.model_dump() for row in checked]
     return sort_trials(pd.DataFrame(content, columns=list(COLUMNS)).astype(COLUMNS))
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    line, *column = first["loc"]
-    place = f"line {int(line) + 2}, "  # the first row is behind the header
-    if not column:
-        return f"{place}{first['ctx']['error']}"
-    return f"{place}column {column[0]}: {first['input']!r}: {first['msg']}"
+def records(trials: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table."""
+    return cast(list[Row], trials.to_dict("records"))
 
 
 def read_trials(path: str | Path) -> pd.DataFrame:
     """Read trials.csv: one row per trial with its axes, accuracies (percent) and counts.
 
-    Example:
-        ```python
-        trials = read_trials("results/trials.csv")
-        trials.groupby(["experiment", "criterion"])["accuracy"].max()
-        ```
+    For example `read_trials("results/trials.csv").groupby("criterion")["accuracy"].max()`.
 
     Raises:
         InputError: the file cannot be read, or is not a trial table.
@@ -198,19 +182,13 @@ def read_trials(path: str | Path) -> pd.DataFrame:
 
 
 def parse_trials(content: bytes) -> pd.DataFrame:
-    """Return the trial table of a CSV file's content.
-
-    Raises:
-        ValueError: a column is missing, a value is not allowed, or a key is there twice.
-    """
+    """Return the trial table of a CSV file's content; raise ValueError if it is none."""
     text = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
     if missing := [column for column in COLUMNS if column not in text.columns]:
         raise ValueError(f"the columns {', '.join(missing)} are missing")
-    repeated = text["key"].duplicated()
-    if repeated.any():
-        line = int(repeated.to_numpy().argmax()) + 2
-        raise ValueError(f"line {line}, column key: an earlier line has the same key")
-    return table_of_rows(cast(list[dict[str, Any]], text.to_dict("records")))
+    for row in text.index[text["key"].duplicated()]:
+        raise ValueError(f"line {row + 2}, column key: an earlier line has the same key")
+    return table_of_rows(records(text))
 
 
 def trials_csv(trials: pd.DataFrame) -> bytes:
@@ -240,39 +218,33 @@ def merge_trials(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
 def describe_setting(config: TrialConfig) -> str:
     """Return what the trials of a protocol share, in sentences."""
     chosen, search = config.experiment, config.search
-    parts = [f"{chosen.title}.", f"Data: {chosen.data.name}."]
-    if config.init:
-        parts.append(f"The baseline starts from trained weights ({config.init.digest}).")
-    if chosen.limits:
-        limits = (f"{name} {format_share(limit)}" for name, limit in chosen.limits.items())
-        parts.append(f"Upper limits by layer: {', '.join(limits)}.")
-    if chosen.groups:
-        groups = (f"{name} {number}" for name, number in chosen.groups.items())
-        parts.append(f"Groups by layer: {', '.join(groups)}.")
-    if chosen.retraining is None:
-        parts.append(f"Baseline and retraining: {_describe_training(chosen.training)}.")
-    else:
-        parts.append(f"Baseline: {_describe_training(chosen.training)}.")
-        parts.append(f"Retraining: {_describe_training(chosen.retraining)}.")
+    limits = ", ".join(f"{name} {format_share(limit)}" for name, limit in chosen.limits.items())
+    groups = ", ".join(f"{name} {number}" for name, number in chosen.groups.items())
+    training = "Baseline" if chosen.retraining else "Baseline and retraining"
+    training += f": {_describe_training(chosen.training)}."
+    if chosen.retraining:
+        training += f" Retraining: {_describe_training(chosen.retraining)}."
     scores = "Scores: mean over bootstraps"
     if chosen.estimate.reliability is not None:
         scores += f", until their reliability is {chosen.estimate.reliability:g}"
     if chosen.estimate.paper:
         scores += ", estimated as in the MINT paper"
-    parts.append(f"{scores}.")
-    if chosen.keep_connected:
-        parts.append(
-            "Keep connected: every group of filters keeps one block while the fraction allows it."
-        )
-    if search.fraction is None:
-        parts.append(
-            f"Search: at most {search.steps} steps for the largest pruned fraction whose accuracy "
-            f"on {chosen.data.validation_size} validation images is at most {search.max_drop:g} "
-            "percentage points below the baseline's."
-        )
-    else:
-        parts.append("Pruned: a given fraction of the counted weights.")
-    return " ".join(" ".join(parts).split())  # a title may have several lines
+    sentences = [
+        f"{chosen.title}. Data: {chosen.data.name}.",
+        f"The baseline starts from trained weights ({config.init.digest})." if config.init else "",
+        f"Upper limits by layer: {limits}." if limits else "",
+        f"Groups by layer: {groups}." if groups else "",
+        f"{training} {scores}.",
+        "Keep connected: every group of filters keeps one block while the fraction allows it."
+        if chosen.keep_connected
+        else "",
+        f"Search: at most {search.steps} steps for the largest pruned fraction whose accuracy on "
+        f"{chosen.data.validation_size} validation images is at most {search.max_drop:g} "
+        "percentage points below the baseline's."
+        if search.fraction is None
+        else "Pruned: a given fraction of the counted weights.",
+    ]
+    return " ".join(" ".join(sentences).split())  # a title may have several lines
 
 
 def _describe_training(training: TrainingConfig) -> str:

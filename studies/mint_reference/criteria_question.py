@@ -6,10 +6,9 @@ from typing import Any
 from verdicts import ACCURACY, outcome, paired, section
 
 from mint.reporting.aggregate import format_axis, format_count
-from mint.reporting.comparison import CONTROL, ComparedCriterion
+from mint.reporting.comparison import CONTROL, ComparedCriterion, format_difference
 from mint.reporting.markdown import table
 from mint.reporting.pages import Protocol
-from mint.reporting.statistics import format_difference
 
 _MINT = ("mint", "mint-unconditional")
 _REFERENCES = (CONTROL, "block-magnitude")

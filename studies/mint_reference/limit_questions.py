@@ -55,7 +55,7 @@ def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) ->
         groups: of all trials.
         reference: results of the authors' experiment on VGG16.
     """
-    layers = reference.network
+    layers = reference.layers
     total = sum(layer.weights for layer in layers)
     prunable = {
         "of the authors' layer breakdown": _PRUNABLE_OF_BREAKDOWN,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from verdicts import section
 
+from mint.reporting.comparison import Difference, format_difference
 from mint.reporting.markdown import table
-from mint.reporting.statistics import Difference, format_difference
 
 _DEFAULT = {"steps": "one step", "grouping": "contiguous"}
 _SCORES = ("mint", "mint, unconditional", "block-magnitude", "random")

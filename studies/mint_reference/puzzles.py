@@ -20,9 +20,9 @@ from masking_variants import masking_section
 from search_questions import search_questions
 
 from mint import InputError, read_trials
+from mint.reporting.comparison import CONFIDENCE
 from mint.reporting.pages import protocols_of
 from mint.reporting.reference import read_reference
-from mint.reporting.statistics import CONFIDENCE
 from mint.reporting.verify import compare_pages
 from mint.store.atomic import write_atomic
 

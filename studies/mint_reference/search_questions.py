@@ -18,11 +18,10 @@ from verdicts import (
 
 from mint.config.schema import DEFAULT_CRITERION
 from mint.reporting.aggregate import NOT_RUN, SeedGroup, format_axis, format_count
-from mint.reporting.comparison import CONTROL
+from mint.reporting.comparison import CONTROL, Difference, format_difference
 from mint.reporting.markdown import table
 from mint.reporting.pages import Protocol
 from mint.reporting.reference import ReferenceResults, Variation
-from mint.reporting.statistics import Difference, format_difference
 
 _MAGNITUDE = "block-magnitude"
 _EVEN_AND_UNEVEN = (20, 30, 40, 50)

@@ -8,8 +8,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from mint.reporting.aggregate import NOT_RUN, SeedGroup
-from mint.reporting.comparison import paired_difference
-from mint.reporting.statistics import CONFIDENCE, Difference
+from mint.reporting.comparison import CONFIDENCE, Difference, paired_difference
 
 PRUNED, ACCURACY = "params_pruned", "accuracy"
 NOTHING = "Not run: the trial table has no trials of it."

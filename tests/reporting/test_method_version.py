@@ -8,7 +8,8 @@ import torch
 from mint import FinishedTrial, load_experiment, run_experiment
 from mint.config import keys
 from mint.pruning.export import export
-from mint.reporting.folder import rebuild_report, write_trial_page
+from mint.reporting.folder import rebuild_report
+from mint.reporting.trial_page import write_trial_page
 from mint.reporting.trial_table import read_trials, trial_table
 from mint.reporting.verify import verify
 from mint.store.stage_cache import StageCache

@@ -12,9 +12,7 @@ import pytest
 from trial_rows import failed_row, finished_row, table, with_accuracy
 
 from mint.config.loading import load_experiment
-from mint.reporting.aggregate import number_lines, seed_groups
-from mint.reporting.comparison import compare_criteria
-from mint.reporting.pages import write_report
+from mint.reporting.pages import protocols_of, write_report
 from mint.reporting.reference import references_of
 from mint.reporting.trial_table import read_trials, table_of_rows
 
@@ -241,10 +239,10 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
         ("mint", 20): [95.0, 95.0],
         ("magnitude", 20): [94.0, 94.0],
     }
-    compared = compare_criteria(seed_groups(number_lines(_criteria(accuracies))))
+    (protocol,) = protocols_of(_criteria(accuracies))
     differences = {
         (row.axes.groups, row.trials.criterion): row.against_random and row.against_random.mean
-        for row in compared
+        for row in protocol.criteria
     }
     assert differences == {
         (5, "random"): None,
@@ -257,7 +255,7 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
 
 def test_searches_and_single_criteria_are_not_compared(tmp_path: Path) -> None:
     searched = [finished_row(criterion=name) for name in ("mint", "random")]
-    assert compare_criteria(seed_groups(number_lines(table(*searched)))) == []
+    assert [protocol.criteria for protocol in protocols_of(table(*searched))] == [[]]
     text = _report(tmp_path, _criteria({("random", 20): [90.0]}))
     assert "Criteria" not in text
     assert _rows(text, "Trials")[0]["Criterion"] == "random"

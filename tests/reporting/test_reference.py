@@ -8,7 +8,7 @@ from trial_rows import finished_row, table
 from mint.config.loading import load_experiment
 from mint.errors import InputError
 from mint.models import chosen_pairs
-from mint.pruning.layer_table import count_layers, layers_text
+from mint.pruning.layer_table import count_layers
 from mint.reporting.folder import check_results, rebuild_report
 from mint.reporting.reference import read_reference
 
@@ -106,5 +106,5 @@ def test_layers_of_the_study_are_those_of_the_networks(
 
     experiment = load_experiment(name)
     traced = trace(build_network(experiment.network), torch.zeros(1, *shape))
-    layers = layers_text(count_layers(traced, chosen_pairs(traced, experiment)))
+    layers = count_layers(traced, chosen_pairs(traced, experiment))
     assert read_reference(STUDY / f"experiment{number}.yaml").layers == layers

@@ -9,9 +9,10 @@ from trial_rows import finished_row, table
 
 from mint.config.loading import load_experiment
 from mint.errors import InputError
-from mint.reporting.folder import rebuild_report, write_trial_page
+from mint.reporting.folder import rebuild_report
 from mint.reporting.heat_maps import draw_trial_scores
 from mint.reporting.pages import write_report
+from mint.reporting.trial_page import write_trial_page
 from mint.reporting.trial_table import read_trials, trial_table
 from mint.reporting.verify import verify
 from mint.store.stage_cache import StageCache
