@@ -40,7 +40,7 @@ _EPILOGUE = """mint COMMAND --help explains every option of a command. Exit code
 2 bad input and nothing was changed, 130 stopped by Ctrl-C."""
 _GROUPS: dict[str, Sequence[Callable[..., int | None] | App]] = {
     "Stages of a trial": (trial.run, trial.train, trial.estimate, trial.prune, trial.retrain),
-    "Sweeps": (),  # take long to import: mint.cli.bundled_sweeps
+    "Sweeps": (),  # take long to import: mint.cli.sweep
     "Reports": (report.report, report.ui, report.verify, trial.layers, trial.export),
     "Cleanup": (cache.sync, cache.app),
 }
@@ -54,7 +54,7 @@ def command_line() -> App:
         group = Group.create_ordered(name)
         if name == "Sweeps":
             help_text = "Run the trials of a sweep that have no result yet."
-            program.command("mint.cli.bundled_sweeps:app", "sweep", help=help_text, group=group)
+            program.command("mint.cli.sweep:app", "sweep", help=help_text, group=group)
         for command in commands:
             if isinstance(command, App):
                 command.group, command.sort_key = (group,), next(number)
@@ -73,35 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_program(program: App, arguments: Sequence[str], words: Sequence[str]) -> int:
-    """Parse a command line, run its command and return the exit code.
+    """Parse arguments, run their command and return the exit code.
 
-    Args:
-        program: the parser.
-        arguments: the command line without the program.
-        words: the command line as the provenance of results keeps it.
+    An error that the user can mend is one line. The provenance of results keeps the words.
     """
     chain, apps, _ = program.parse_commands(arguments)
-    name = " ".join([program.name[0], *chain])
+    name, app = " ".join([program.name[0], *chain]), apps[-1]
     try:
         command, bound, ignored = program.parse_args(
             arguments, exit_on_error=False, print_error=False
         )
     except CycloptsError as error:
-        return _refuse(name, _describe(error, apps[-1]))
+        return _refuse(name, _describe(error, app))
     if getattr(command, "__func__", None) is App.help_print and "--help" not in arguments:
-        return _refuse(name, f"COMMAND: must be given; {allowed('', _names(apps[-1]))}")
-    run = partial(command, *bound.args, **bound.kwargs, **dict.fromkeys(ignored, words))
-    return _guard(name, run, apps[-1])
-
-
-def _guard(name: str, run: Callable[[], int | None], app: App) -> int:
-    """Run a command; return its exit code, with one line for an error that the user can mend.
-
-    SIGTERM, as a batch system sends it, stops a command as Ctrl-C does.
-    """
+        return _refuse(name, f"COMMAND: must be given; {allowed('', _names(app))}")
     try:
-        with interruptible():
-            code = run() or 0
+        with interruptible():  # a batch system's SIGTERM stops a command as Ctrl-C does
+            code: int = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, words)) or 0
             sys.stdout.flush()
             return code
     except BrokenPipeError:  # as in mint ... | head: Python must not write what is left
@@ -143,10 +131,7 @@ def _names(app: App) -> Collection[str]:
 
 
 def _option(parameter: str | None, app: App) -> str | None:
-    """Return the option that sets a parameter of the library, or else the parameter itself.
-
-    A sweep takes several upper limits: its upper_limit is --upper-limits.
-    """
+    """Return the option that sets a parameter, such as --seeds for seed; else the parameter."""
     if parameter is None:
         return None
     options = {name for argument in app.assemble_argument_collection() for name in argument.names}

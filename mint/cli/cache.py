@@ -1,6 +1,5 @@
 """The commands `mint cache` and `mint sync`: finished stages, and results that MLflow misses."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,9 +80,7 @@ def prune(
         print(f"kept {len(kept)} trials whose results the tracking store does not have: mint sync")
 
 
-def sync(
-    *, cache_dir: CacheDir = None, tracking_uri: TrackingUri = None, words: Words
-) -> int | None:
+def sync(*, cache_dir: CacheDir = None, tracking_uri: TrackingUri = None, words: Words) -> None:
     """Write results to the tracking store that it misses.
 
     Use it after the store was away or lost. The next start of a sweep does the same for its own
@@ -96,11 +93,7 @@ def sync(
     from mint.tracking.mlflow_store import MlflowStore
 
     store = MlflowStore(store_uri(tracking_uri))
-    synced = write_missing_runs(store, StageCache(cache_folder(cache_dir)), words)
-    print(f"{synced.trials} trials on the disk, {synced.written} written to the store")
-    if synced.unwritten:
-        print(f"{synced.unwritten} could not be written: {synced.trouble}", file=sys.stderr)
-    return int(synced.unwritten > 0)
+    write_missing_runs(store, StageCache(cache_folder(cache_dir)), words)
 
 
 def _stage_table(entries: "Sequence[Entry]") -> list[str]:

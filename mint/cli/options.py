@@ -1,7 +1,7 @@
 """Options that several commands share: their types, ranges, groups and help."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -77,10 +77,7 @@ CacheDir = Annotated[
     Folder | None,
     Parameter(group=RUNNING, help="Finished stages (default: MINT_CACHE_DIR, else ./.mint)."),
 ]
-TrackingUri = Annotated[
-    str | None,
-    Parameter(group=RESULTS, metavar="URI", help=_STORE_HELP),
-]
+TrackingUri = Annotated[str | None, Parameter(group=RESULTS, metavar="URI", help=_STORE_HELP)]
 Output = Annotated[
     Folder, Parameter(group=RESULTS, help="Results: RESULTS.md, trials.csv and the figures.")
 ]
@@ -95,14 +92,12 @@ class ExperimentOptions:
     """Shrink the experiment to run in under a minute on a CPU, to see that everything works."""
 
     model: Annotated[str | None, Parameter(group=EXPERIMENT, metavar="MODULE:FUNCTION")] = None
-    """Your own network: a function that returns an nn.Module, such as
-    my_package.my_module:build. All layer pairs found in it are pruned (default: the
-    experiment's network)."""
+    """Your own network, all of whose layer pairs are pruned: a function that returns an nn.Module
+    (default: the experiment's network)."""
 
     changes: Annotated[tuple[str, ...] | None, Changes, Parameter(group=EXPERIMENT)] = None
-    """Set a value of the experiment by its key in the YAML file, such as training.epochs=3,
-    keep_connected=true or search.max_drop=0.5. Repeat it for several values (default: the
-    experiment's values)."""
+    """Set a value by its key in the experiment's file, such as training.epochs=3 or
+    search.max_drop=0.5. Repeat it for several values (default: the experiment's values)."""
 
     init: Annotated[Path | None, Parameter(group=EXPERIMENT, metavar="FILE")] = None
     """Initial weights of the baseline: safetensors, or a state_dict that torch saved (default:
@@ -129,20 +124,17 @@ class TrialOptions(ExperimentOptions):
     """Groups of filters in each layer (default: the experiment's)."""
 
     samples_per_class: Annotated[Positive | None, Parameter(group=AXES)] = None
-    """Training images of each class that the scores are estimated from (default: the
-    experiment's)."""
+    """Training images of each class for the scores (default: the experiment's)."""
 
     upper_limit: Annotated[str | None, Parameter(group=AXES, metavar="LIMIT")] = None
-    """Largest share of a layer's weights that may be pruned: none, or 0 to 1 (default: the
-    experiment's)."""
+    """Largest pruned share of a layer: none, or 0 to 1 (default: the experiment's)."""
 
     bootstraps: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Estimates that are averaged to a score; with estimate.reliability set, their largest
     number (default: the experiment's)."""
 
     fraction: Annotated[Share | None, Parameter(group=AXES)] = None
-    """Prune this share of the counted weights, 0 to 1, instead of searching for the largest
-    (default: the experiment's)."""
+    """Share of the counted weights to prune, instead of a search (default: the experiment's)."""
 
     seed: Annotated[Seed, Parameter(group=AXES)] = 0
     """Seeds every random draw."""
@@ -152,11 +144,7 @@ class TrialOptions(ExperimentOptions):
 
 
 def _read_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Return the values of --set by their dotted keys.
-
-    Raises:
-        InputError: one is not KEY=VALUE, or its value is no YAML.
-    """
+    """Return the values of --set by their dotted keys."""
     import yaml
 
     values: dict[str, Any] = {}
@@ -173,38 +161,22 @@ def _read_changes(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def read_chosen_experiment(
-    name: str, options: ExperimentOptions, axes: Mapping[str, object] | None = None
+    name: str, options: ExperimentOptions, **axes: object
 ) -> "ExperimentFile":
-    """Return the experiment with the changes that the options ask for.
-
-    Args:
-        name: of an experiment, or the path of a YAML file.
-        options: the changes.
-        axes: fraction or fractions that were given; they exclude changes of the search.
-
-    Raises:
-        InputError: there is no such experiment, or a value is not allowed.
-    """
+    """Return the experiment with the changes of the options; they exclude axes of the search."""
     from mint.config.loading import read_experiment
 
     changes = _read_changes(options.changes or ())
     search = [change for change in options.changes or () if change.startswith("search.")]
-    for axis, value in (axes or {}).items():
+    for axis, value in axes.items():
         if search and value is not None:
-            raise InputError(
-                f"cannot be combined with --set {search[0]}: only one of them says how much is "
-                "pruned",
-                parameter=axis,
-            )
+            problem = f"cannot be combined with --set {search[0]}: both say how much is pruned"
+            raise InputError(problem, parameter=axis)
     return read_experiment(name, smoke=options.smoke, model=options.model, changes=changes)
 
 
 def store_uri(chosen: str | None) -> str:
-    """Return the URI of the tracking store: the option, else the environment's, else the default.
-
-    Raises:
-        InputError: it is no tracking store, or it does not answer.
-    """
+    """Return the URI of the store: the option's, the environment's or the default; check it."""
     from mint.tracking.preflight import reach_store
 
     uri = chosen or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -216,8 +188,6 @@ def show_runs(uri: str, experiment_id: str, say: Callable[[str], None] = print) 
     """Print where the runs of an experiment can be seen."""
     from mint.tracking.ui import paths
 
+    page = paths(experiment_id)["runs"] if uri.startswith("http") else None
     shown = without_secrets(uri)
-    if uri.startswith("http"):
-        say(f"runs:   {shown}{paths(experiment_id)['runs']}")
-    else:
-        say(f"runs:   mint ui --tracking-uri {shown}")
+    say(f"runs:   {shown}{page}" if page else f"runs:   mint ui --tracking-uri {shown}")

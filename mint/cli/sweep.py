@@ -1,7 +1,6 @@
-"""The command line of a sweep: mint sweep NAME, or a script of its own."""
+"""The command line of a sweep: mint sweep NAME, or the sweep's own script."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,19 +31,19 @@ from mint.cli.options import (
     show_runs,
     store_uri,
 )
-from mint.config.grid import Grid, SweepDefinition, union_of
+from mint.config.grid import Grid, SweepDefinition, bundled_sweeps, union_of
 from mint.config.locations import cache_folder, data_folder
-from mint.errors import InputError, without_secrets
+from mint.errors import InputError
 
 # Ray, MLflow and torch take seconds to import: each is imported when a sweep runs.
 if TYPE_CHECKING:
     from mint.config.schema import Experiment
     from mint.orchestration.display import Lines
-    from mint.orchestration.settings import SweepOutcome, SweepRequest
+    from mint.orchestration.settings import SweepOutcome, SweepRequest, SweepSettings
 
 _DISPLAY = Group.create_ordered("Display", validator=mutually_exclusive)
 Gpus = Annotated[float, Parameter(validator=Number(gte=0, lte=1024), metavar="SHARE")]
-EPILOGUE = """The same command again runs only what is missing. Exit codes: 0 all trials are
+_EPILOGUE = """The same command again runs only what is missing. Exit codes: 0 all trials are
 finished, 1 some failed, 2 bad input, 130 stopped by Ctrl-C."""
 
 
@@ -58,33 +57,32 @@ class SweepOptions(ExperimentOptions):
         Several,
         Parameter(name="--criterion", group=AXES, completer=criterion_names),
     ] = None
-    """Score the blocks: see mint run --help. A criterion has one trial for all values of an axis
-    that its scores do not depend on (default: the sweep's)."""
+    """Score the blocks: see mint run --help. One trial stands for all values of an axis that a
+    criterion does not use (default: the sweep's)."""
 
     groups: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
     """Groups of filters in each layer, such as 5 10 20 (default: the sweep's)."""
 
     samples_per_class: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
-    """Training images of each class that the scores are estimated from (default: the sweep's)."""
+    """Training images of each class for the scores (default: the sweep's)."""
 
     upper_limits: Annotated[
         tuple[str, ...] | None, Several, Parameter(group=AXES, metavar="LIMIT...")
     ] = None
-    """Largest share of a layer's weights that may be pruned: none, 0 to 1, or g/N and (g/N)^2
-    with g the number of groups (default: the sweep's)."""
+    """Largest pruned share of a layer: none, 0 to 1, or g/N and (g/N)^2 with g the groups
+    (default: the sweep's)."""
 
     fractions: Annotated[tuple[Share, ...] | None, Several, Parameter(group=AXES)] = None
-    """Shares of the counted weights to prune, instead of searching for the largest; with --search
-    optuna the least and the most (default: the sweep's, else the experiment's)."""
+    """Shares of the counted weights to prune, instead of a search; for --search optuna the least
+    and the most (default: the sweep's, else the experiment's)."""
 
     bootstraps: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
     """Estimates that are averaged to a score; with estimate.reliability set, their largest number
     (default: the experiment's)."""
 
     search: Annotated[Literal["grid", "asha", "optuna"], Parameter(group=SEARCH)] = "grid"
-    """grid runs every trial of the axes. asha does too, but stops a trial whose retraining falls
-    behind the best third; it needs one of --fractions. optuna draws trials from the axes and
-    looks for high validation accuracy and many pruned weights."""
+    """grid runs every trial of the axes. asha stops those whose retraining falls behind the best
+    third; it needs one of --fractions. optuna draws trials with high accuracy and few weights."""
 
     trials: Annotated[Positive | None, Parameter(group=SEARCH)] = None
     """Number of trials that --search optuna draws (default: 30)."""
@@ -96,12 +94,12 @@ class SweepOptions(ExperimentOptions):
     """GPUs of one trial; with 0.5 two trials share a GPU, with 0 they run on the CPU."""
 
     ray_address: Annotated[str | None, Parameter(group=RUNNING, metavar="ADDRESS")] = None
-    """A running Ray cluster: HOST:PORT of its head, or auto for that of this machine (default:
+    """A running Ray cluster: HOST:PORT of its head, or auto for this machine's (default:
     RAY_ADDRESS, else this machine alone)."""
 
     storage: Annotated[str | None, Parameter(group=RUNNING, metavar="URI")] = None
-    """Folder where the nodes of a cluster share finished stages: one that all of them see, or
-    s3://BUCKET/FOLDER and what else fsspec knows (default: none, for one machine)."""
+    """Folder or URI that fsspec knows, such as s3://BUCKET/FOLDER, where the nodes of a cluster
+    share finished stages (default: none, for one machine)."""
 
     dry_run: Annotated[Flag, Parameter(group=RUNNING)] = False
     """Print the trials, their time and their memory, and run nothing."""
@@ -113,8 +111,7 @@ class SweepOptions(ExperimentOptions):
     """Print only errors and a last line."""
 
     log: Annotated[Literal["json"] | None, Parameter(group=_DISPLAY)] = None
-    """json prints an object per line, for scripts: the event and its facts (default: lines for a
-    reader)."""
+    """json prints an object per line for scripts (default: lines for a reader)."""
 
     output: Output = Path("results")
 
@@ -124,7 +121,7 @@ class SweepOptions(ExperimentOptions):
 def sweep_main(sweep: SweepDefinition, arguments: Sequence[str] | None = None) -> int:
     """Run the command line of a sweep's script and return its exit code."""
     name = f"{sweep.name}.py"
-    program = App(name, help_epilogue=EPILOGUE, **SETTINGS)
+    program = App(name, help_epilogue=_EPILOGUE, **SETTINGS)
     program.default(sweep_command(sweep))
     if arguments is None:
         return run_program(program, sys.argv[1:], ["python", *sys.argv])
@@ -133,10 +130,9 @@ def sweep_main(sweep: SweepDefinition, arguments: Sequence[str] | None = None) -
 
 def sweep_command(sweep: SweepDefinition) -> Callable[..., int]:
     """Return the command that runs a sweep."""
+    seeds_help = "Seeds of every random draw; a trial for each."
     own_seeds = Parameter(
-        group=AXES,
-        help="Seeds of every random draw; a trial for each.",
-        show_default=lambda seeds: " ".join(map(str, seeds)),
+        group=AXES, help=seeds_help, show_default=lambda seeds: " ".join(map(str, seeds))
     )
     first = next(iter(sweep.grids))
 
@@ -168,30 +164,23 @@ def _request(
     options: SweepOptions,
     words: Sequence[str],
 ) -> "SweepRequest":
-    """Return the sweep that the options describe, checked before anything runs.
-
-    Raises:
-        InputError: it cannot run.
-    """
-    file = read_chosen_experiment(name, options, {"fractions": options.fractions})
+    """Return the sweep that the options describe, checked before anything runs."""
+    file = read_chosen_experiment(name, options, fractions=options.fractions)
     experiment = file.experiment
     _check_search(options, seeds, experiment)
     uri = store_uri(options.tracking_uri)
     grids = _grids(sweep, options, experiment.name)
-    ray_address = options.ray_address or os.environ.get("RAY_ADDRESS") or None
 
-    from mint.orchestration.resources import check_resources
     from mint.orchestration.settings import SweepRequest
     from mint.reporting.folder import check_results
     from mint.store.remote import RemoteStore
     from mint.store.stage_cache import StageCache
     from mint.trial.setup import plan_trials
 
-    check_resources(options.gpus_per_trial, ray_address)
     check_results(options.output, file.references)
-    remote = RemoteStore(options.storage) if options.storage else None
-    cache = StageCache(cache_folder(options.cache_dir), remote)
-    data_dir = data_folder(options.data_dir)
+    settings = _settings(sweep, experiment, options, words)
+    remote = RemoteStore(settings.storage) if settings.storage else None
+    cache, data_dir = StageCache(settings.cache_root, remote), data_folder(options.data_dir)
     planned = plan_trials(
         experiment,
         [{**point, "seed": seed} for seed in seeds for grid in grids for point in grid.points()],
@@ -204,23 +193,42 @@ def _request(
     if planned.source is None:
         print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
     return SweepRequest(
-        name=sweep.name,
-        command=words,
-        experiment=experiment,
+        settings=settings,
         planned=planned,
         tracking_uri=uri,
         cache=cache,
-        data_dir=data_dir,
         output=options.output,
         references=file.references,
-        search=options.search,
-        space=grids[0] if options.search == "optuna" else None,
-        draws=options.trials or SweepRequest.draws,
+        space=grids[0],
+        draws=options.trials or 30,
         init=options.init,
-        gpus_per_trial=options.gpus_per_trial,
         max_concurrent_trials=options.max_concurrent,
-        ray_address=ray_address,
+    )
+
+
+def _settings(
+    sweep: SweepDefinition, experiment: "Experiment", options: SweepOptions, words: Sequence[str]
+) -> "SweepSettings":
+    """Return the settings of the workers, checked."""
+    from mint.orchestration.resources import check_resources
+    from mint.orchestration.settings import SweepSettings
+    from mint.store.remote import RemoteStore
+    from mint.trial.provenance import Provenance
+
+    ray_address = options.ray_address or os.environ.get("RAY_ADDRESS") or None
+    check_resources(options.gpus_per_trial, ray_address)
+    device = "cuda" if options.gpus_per_trial else "cpu"
+    return SweepSettings(
+        name=f"{sweep.name}-{experiment.name}",
+        provenance=Provenance.of_this_process(sweep.name, words, device),
+        data_dir=data_folder(options.data_dir).absolute(),
+        cache_root=cache_folder(options.cache_dir).absolute(),
+        storage=RemoteStore(options.storage).uri if options.storage else None,
+        threads=experiment.threads,
+        gpus_per_trial=options.gpus_per_trial,
+        search=options.search,
         live=options.watch,
+        ray_address=ray_address,
     )
 
 
@@ -244,12 +252,8 @@ def _check_search(options: SweepOptions, seeds: Sequence[int], experiment: "Expe
         problem = "compares accuracies, so all trials must prune the same: give one of --fractions"
         raise InputError(problem, parameter="search", value="asha")
     if options.search == "optuna" and (len(fractions) != 2 or len(set(seeds)) > 1):
-        raise InputError(
-            "draws the pruned fraction between two --fractions, the least and the most, for one "
-            "of --seeds",
-            parameter="search",
-            value="optuna",
-        )
+        problem = "draws the pruned fraction between two --fractions, for one of --seeds"
+        raise InputError(problem, parameter="search", value="optuna")
 
 
 def _display(options: SweepOptions) -> "Lines":
@@ -264,19 +268,15 @@ def _display(options: SweepOptions) -> "Lines":
 
 def _exit_code(outcome: "SweepOutcome", request: "SweepRequest", display: "Lines") -> int:
     """Print how a sweep ended and how it goes on, and return the exit code."""
-    if outcome.unwritten:
-        print(
-            f"the runs of {outcome.unwritten} trials could not be written to the tracking store "
-            f"({outcome.store_error}); mint sync writes them",
-            file=sys.stderr,
-        )
-    elif outcome.store_error:
-        print(f"the tables are made without it: {outcome.store_error}", file=sys.stderr)
-    if outcome.failed:
-        print(f"{outcome.failed} of {outcome.to_run} trials failed", file=sys.stderr)
+    for problem in outcome.problems:
+        print(problem, file=sys.stderr)
     if outcome.interrupted:
-        command = shlex.join(without_secrets(word) for word in request.command)
-        display.say(f"this resumes it:\n  {command}")
+        display.say(f"this resumes it:\n  {request.settings.provenance.command}")
         return EXIT_INTERRUPTED
     show_runs(request.tracking_uri, outcome.experiment_id, display.say)
-    return 0 if outcome.complete else EXIT_FAILED
+    return EXIT_FAILED if outcome.problems else 0
+
+
+app = App("sweep", help_epilogue=_EPILOGUE, group_commands="Sweeps")
+for _name, _definition in bundled_sweeps().items():
+    app.command(sweep_command(_definition), name=_name)

@@ -1,7 +1,6 @@
 """The commands of one trial: run, its stages one by one, its layers and its export."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +22,11 @@ from mint.cli.options import (
     store_uri,
 )
 from mint.config.locations import check_writable, data_folder
-from mint.errors import InputError, WorkFailedError
+from mint.errors import InputError
 
 # Torch and MLflow take seconds to import: a command imports them when it runs.
 if TYPE_CHECKING:
     from mint.config.loading import ExperimentFile
-    from mint.config.schema import Experiment
     from mint.trial.api import FinishedTrial
     from mint.trial.pipeline import TrialPipeline
     from mint.trial.setup import PlannedTrial
@@ -38,6 +36,7 @@ _AXES = (
     *("bootstraps", "fraction", "seed"),
 )
 _NETWORK = Group("Network", validator=LimitedChoice(1, 1), sort_key=0)
+_COMMANDS = {"baselines": "train", "scores": "estimate", "masks": "prune"}
 _NO_CHANGES = ExperimentOptions()
 _TRIAL_HELP = "Folder of a finished trial, as mint run prints it."
 
@@ -63,10 +62,16 @@ def run(
     uri = store_uri(tracking_uri)
     file = _read_experiment(options, output)
     planned = _plan(options, words, file)
-    if dry_run:
-        _show_forecast(planned)
+    pipeline, traced = planned.pipeline, planned.traced
+    if not dry_run:
+        _finish(pipeline, uri, output, file)
+    elif traced:
+        from mint.trial.forecast import forecast
+
+        lines = forecast([pipeline.config], pipeline.source, traced, pipeline.cache, 1)
+        print("\n".join(lines))
     else:
-        _finish(planned.pipeline, uri, output, file)
+        print("finished already")
 
 
 def train(options: TrialOptions, *, words: Words) -> None:
@@ -95,7 +100,7 @@ def estimate(options: TrialOptions, *, words: Words) -> None:
     from mint.training.determinism import reproducible
     from mint.trial.forecast import format_duration
 
-    _require(pipeline, "baselines", "train")
+    _require(pipeline, "baselines")
     start = time.monotonic()
     with reproducible(pipeline.experiment.threads, pipeline.device):
         folders = pipeline.all_scores
@@ -112,16 +117,12 @@ def prune(options: TrialOptions, *, words: Words) -> None:
     """
     pipeline = _plan(options, words).pipeline
     if pipeline.config.search.fraction is None:
-        raise InputError(
-            f"must be given: {pipeline.experiment.name} searches for the fraction, which mint run "
-            "does",
-            parameter="fraction",
-        )
+        problem = f"must be given: {pipeline.experiment.name} searches for it, as mint run does"
+        raise InputError(problem, parameter="fraction")
 
     from mint.reporting.layer_text import layer_lines
 
-    _require(pipeline, "baselines", "train")
-    _require(pipeline, "scores", "estimate")
+    _require(pipeline, "baselines", "scores")
     folder, masks = pipeline.pruned, pipeline.masks
     print("\n".join(layer_lines(pipeline.layer_counts(masks))))
     percent = 100 * masks.pruned / pipeline.counted
@@ -144,10 +145,8 @@ def retrain(
     """
     file = _read_experiment(options, output)
     pipeline = _plan(options, words, file).pipeline
-    _require(pipeline, "baselines", "train")
-    _require(pipeline, "scores", "estimate")
-    if pipeline.config.search.fraction is not None:
-        _require(pipeline, "masks", "prune")
+    given = pipeline.config.search.fraction is not None
+    _require(pipeline, "baselines", "scores", *(["masks"] if given else []))
     _finish(pipeline, store_uri(tracking_uri), output, file)
 
 
@@ -173,10 +172,16 @@ def layers(
 
     import torch
 
+    from mint.data.datasets import load_source
     from mint.models import build_network, chosen_pairs, trace
     from mint.pruning.layer_table import count_layers
+    from mint.trial.preflight import image_shape
 
-    traced = trace(build_network(chosen.network), torch.zeros(1, *_image_shape(chosen, options)))
+    shape = image_shape(chosen.data, None)
+    if shape is None:
+        shape = image_shape(chosen.data, load_source(chosen.data, data_folder(options.data_dir)))
+    assert shape
+    traced = trace(build_network(chosen.network), torch.zeros(1, *shape))
     print("\n".join(layer_lines(count_layers(traced, chosen_pairs(traced, chosen)))))
 
 
@@ -205,20 +210,19 @@ def export(
 
     example = torch.zeros(1, *finished.result.image_shape)
     exported = write_export(finished.network, finished.masks, example, output, onnx=onnx)
-    dense, left = exported.dense_weights, exported.exported_weights
-    adds, left_adds = exported.dense_multiply_adds, exported.exported_multiply_adds
-    kept, latency = exported.kept_weights, exported.exported_ms
+    left, dense, kept = exported.exported_weights, exported.dense_weights, exported.kept_weights
     print(f"weights:       {left} of {dense}, {100 * left / dense:.2f}% ({kept} are not zero)")
-    print(f"multiply-adds: {left_adds} of {adds}, {100 * left_adds / adds:.2f}%")
-    print(f"latency:       {latency:.2f} ms per image, dense {exported.dense_ms:.2f} ms")
+    left, dense = exported.exported_multiply_adds, exported.dense_multiply_adds
+    print(f"multiply-adds: {left} of {dense}, {100 * left / dense:.2f}%")
+    times = f"{exported.exported_ms:.2f} ms per image, dense {exported.dense_ms:.2f} ms"
+    print(f"latency:       {times}")
     print(f"outputs:       within {exported.max_difference:.1g} of the masked network's")
     print(f"network:       {output / 'network.py'}")
 
 
 def _read_experiment(options: TrialOptions, output: Path | None = None) -> "ExperimentFile":
     """Return the experiment; with an output, check first that results can be written there."""
-    given = {"fraction": options.fraction}
-    file = read_chosen_experiment(options.experiment, options, given)
+    file = read_chosen_experiment(options.experiment, options, fraction=options.fraction)
     if output:
         from mint.reporting.folder import check_results
 
@@ -245,10 +249,9 @@ def _plan(
         words,
         print_progress(),
     )
-    pipeline, experiment = planned.pipeline, file.experiment
-    on_gpu = pipeline.device.type == "cuda"
+    experiment, on_gpu = file.experiment, planned.pipeline.device.type == "cuda"
     where = "a GPU" if on_gpu else "the CPU"
-    print(f"{experiment.name} {pipeline.config.name} on {where}", flush=True)
+    print(f"{experiment.name} {planned.pipeline.config.name} on {where}", flush=True)
     precisions = (experiment.training.precision, experiment.retraining_settings.precision)
     emulated = not (on_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if emulated and "bfloat16" in precisions:
@@ -256,43 +259,18 @@ def _plan(
     return planned
 
 
-def _show_forecast(planned: "PlannedTrial") -> None:
-    from mint.trial.forecast import forecast
-
-    pipeline = planned.pipeline
-    if planned.traced is None:
-        print("finished already")
-        return
-    config, source, cache = pipeline.config, pipeline.source, pipeline.cache
-    print("\n".join(forecast([config], source, planned.traced, cache, 1)))
-
-
 def _finish(pipeline: "TrialPipeline", uri: str, output: Path, file: "ExperimentFile") -> None:
     from mint.orchestration.single_trial import run_and_report
     from mint.tracking.mlflow_store import MlflowStore
 
-    say = partial(print, flush=True)
-    trial = run_and_report(pipeline, MlflowStore(uri), output, file.references, say)
-    result = trial.result
-    print(
-        f"pruned {result.params_pruned:.2f}%: test accuracy {result.accuracy:.2f}%, the "
-        f"baseline's {result.baseline_accuracy:.2f}%"
-    )
-    print(f"trial:  {trial.folder}")
-    print(f"page:   {trial.page}")
-    if trial.store_error:
-        raise WorkFailedError(
-            f"the trial is finished, but its run could not be written to the tracking store "
-            f"({trial.store_error}); mint sync writes it"
-        )
-    show_runs(uri, trial.experiment_id)
+    show_runs(uri, run_and_report(pipeline, MlflowStore(uri), output, file.references))
 
 
-def _require(pipeline: "TrialPipeline", stage: str, command: str) -> None:
-    if not pipeline.is_done(stage):
-        raise InputError(
-            f"this trial has no result of mint {command} yet; run it first, with the same options"
-        )
+def _require(pipeline: "TrialPipeline", *stages: str) -> None:
+    for stage in stages:
+        if not pipeline.is_done(stage):
+            problem = f"this trial has no result of mint {_COMMANDS[stage]} yet"
+            raise InputError(f"{problem}; run it first, with the same options")
 
 
 def _finished(folder: Path) -> "FinishedTrial":
@@ -302,15 +280,3 @@ def _finished(folder: Path) -> "FinishedTrial":
         return FinishedTrial(folder)
     except InputError as error:
         raise InputError(f"--trial {error}") from None
-
-
-def _image_shape(experiment: "Experiment", options: ExperimentOptions) -> tuple[int, int, int]:
-    from mint.data.datasets import load_source
-    from mint.trial.preflight import image_shape
-
-    shape = image_shape(experiment.data, None)
-    if shape is None:
-        source = load_source(experiment.data, data_folder(options.data_dir))
-        shape = image_shape(experiment.data, source)
-    assert shape is not None
-    return shape

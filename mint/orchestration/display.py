@@ -25,13 +25,9 @@ class Lines:
         """Do nothing."""
 
     def show(self, event: str, line: str = "", **facts: Any) -> None:
-        """Show an event.
+        """Show an event: its line to a reader, its facts to a program.
 
-        Args:
-            event: plan, started, progress, search_step, ended (of a trial), note, or end (of the
-                sweep).
-            line: for a reader; empty if lines would be too many.
-            facts: for a program.
+        Events are plan, started, progress, search_step, ended (of a trial), note and end.
         """
         if line:
             print(line, flush=True)
@@ -41,6 +37,13 @@ class Lines:
         self.show("note", line)
 
 
+class Silent(Lines):
+    """Prints nothing."""
+
+    def show(self, event: str, line: str = "", **facts: Any) -> None:
+        """Do nothing."""
+
+
 class Quiet(Lines):
     """Prints failed trials, and one line at the end."""
 
@@ -48,11 +51,9 @@ class Quiet(Lines):
         if event == "ended" and facts["status"] == "failed":
             print(line, file=sys.stderr, flush=True)
         if event == "end":
-            print(
-                f"{facts['finished']} of {facts['to_run']} trials finished, {facts['failed']} "
-                f"failed, {format_duration(facts['seconds'])}",
-                flush=True,
-            )
+            took = format_duration(facts["seconds"])
+            finished = f"{facts['finished']} of {facts['to_run']} trials finished"
+            print(f"{finished}, {facts['failed']} failed, {took}", flush=True)
 
 
 class JsonLines(Lines):
@@ -72,9 +73,9 @@ class Watch(Lines):
         self._running: dict[str, dict[str, Any]] = {}
         self._title = ""
         # Soft wrap leaves the breaking of long lines to the terminal.
-        self._console = Console(soft_wrap=True, highlight=False, markup=False)
+        self._console = console = Console(soft_wrap=True, highlight=False, markup=False)
         self._live = Live(
-            get_renderable=self.table, console=self._console, refresh_per_second=2, transient=True
+            get_renderable=self.table, console=console, refresh_per_second=2, transient=True
         )
 
     def __enter__(self) -> Self:
@@ -91,28 +92,25 @@ class Watch(Lines):
             self._running.setdefault(facts["key"], {"stage": "started"}).update(facts)
         elif event == "ended":
             self._running.pop(facts["key"], None)
-            self._title = (
-                f"{facts['ended']} of {facts['to_run']} trials, about "
-                f"{format_duration(facts['seconds_left'])} left"
-            )
+            left = format_duration(facts["seconds_left"])
+            self._title = f"{facts['ended']} of {facts['to_run']} trials, about {left} left"
 
     def table(self) -> "Table":
         """Return the table of the running trials."""
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table(title=self._title or None, title_justify="left")
-        table.add_column("Trial", no_wrap=True)
-        table.add_column("Stage", no_wrap=True)
-        for name in ("Epoch", "Accuracy (%)", "Params pruned (%)", "Stage left"):
-            table.add_column(name, justify="right")
+        texts = [Column(name, no_wrap=True) for name in ("Trial", "Stage")]
+        names = ("Epoch", "Accuracy (%)", "Params pruned (%)", "Stage left")
+        numbers = [Column(name, justify="right") for name in names]
+        table = Table(*texts, *numbers, title=self._title or None, title_justify="left")
         for row in list(self._running.values()):
             epochs, left = row.get("epochs"), row.get("seconds_left")
+            percents = (row.get("validation_accuracy"), row.get("params_pruned"))
             table.add_row(
                 row["trial"],
                 row["stage"],
                 f"{row['epoch']}/{epochs}" if epochs else "",
-                _format_percent(row.get("validation_accuracy")),
-                _format_percent(row.get("params_pruned")),
+                *("" if value is None else f"{value:.2f}" for value in percents),
                 "" if left is None else format_duration(left),
             )
         return table
@@ -122,8 +120,7 @@ class TimeLeft:
     """The time left of a training, from the epochs reported so far."""
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._last = 0
+        self._stage, self._last = "", 0
         self._seconds: list[float] = []
 
     def after(self, stage: str, epoch: "Epoch", epochs: int) -> float:
@@ -135,38 +132,29 @@ class TimeLeft:
         return fmean(self._seconds) * (epochs - epoch.epoch)
 
 
-def _format_percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
 def print_progress() -> TrialCallbacks:
     """Return callbacks of a single trial that print a line for everything that takes long."""
-    time_left = TimeLeft()
+    time_left, say = TimeLeft(), Lines().say
 
     def on_epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
         left = format_duration(time_left.after(stage, epoch, epochs))
-        print(
+        say(
             f"{stage} epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  validation "
             f"{epoch.validation_accuracy:.2f}%  {format_duration(epoch.seconds)}, "
-            f"about {left} left",
-            flush=True,
+            f"about {left} left"
         )
 
     def on_layer_scores(scoring: LayerScoring) -> None:
         reliable = "" if scoring.reliability is None else f"  reliability {scoring.reliability:.2f}"
         drawn = f"{scoring.bootstraps} bootstraps, " if scoring.bootstraps else ""
-        print(
+        say(
             f"scores {scoring.parent} -> {scoring.child}: {scoring.blocks} blocks, {drawn}"
-            f"{scoring.seconds:.1f} s{reliable}",
-            flush=True,
+            f"{scoring.seconds:.1f} s{reliable}"
         )
 
     def on_search_step(step: SearchStep) -> None:
         verdict = {True: "passed", False: "too much", None: "as given"}[step.passed]
-        print(
-            f"pruned {step.params_pruned:.2f}%: validation "
-            f"{step.retraining.validation_accuracy:.2f}%, {verdict}",
-            flush=True,
-        )
+        accuracy = step.retraining.validation_accuracy
+        say(f"pruned {step.params_pruned:.2f}%: validation {accuracy:.2f}%, {verdict}")
 
     return TrialCallbacks(on_epoch, on_layer_scores, on_search_step)

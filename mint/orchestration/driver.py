@@ -15,13 +15,12 @@ from mint.errors import InputError
 from mint.orchestration import interruption
 from mint.orchestration.display import Lines
 from mint.orchestration.resources import count_concurrent_trials
-from mint.orchestration.settings import SweepOutcome, SweepRequest, SweepSettings
+from mint.orchestration.settings import SweepOutcome, SweepRequest
 from mint.reporting.folder import rebuild_report
 from mint.reporting.trial_table import trial_table
 from mint.store.locks import locked
 from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
 from mint.trial.forecast import forecast, format_duration
-from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 
 # MLflow takes seconds to import: Ray starts in the meantime.
@@ -41,15 +40,16 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
         OSError: the disk is full or broken; what has finished is kept.
     """
     if not _count_to_run(request, _missing(request, ())):
-        return _Driver(request, display).run(list)
-    if request.ray_address is None:  # before Ray is imported: its servers then keep to loopback
+        return _run(request, display, list)
+    address = request.settings.ray_address
+    if address is None:  # before Ray is imported: its servers then keep to loopback
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
     from mint.orchestration.ray_setup import connecting
 
     # Ray starts in the background while the store is prepared: both take seconds.
-    with connecting(request.ray_address, request.experiment.network.name) as wait_for_nodes:
-        return _Driver(request, display).run(wait_for_nodes)
+    with connecting(address, request.base.experiment.network.name) as wait_for_nodes:
+        return _run(request, display, wait_for_nodes)
 
 
 def show_plan(request: SweepRequest, display: Lines) -> None:
@@ -58,21 +58,19 @@ def show_plan(request: SweepRequest, display: Lines) -> None:
     Raises:
         InputError: the store is not available.
     """
-    missing = _missing(request, _store(request).finished_runs(request.experiment.name))
-    to_run = _count_to_run(request, missing)
-    _announce(request, to_run, display)
+    missing = _missing(request, _store(request).finished_runs(request.base.experiment.name))
+    to_run = _announce(request, missing, display)
     planned = request.planned
-    trials, source, traced = planned.configs, planned.source, planned.traced
-    if request.search != "optuna":
+    if request.settings.search != "optuna":
         keys = {trial.key for trial in missing}
-        for trial in trials:
+        for trial in planned.configs:
             display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
-    if to_run and source and traced:
+    if to_run and planned.source and planned.traced:
         # The corners of its search space stand for the trials that Optuna will draw.
-        expected = missing or list(islice(cycle(trials), to_run))
-        fitting = max(1, (os.cpu_count() or 1) // request.experiment.threads)
+        expected = missing or list(islice(cycle(planned.configs), to_run))
+        fitting = max(1, (os.cpu_count() or 1) // request.settings.threads)
         at_once = min(to_run, request.max_concurrent_trials or fitting)
-        for line in forecast(expected, source, traced, request.cache, at_once):
+        for line in forecast(expected, planned.source, planned.traced, request.cache, at_once):
             display.say(line)
 
 
@@ -84,177 +82,139 @@ def _store(request: SweepRequest) -> "MlflowStore":
 
 def _missing(request: SweepRequest, finished_runs: Collection[str]) -> list[TrialConfig]:
     """Return the trials of a grid that have no result; none for Optuna, which draws its trials."""
-    if request.search == "optuna":
+    search = request.settings.search
+    if search == "optuna":
         return []
-    trials, stopped = request.planned.configs, request.search == "asha"
-    return missing_trials(trials, request.cache, finished_runs, stopped=stopped)
+    trials = request.planned.configs
+    return missing_trials(trials, request.cache, finished_runs, stopped=search == "asha")
 
 
 def _count_to_run(request: SweepRequest, missing: Sequence[TrialConfig]) -> int:
-    return request.draws if request.search == "optuna" else len(missing)
+    return request.draws if request.settings.search == "optuna" else len(missing)
 
 
-def _announce(request: SweepRequest, to_run: int, display: Lines) -> None:
-    name, searching = request.experiment.name, request.search == "optuna"
-    total = to_run if searching else len(request.planned.configs)
+def _announce(request: SweepRequest, missing: Sequence[TrialConfig], display: Lines) -> int:
+    """Show the number of trials, and return how many are to run."""
+    to_run, sweep = _count_to_run(request, missing), request.settings.provenance.sweep
+    name = request.base.experiment.name
+    total = to_run if request.settings.search == "optuna" else len(request.planned.configs)
     display.show(
         "plan",
-        f"{request.name} of {name}: {total} trials, {total - to_run} already finished, "
-        f"{to_run} to run",
-        sweep=request.name,
+        f"{sweep} of {name}: {total} trials, {total - to_run} already finished, {to_run} to run",
+        sweep=sweep,
         experiment=name,
         trials=total,
         to_run=to_run,
     )
+    return to_run
 
 
-class _Driver:
-    """Runs one sweep in this process."""
+def _run(
+    request: SweepRequest, display: Lines, wait_for_nodes: "Callable[[], Nodes]"
+) -> SweepOutcome:
+    """Lock the sweep and run it, once Ray's nodes are there."""
+    from mint.orchestration.monitor import TrialMonitor
+    from mint.tracking.writer import STOP_SECONDS, RunWriter
 
-    def __init__(self, request: SweepRequest, display: Lines) -> None:
-        cache = request.cache
-        device = "cuda" if request.gpus_per_trial else "cpu"
-        self._request = request
-        self._cache = cache
-        self._display = display
-        self._store = _store(request)
-        self._settings = SweepSettings(
-            name=f"{request.name}-{request.experiment.name}",
-            data_dir=request.data_dir.absolute(),
-            cache_root=cache.root,
-            storage=cache.storage.uri if cache.storage else None,
-            gpus_per_trial=request.gpus_per_trial,
-            threads=request.experiment.threads,
-            provenance=Provenance.of_this_process(request.name, request.command, device),
-            owner=cache.identity,
-            every_epoch=request.search == "asha",
-            live=request.live,
-            on_cluster=request.ray_address is not None,
-        )
-
-    def run(self, wait_for_nodes: "Callable[[], Nodes]") -> SweepOutcome:
-        """Lock the sweep and run it, once Ray's nodes are there."""
-        request, experiment = self._request, self._request.experiment.name
-        command = self._settings.provenance.command
-        experiment_id = self._store.prepare(experiment)
-        with locked(self._cache, self._settings.name, command):
-            finished_runs = self._store.finished_runs(experiment)
-            missing = _missing(request, finished_runs)
-            _announce(request, _count_to_run(request, missing), self._display)
-            reason = "the driver that ran it died"
-            orphans = self._store.close_orphans(
-                experiment, self._settings.owner, reason, request.name
-            )
-            if orphans:
-                self._display.say(f"closed {orphans} runs whose driver had died")
-            init = request.planned.configs[0].init
-            if init and request.init:
-                copy = partial(_copy, request.init, init.file)
-                self._cache.produce("initial", init.digest, copy)
-            with self._display:
-                return self._run_trials(missing, finished_runs, wait_for_nodes, experiment_id)
-
-    def _run_trials(
-        self,
-        missing: Sequence[TrialConfig],
-        finished_runs: Collection[str],
-        wait_for_nodes: "Callable[[], Nodes]",
-        experiment_id: str,
-    ) -> SweepOutcome:
-        from mint.orchestration.monitor import TrialMonitor
-        from mint.tracking.writer import RunWriter, write_ended
-
+    store, cache, settings = _store(request), request.cache, request.settings
+    experiment, provenance = request.base.experiment.name, settings.provenance
+    experiment_id = store.prepare(experiment)
+    with locked(cache, settings.name, provenance.command), display:
+        finished_runs = store.finished_runs(experiment)
+        missing = _missing(request, finished_runs)
+        to_run = _announce(request, missing, display)
+        reason = "the driver that ran it died"
+        orphans = store.close_orphans(experiment, cache.identity, reason, provenance.sweep)
+        if orphans:
+            display.say(f"closed {orphans} runs whose driver had died")
         start, interrupted = time.monotonic(), False
-        provenance, say = self._settings.provenance, self._display.say
-        to_run = _count_to_run(self._request, missing)
-        writer = RunWriter(
-            self._store, self._cache, provenance, finished_runs, say, interruption.STOP_SECONDS
-        )
-        with writer:
-            grid = self._request.search != "optuna"
-            planned = [trial.key for trial in self._request.planned.configs if grid]
-            write_ended(writer, self._cache, planned)
-            monitor = TrialMonitor(to_run, self._cache, writer, provenance, self._display)
+        with RunWriter(store, cache, provenance, finished_runs, display.say) as writer:
+            drawn = settings.search == "optuna"
+            planned = [] if drawn else [trial.key for trial in request.planned.configs]
+            writer.ended(planned)
+            monitor = TrialMonitor(writer, display, to_run)
             if to_run:
-                interrupted = self._run_on_ray(missing, wait_for_nodes, monitor)
-            unwritten = writer.close(interruption.STOP_SECONDS if interrupted else None)
-        store_error = writer.trouble if unwritten else ""
-        line = (
-            f"stopped: {monitor.finished} of {to_run} trials finished, "
-            f"{to_run - len(monitor.trials)} to run"
-        )
+                interrupted = _run_on_ray(request, missing, wait_for_nodes, monitor, display)
+            unwritten = writer.close(STOP_SECONDS if interrupted else None)
+        problems = []
+        if unwritten:
+            problem = f"could not be written to the tracking store ({writer.trouble})"
+            problems.append(f"the runs of {unwritten} trials {problem}; mint sync writes them")
+        finished, left = monitor.finished, to_run - len(monitor.keys)
+        line = f"stopped: {finished} of {to_run} trials finished, {left} to run"
         if not interrupted:
-            store_error = self._rebuild_report([*planned, *monitor.trials], store_error)
+            keys = [*planned, *monitor.keys]
+            problems += _rebuild_report(request, keys, None if unwritten else store, display)
             took = format_duration(time.monotonic() - start)
             line = f"trials: {format_duration(monitor.seconds)} in all, {took} on the clock"
-        self._display.show(
+        if monitor.failed:
+            problems.append(f"{monitor.failed} of {to_run} trials failed")
+        display.show(
             "end",
             line if to_run else "",
-            finished=monitor.finished,
+            finished=finished,
             failed=monitor.failed,
             to_run=to_run,
             seconds=time.monotonic() - start,
         )
-        return SweepOutcome(
-            to_run=to_run,
-            finished=monitor.finished,
-            failed=monitor.failed,
-            interrupted=interrupted,
-            unwritten=unwritten,
-            store_error=store_error,
-            experiment_id=experiment_id,
-        )
+    return SweepOutcome(interrupted, problems, experiment_id)
 
-    def _run_on_ray(
-        self,
-        missing: Sequence[TrialConfig],
-        wait_for_nodes: "Callable[[], Nodes]",
-        monitor: "TrialMonitor",
-    ) -> bool:
-        """Run trials, and return whether they were interrupted."""
+
+def _run_on_ray(
+    request: SweepRequest,
+    missing: Sequence[TrialConfig],
+    wait_for_nodes: "Callable[[], Nodes]",
+    monitor: "TrialMonitor",
+    display: Lines,
+) -> bool:
+    """Run trials, and return whether they were interrupted."""
+    try:
+        if (file := request.init) and (init := request.base.init):
+            request.cache.produce("initial", init.digest, partial(_copy, file))
+        fitting = count_concurrent_trials(wait_for_nodes(), request.settings)
+        at_once = min(fitting, request.max_concurrent_trials or sys.maxsize)
+        display.say(f"{at_once} at a time")
+
+        from mint.orchestration.search_spaces import make_plan
+        from mint.orchestration.tune import run_trials
+
+        run_trials(make_plan(request, missing, at_once), request.settings, at_once, monitor)
+    except KeyboardInterrupt:
+        interruption.ignore()
+        monitor.interrupt(interruption.STOPPED)
+        return True
+    except BaseException as error:
+        monitor.interrupt(f"the sweep broke off: {type(error).__name__}")
+        raise
+    return False
+
+
+def _rebuild_report(
+    request: SweepRequest, keys: Sequence[str], store: "MlflowStore | None", display: Lines
+) -> list[str]:
+    """Rebuild the report from disk and store; return a line if the store could not be read."""
+    of_store, problems = None, []
+    if store:
         try:
-            fitting = count_concurrent_trials(wait_for_nodes(), self._settings)
-            at_once = min(fitting, self._request.max_concurrent_trials or sys.maxsize)
-            self._display.say(f"{at_once} at a time")
-
-            from mint.orchestration.search_spaces import make_plan
-            from mint.orchestration.tune import run_trials
-
-            plan = make_plan(self._request, missing, at_once)
-            run_trials(plan, self._settings, at_once, monitor)
-        except KeyboardInterrupt:
-            interruption.ignore()
-            monitor.interrupt(interruption.STOPPED)
-            return True
-        except BaseException as error:
-            monitor.interrupt(f"the sweep broke off: {type(error).__name__}")
-            raise
-        return False
-
-    def _rebuild_report(self, keys: Sequence[str], store_error: str) -> str:
-        """Rebuild the report from disk and store, and return why the store could not be read."""
-        of_store = None
-        if not store_error:
-            try:
-                of_store = trial_table(self._store.results(self._cache))
-            except InputError as error:
-                store_error = str(error)
-        failed_trials = FailedTrials(self._cache)
-        results: list[TrialResult | FailedTrial] = []
-        for key in dict.fromkeys(keys):
-            if folder := self._cache.find("trials", key):
-                results.append(TrialResult.load(folder))
-            elif failed := failed_trials.read(key):
-                results.append(failed)
-        rebuild_report(
-            self._request.output,
-            of_disk=trial_table(("", result) for result in results),
-            of_store=of_store,
-            references=self._request.references,
-            say=self._display.say,
-        )
-        return store_error
+            of_store = trial_table(store.results(request.cache))
+        except InputError as error:
+            problems.append(f"the tables are made without it: {error}")
+    failed_trials = FailedTrials(request.cache)
+    results: list[TrialResult | FailedTrial] = []
+    for key in dict.fromkeys(keys):
+        if folder := request.cache.find("trials", key):
+            results.append(TrialResult.load(folder))
+        elif failed := failed_trials.read(key):
+            results.append(failed)
+    rebuild_report(
+        request.output,
+        of_disk=trial_table(("", result) for result in results),
+        of_store=of_store,
+        references=request.references,
+        say=display.say,
+    )
+    return problems
 
 
-def _copy(file: Path, name: str, folder: Path) -> None:
-    shutil.copyfile(file, folder / name)
+def _copy(file: Path, folder: Path) -> None:
+    shutil.copyfile(file, folder / file.name)

@@ -13,19 +13,13 @@ from types import FrameType
 STOPPED = "stopped by Ctrl-C or SIGTERM"
 """Why a trial that was running has no result."""
 
-STOP_SECONDS = 4.0
-"""Time to close the runs of interrupted trials; a process gets ten seconds in all to stop."""
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _requested = threading.Event()
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make both signals raise KeyboardInterrupt inside the block.
-
-    Ctrl-C stays ignored where it was, as in the background of a shell.
-    """
+    """Make both signals raise KeyboardInterrupt inside the block, unless they were ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return

@@ -46,8 +46,8 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[], Nodes
         network: name of the trials' network: a user's own is sent to the nodes.
 
     Yields:
-        A function that waits for Ray and returns the resources of its nodes. It raises InputError
-        if no cluster answers, and WorkFailedError if Ray does not start on this machine.
+        A function that waits for Ray and returns the resources of its nodes; it raises InputError
+        or WorkFailedError.
     """
     started: Future[None] = Future()
     over = Event()
@@ -95,8 +95,9 @@ def _connect(address: str | None, network: str) -> None:
         except Exception as error:  # of many kinds, such as on a machine that is too busy
             raise WorkFailedError(_NOT_STARTED.format(f"({error_line(error)})")) from error
         return
-    if _has_token():  # with an address Ray does not look for one by itself
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if named or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # with an address Ray does not look for it
     own = own_module(network)
     environment = {
         "py_modules": [str(Path(__file__).resolve().parents[1]), *([str(own)] if own else [])],
@@ -113,8 +114,3 @@ def _connect(address: str | None, network: str) -> None:
             parameter="ray_address",
             value=address,
         ) from error
-
-
-def _has_token() -> bool:
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()

@@ -11,11 +11,7 @@ _TIMEOUT_SECONDS = 4.0
 
 
 def check_resources(gpus_per_trial: float, ray_address: str | None) -> None:
-    """Check that a cluster answers, or that this machine has the GPUs, before any work.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raise InputError if a cluster does not answer, or this machine lacks the GPUs."""
     if ray_address:
         _reach_ray(ray_address)
     elif gpus_per_trial:
@@ -25,11 +21,7 @@ def check_resources(gpus_per_trial: float, ray_address: str | None) -> None:
 
 
 def count_concurrent_trials(nodes: Sequence[Mapping[str, float]], settings: SweepSettings) -> int:
-    """Return how many trials the nodes can run at a time.
-
-    Args:
-        nodes: resources of every node: numbers of CPU and GPU.
-        settings: of the trials.
+    """Return how many trials nodes with these numbers of CPU and GPU can run at a time.
 
     Raises:
         InputError: they can run none, or several nodes share no storage.
@@ -42,16 +34,13 @@ def count_concurrent_trials(nodes: Sequence[Mapping[str, float]], settings: Swee
         )
     if settings.gpus_per_trial:
         gpus = max(int(node.get("GPU", 0)) for node in nodes)
-        where = "the node with most" if settings.on_cluster else "this machine"
+        where = "the node with most" if settings.ray_address else "this machine"
         _check_gpus(settings.gpus_per_trial, gpus, where)
     count = sum(_count_on(node, settings) for node in nodes)
     if count < 1:
         most = max(node.get("CPU", 0) for node in nodes)
-        raise InputError(
-            f"no node can run a trial; the largest has {most:g} CPUs",
-            parameter="threads",
-            value=settings.threads,
-        )
+        problem = f"no node can run a trial; the largest has {most:g} CPUs"
+        raise InputError(problem, parameter="threads", value=settings.threads)
     return count
 
 

@@ -20,8 +20,6 @@ EPOCH, VALIDATION_ACCURACY, PARAMS_PRUNED = "epoch", "validation_accuracy", "par
 """Fields of a trial's reports that schedulers and searchers read."""
 
 _TRIAL = "trial"
-_GRACE_SHARE = 10  # ASHA stops no trial before a tenth of its epochs
-_REDUCTION_FACTOR = 3
 
 History = Sequence[tuple[int, float]]
 """(epoch, validation accuracy in percent) of a retraining."""
@@ -29,51 +27,32 @@ History = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class TunePlan:
-    """Trials for Ray Tune.
+    """Trials for Ray Tune: either in the space, or drawn by a searcher as often as samples says.
 
-    Attributes:
-        space: Tune's param_space.
-        samples: how often Tune draws from it.
-        base: trial that a search varies; None if the space holds whole trials.
-        searcher: draws the trials; None for Tune's own.
-        scheduler: stops trials early; None for none.
+    A scheduler stops trials early.
     """
 
     space: dict[str, Any]
     samples: int = 1
-    base: TrialConfig | None = None
     searcher: Searcher | None = None
     scheduler: TrialScheduler | None = None
 
 
 def make_plan(
-    request: SweepRequest, waiting: Sequence[TrialConfig], max_concurrent_trials: int
+    request: SweepRequest, missing: Sequence[TrialConfig], max_concurrent_trials: int
 ) -> TunePlan:
-    """Return the plan of a request.
-
-    Args:
-        request: of the sweep.
-        waiting: trials of a grid that have no result.
-        max_concurrent_trials: run at a time.
-    """
-    trials = request.planned.configs
-    if request.search == "grid":
-        return grid_plan(waiting)
-    if request.search == "asha":
-        epochs = request.experiment.retraining_settings.epochs
-        return asha_plan(waiting, epochs, known_histories(trials, request.cache))
-    assert request.space
-    return optuna_plan(trials[0], request.space, request.draws, max_concurrent_trials)
+    """Return the plan of a sweep; a grid runs the missing trials."""
+    if request.settings.search == "grid":
+        return grid_plan(missing)
+    if request.settings.search == "asha":
+        epochs = request.base.experiment.retraining_settings.epochs
+        return asha_plan(missing, epochs, _histories(request.planned.configs, request.cache))
+    return optuna_plan(request.base, request.space, request.draws, max_concurrent_trials)
 
 
-def trial_config(parameters: Mapping[str, Any], base: TrialConfig | None) -> TrialConfig:
-    """Return the trial that Ray Tune's parameters describe."""
-    if base is None:
-        return TrialConfig.model_validate_json(parameters[_TRIAL])
-    values = dict(parameters)
-    limit = parse_limit(str(values.pop("upper_limit")), int(values["groups"]))
-    update = {**values, "fraction": round(values["fraction"], 4), "upper_limit": limit}
-    return TrialConfig.model_validate(base.model_dump() | update)
+def trial_config(parameters: Mapping[str, Any]) -> TrialConfig:
+    """Return the trial that Ray Tune's parameters hold."""
+    return TrialConfig.model_validate_json(parameters[_TRIAL])
 
 
 def grid_plan(trials: Sequence[TrialConfig]) -> TunePlan:
@@ -87,20 +66,16 @@ def asha_plan(
     """Return a plan that stops trials whose retraining falls behind (ASHA, Li et al. 2020).
 
     After a tenth of the epochs, and after each threefold of it, a trial continues only if its
-    validation accuracy is among the best third of the trials that came as far.
-
-    Args:
-        trials: that prune the same fraction and retrain once.
-        epochs: of retraining.
-        known: keys and histories of the trials that ended earlier, for a sweep that was stopped.
+    validation accuracy is among the best third of the trials that came as far: these, and those
+    of earlier runs of the sweep, with known keys and histories.
     """
     scheduler = ASHAScheduler(
         time_attr=EPOCH,
         metric=VALIDATION_ACCURACY,
         mode="max",
         max_t=epochs,
-        grace_period=max(1, epochs // _GRACE_SHARE),
-        reduction_factor=_REDUCTION_FACTOR,
+        grace_period=max(1, epochs // 10),
+        reduction_factor=3,
     )
     for key, history in known:
         ended: Any = SimpleNamespace(trial_id=key)  # the scheduler reads no more of a trial
@@ -114,14 +89,14 @@ def asha_plan(
     return TunePlan(grid_plan(trials).space, scheduler=scheduler)
 
 
-def known_histories(trials: Sequence[TrialConfig], cache: StageCache) -> list[tuple[str, History]]:
+def _histories(trials: Sequence[TrialConfig], cache: StageCache) -> list[tuple[str, History]]:
     """Return the key of every trial that ended, and the history of its last retraining."""
     failed_trials = FailedTrials(cache)
     known: list[tuple[str, History]] = []
     for trial in trials:
         if folder := cache.find("trials", trial.key):
-            steps = TrialResult.load(folder).search_steps
-            epochs = steps[-1].retraining.training if steps else ()
+            last = TrialResult.load(folder).search_steps[-1:]
+            epochs = [epoch for step in last for epoch in step.retraining.training]
             known.append((trial.key, [(e.epoch, e.validation_accuracy) for e in epochs]))
         elif failed := failed_trials.read(trial.key):
             known.append((trial.key, failed.history))
@@ -142,35 +117,34 @@ def optuna_plan(base: TrialConfig, space: Grid, draws: int, max_concurrent_trial
     from ray.tune.search.optuna import OptunaSearch  # takes seconds
 
     fractions = [fraction for fraction in space.fractions if fraction is not None]
-    axes: dict[str, Sequence[Any]] = {
-        "groups": space.groups,
-        "samples_per_class": space.samples_per_class,
-        "upper_limit": space.upper_limits,
-        "bootstraps": space.bootstraps,
+    axes: dict[str, Any] = {
+        "groups": tune.choice(space.groups),
+        "samples_per_class": tune.choice(space.samples_per_class),
+        "upper_limit": tune.choice(space.upper_limits),
+        "bootstraps": tune.choice(space.bootstraps),
     }
     if len(space.criteria) > 1:  # a single choice would still change what is drawn
-        axes["criterion"] = space.criteria
-    choices = {name: tune.choice(list(values)) for name, values in axes.items()}
+        axes["criterion"] = tune.choice(space.criteria)
+    axes["fraction"] = tune.uniform(min(fractions), max(fractions))
     optuna = OptunaSearch(
-        OptunaSearch.convert_search_space(
-            {**choices, "fraction": tune.uniform(min(fractions), max(fractions))}
-        ),
+        OptunaSearch.convert_search_space(axes),
         metric=[VALIDATION_ACCURACY, PARAMS_PRUNED],
         mode=["max", "max"],
         seed=base.seed,
     )
-    return TunePlan({}, draws, base, _BatchSearcher(optuna, max_concurrent_trials))
+    return TunePlan({}, draws, _BatchSearcher(optuna, max_concurrent_trials, base))
 
 
 class _BatchSearcher(Searcher):
     """Draws a batch of trials at once, and reports their results in order when all have ended."""
 
-    def __init__(self, searcher: Searcher, size: int) -> None:
+    def __init__(self, searcher: Searcher, size: int, base: TrialConfig) -> None:
         super().__init__()
         self._searcher = searcher
         self._size = size
+        self._base = base
         self._drawn = 0
-        self._waiting: list[tuple[str, dict[str, Any] | None]] = []
+        self._waiting: list[tuple[str, Any]] = []
         self._names: dict[str, str] = {}
         self._results: dict[str, dict[str, Any] | None] = {}
 
@@ -182,8 +156,11 @@ class _BatchSearcher(Searcher):
                 name = f"draw-{self._drawn}"
                 self._waiting.append((name, self._searcher.suggest(name)))
                 self._drawn += 1
-        self._names[trial_id], parameters = self._waiting.pop(0)
-        return parameters
+        self._names[trial_id], axes = self._waiting.pop(0)
+        axes["fraction"] = round(axes["fraction"], 4)
+        axes["upper_limit"] = parse_limit(axes["upper_limit"], axes["groups"])
+        drawn = TrialConfig.model_validate(self._base.model_dump() | axes)
+        return {_TRIAL: drawn.model_dump_json()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ignore results before the end: there are two objectives."""

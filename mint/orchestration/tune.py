@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from mint.orchestration.search_spaces import (
     grid_plan,
     trial_config,
 )
-from mint.orchestration.settings import Progress, SweepSettings, TrialOutcome
+from mint.orchestration.settings import SweepSettings
 from mint.store.remote import RemoteStore
 from mint.store.stage_cache import StageCache
 from mint.trial.result import LayerScoring, SearchStep, TrialResult
@@ -48,42 +48,24 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 _MAX_RETRIES = 3  # of a trial whose worker or node died
 # Messages of a GPU besides torch.OutOfMemoryError, when another process has filled it.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-# Fields of a trial's reports to Ray Tune.
-_FINISHED, _FAILED, _DETAILS, _MEMORY = "finished", "failed", "details", "out_of_memory"
-_SEARCH_STEP, _SECONDS, _PROGRESS = "search_step", "seconds", "progress"
+# Fields of a trial's reports to Ray Tune; the end holds the arguments of TrialMonitor.ended.
+_END, _MEMORY, _SEARCH_STEP, _PROGRESS = "end", "out_of_memory", "search_step", "progress"
+_FACTS = ("stage", "epoch", "epochs", "validation_accuracy", "seconds_left")  # of a progress
 _SECONDS_BETWEEN_REPORTS = 1.0  # a report makes the trial wait for the driver
 
 
 def run_trials(
     plan: TunePlan, settings: SweepSettings, max_concurrent_trials: int, monitor: "TrialMonitor"
 ) -> None:
-    """Run trials; Ctrl-C ends them early, as KeyboardInterrupt.
+    """Run trials, and report their states to the monitor; Ctrl-C raises KeyboardInterrupt.
 
     A trial whose worker or node died is resumed. A trial that ran out of memory on a shared GPU
     runs once more after the others, with the GPU to itself: unlike a smaller batch, that changes
     no result.
-
-    Args:
-        plan: of the trials.
-        settings: where and how they run.
-        max_concurrent_trials: run at a time.
-        monitor: receives their states.
     """
-    watcher = _Watcher(plan.base, monitor, retry_memory=0 < settings.gpus_per_trial < 1)
-    _fit(plan, settings, max_concurrent_trials, watcher)
-    if watcher.to_retry:
-        alone = replace(settings, gpus_per_trial=1.0)
-        gpus = int(ray.cluster_resources()["GPU"])
-        again = grid_plan(watcher.to_retry)
-        watcher = _Watcher(None, monitor, retry_memory=False)
-        _fit(again, alone, min(max_concurrent_trials, gpus), watcher)
-
-
-def _fit(
-    plan: TunePlan, settings: SweepSettings, max_concurrent_trials: int, watcher: "_Watcher"
-) -> None:
+    watcher = _Watcher(monitor, retry_memory=0 < settings.gpus_per_trial < 1)
     trainable = tune.with_resources(
-        tune.with_parameters(_run_one, settings=settings, base=plan.base),
+        tune.with_parameters(_run_one, settings=settings),
         {"cpu": settings.threads, "gpu": settings.gpus_per_trial},
     )
     with (
@@ -113,6 +95,10 @@ def _fit(
                 failure_config=tune.FailureConfig(max_failures=_MAX_RETRIES),
             ),
         ).fit()
+    if watcher.to_retry:
+        alone = replace(settings, gpus_per_trial=1.0)
+        at_once = min(max_concurrent_trials, int(ray.cluster_resources()["GPU"]))
+        run_trials(grid_plan(watcher.to_retry), alone, at_once, monitor)
 
 
 @contextmanager
@@ -122,7 +108,7 @@ def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSyste
     A sweep always gets the same folder, so that a killed driver's files are removed, too.
     """
     storage = RemoteStore(settings.storage or str(settings.cache_root))
-    name = f"ray/{settings.name}-{settings.owner}"
+    name = f"ray/{settings.name}-{StageCache(settings.cache_root).identity}"
     folder = storage.scratch(name)
     try:
         if settings.storage is None:
@@ -134,7 +120,7 @@ def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSyste
             storage.remove(name)
 
 
-def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialConfig | None) -> None:
+def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
     """Run one trial in a worker, and report how it ended."""
     import torch
 
@@ -142,8 +128,9 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
     from mint.trial.setup import kept_initial_weights
 
     start = time.monotonic()
-    config = trial_config(parameters, base)
-    node = os.environ if settings.on_cluster else {}
+    config = trial_config(parameters)
+    node = os.environ if settings.ray_address else {}
+    report: dict[str, Any] = {}
     try:
         storage = None if settings.storage is None else RemoteStore(settings.storage)
         cache = StageCache(Path(node.get("MINT_CACHE_DIR") or settings.cache_root), storage)
@@ -157,21 +144,19 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings, base: TrialCon
             callbacks=_callbacks(settings),
         )
         result = TrialResult.load(run_trial(pipeline))
-        report: dict[str, Any] = {
-            _FINISHED: True,
-            VALIDATION_ACCURACY: result.validation_accuracy,
-            PARAMS_PRUNED: result.params_pruned,
-        }
+        report[VALIDATION_ACCURACY] = result.validation_accuracy
+        report[PARAMS_PRUNED] = result.params_pruned
+        end = {"status": "finished"}
     except Exception as error:  # it ends this trial and no other
-        report = {
-            _FAILED: error_line(error),
-            _DETAILS: without_secrets(traceback.format_exc()),
-            _MEMORY: any(sign in str(error) for sign in _OUT_OF_MEMORY)
-            or isinstance(error, torch.OutOfMemoryError),
-        }
+        reason, details = error_line(error), without_secrets(traceback.format_exc())
+        if isinstance(error, torch.OutOfMemoryError) or any(
+            sign in reason for sign in _OUT_OF_MEMORY
+        ):
+            report[_MEMORY], reason = True, f"out of GPU memory: {reason}"
+        end = {"status": "failed", "reason": reason, "details": details}
     if settings.gpus_per_trial:
         torch.cuda.empty_cache()  # the next trial on this GPU may be another process's
-    tune.report({**report, _SECONDS: time.monotonic() - start})
+    tune.report({**report, _END: {**end, "seconds": time.monotonic() - start}})
 
 
 def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
@@ -181,20 +166,20 @@ def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
     reported = 0.0
     time_left = TimeLeft()
 
-    def report(progress: Progress) -> None:
+    def report(*values: Any) -> None:
         nonlocal reported
         if settings.live and time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
-            tune.report({_PROGRESS: asdict(progress)})
+            tune.report({_PROGRESS: dict(zip(_FACTS, values, strict=True))})
             reported = time.monotonic()
 
     def on_layer_scores(scoring: LayerScoring) -> None:
-        report(Progress("scores"))
+        report("scores", 0, 0, None, None)
 
     def on_epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
         seconds = time_left.after(stage, epoch, epochs)
-        report(Progress(stage, epoch.epoch, epochs, epoch.validation_accuracy, seconds))
+        report(stage, epoch.epoch, epochs, epoch.validation_accuracy, seconds)
         # The last epoch is reported with the result.
-        if settings.every_epoch and stage == "retraining" and epoch.epoch < epochs:
+        if settings.search == "asha" and stage == "retraining" and epoch.epoch < epochs:
             tune.report({EPOCH: epoch.epoch, VALIDATION_ACCURACY: epoch.validation_accuracy})
 
     def on_search_step(step: SearchStep) -> None:
@@ -206,11 +191,8 @@ def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
 class _Watcher(tune.Callback):
     """Passes Ray Tune's events on to a monitor."""
 
-    def __init__(
-        self, base: TrialConfig | None, monitor: "TrialMonitor", *, retry_memory: bool
-    ) -> None:
+    def __init__(self, monitor: "TrialMonitor", *, retry_memory: bool) -> None:
         self.to_retry: list[TrialConfig] = []
-        self._base = base
         self._monitor = monitor
         self._retry_memory = retry_memory
         self._started: dict[str, float] = {}
@@ -240,49 +222,37 @@ class _Watcher(tune.Callback):
         """Return nothing: Tune pickles callbacks for a restore that nobody asks for."""
         return {}
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._started.setdefault(trial.trial_id, time.monotonic())
         with self._monitoring():
-            self._monitor.started(self._config(trial))
+            self._monitor.started(trial_config(trial.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        config = self._config(trial)
+        config = trial_config(trial.config)
         with self._monitoring():
             if _SEARCH_STEP in result:
                 step = SearchStep.model_validate_json(result[_SEARCH_STEP])
                 self._monitor.search_step(config, step)
             elif _PROGRESS in result:
-                self._monitor.progress(config, Progress(**result[_PROGRESS]))
+                self._monitor.progress(config, result[_PROGRESS])
             elif EPOCH in result:
                 self._monitor.epoch(config, result[EPOCH], result[VALIDATION_ACCURACY])
 
     def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        last, config = trial.last_result, self._config(trial)
-        seconds = float(last.get(_SECONDS, self._elapsed(trial)))
-        if last.get(_FINISHED):
-            outcome = TrialOutcome("finished", seconds)
-        elif _FAILED in last:
-            out_of_memory = bool(last[_MEMORY])
-            if out_of_memory and self._retry_memory:
-                self.to_retry.append(config)
-                return
-            reason = f"out of GPU memory: {last[_FAILED]}" if out_of_memory else last[_FAILED]
-            outcome = TrialOutcome("failed", seconds, reason, last[_DETAILS])
-        else:
-            reason = f"stopped by asha in epoch {last.get(EPOCH)} of retraining"
-            outcome = TrialOutcome("stopped", seconds, reason)
+        last, config = trial.last_result, trial_config(trial.config)
+        if _MEMORY in last and self._retry_memory:
+            self.to_retry.append(config)
+            return
+        reason = f"stopped by asha in epoch {last.get(EPOCH)} of retraining"
+        stopped = {"status": "stopped", "seconds": self._elapsed(trial), "reason": reason}
         with self._monitoring():
-            self._monitor.ended(config, outcome)
+            self._monitor.ended(config, **last.get(_END, stopped))
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         if trial.num_failures <= _MAX_RETRIES:
             return  # Tune resumes it
         # Ray's own functions would look in the storage, where the file is not yet.
@@ -291,11 +261,8 @@ class _Watcher(tune.Callback):
         lines = details.strip().splitlines() or [""]
         reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
         with self._monitoring():
-            outcome = TrialOutcome("failed", self._elapsed(trial), reason, details)
-            self._monitor.ended(self._config(trial), outcome)
-
-    def _config(self, trial: Trial) -> TrialConfig:
-        return trial_config(trial.config, self._base)
+            config = trial_config(trial.config)
+            self._monitor.ended(config, "failed", self._elapsed(trial), reason, details)
 
     def _elapsed(self, trial: Trial) -> float:
         return time.monotonic() - self._started.get(trial.trial_id, time.monotonic())

@@ -25,7 +25,7 @@ from mint.config.schema import TrialConfig, format_share
 from mint.errors import InputError, first_line, without_secrets
 from mint.store.stage_cache import StageCache
 from mint.tracking.preflight import check_store, reach_store
-from mint.tracking.ui import VIEW_TAG, experiment_note, run_note, view_state
+from mint.tracking.ui import VIEW_TAG, paths, view_state
 from mint.trial.failed_trials import FAILED_TRIAL_FILE, FailedTrial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
@@ -39,11 +39,6 @@ from mint.trial.result import (
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
-_FINAL_METRICS = (
-    *("params_pruned", "accuracy", "baseline_accuracy", "accuracy_drop"),
-    *("validation_accuracy", "baseline_validation_accuracy", "score_seconds"),
-    *("pruned_weights", "prunable_weights", "counted_weights"),
-)
 _NOTE = "mlflow.note.content"  # a description in Markdown
 _MAX_TAG_LENGTH = 5000
 _MAX_METRICS_PER_CALL = 1000
@@ -57,12 +52,12 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-Series = Mapping[str, Mapping[int, float]]
-"""The value of each metric at each step."""
-
 
 class MlflowStore:
     """The runs of one tracking store; the tag mint.key of a run holds the key of its trial.
+
+    Making the object opens and creates nothing. It and its methods raise InputError if the store
+    cannot be reached or used.
 
     Attributes:
         uri: of the store, with absolute paths.
@@ -70,11 +65,6 @@ class MlflowStore:
     """
 
     def __init__(self, uri: str) -> None:
-        """Remember the store, without opening or creating anything.
-
-        Raises:
-            InputError: MLflow has no store of this kind.
-        """
         check_store(uri)
         self.shown = without_secrets(uri)
         for name, value in _MLFLOW_SETTINGS.items():
@@ -93,11 +83,7 @@ class MlflowStore:
     def prepare(self, experiment: str) -> str:
         """Create the store and the experiment if they are missing; return the experiment's id.
 
-        Call it before any trial runs: processes that open a new database at the same time break
-        it.
-
-        Raises:
-            InputError: the store cannot be reached or used.
+        Call it before any trial runs: processes that open a new database together break it.
         """
         with self._lock(), self._client() as client:
             found = client.get_experiment_by_name(experiment)
@@ -105,35 +91,25 @@ class MlflowStore:
                 # Absolute, or each process would write below its own working folder.
                 beside = self._database.parent / "mlartifacts" if self._database else None
                 artifacts = (beside / experiment).as_uri() if beside else None
-                identifier = client.create_experiment(experiment, artifacts)
-            elif found.lifecycle_stage == "active":
-                identifier = found.experiment_id
-            else:
-                raise self._error(
-                    f"its experiment {experiment} was deleted; restore it there, or use another "
-                    "store"
-                )
+                found = client.get_experiment(client.create_experiment(experiment, artifacts))
+            if found.lifecycle_stage != "active":
+                problem = "was deleted; restore it there, or use another store"
+                raise self._error(f"its experiment {experiment} {problem}")
+            identifier = str(found.experiment_id)
             client.set_experiment_tag(identifier, VIEW_TAG, view_state())
-            if _NOTE not in client.get_experiment(identifier).tags:
-                client.set_experiment_tag(identifier, _NOTE, experiment_note(identifier))
-        return str(identifier)
+            if _NOTE not in found.tags:
+                pages = [f"[{page}]({path[1:]})" for page, path in paths(identifier).items()]
+                client.set_experiment_tag(identifier, _NOTE, f"Trials of mint: {', '.join(pages)}")
+        return identifier
 
     def experiments(self) -> dict[str, str]:
-        """Return the ids of the experiments that mint prepared, by name.
-
-        Raises:
-            InputError: the store cannot be reached or used.
-        """
+        """Return the ids of the experiments that mint prepared, by name."""
         with self._client() as client:
             found = client.search_experiments(order_by=["name ASC"])
         return {each.name: str(each.experiment_id) for each in found if VIEW_TAG in each.tags}
 
     def finished_runs(self, experiment: str) -> dict[str, str]:
-        """Return the ids of an experiment's finished runs, by the keys of their trials.
-
-        Raises:
-            InputError: the store cannot be reached or used.
-        """
+        """Return the ids of an experiment's finished runs, by the keys of their trials."""
         if not self.exists:
             return {}
         with self._client() as client:
@@ -145,15 +121,14 @@ class MlflowStore:
     ) -> Iterator[tuple[str, TrialResult | FailedTrial]]:
         """Yield the run id and the result of every trial that ended, as its own file holds it.
 
-        Args:
-            cache: spares the download of trials that it holds.
-
-        Raises:
-            InputError: the store cannot be reached or used.
+        A cache spares the download of the trials that it holds.
         """
         with self._client() as client:
             names = [experiment.name for experiment in client.search_experiments()]
-            runs = [run for name in names for run in _runs(client, name) if _has_ended(run)]
+            found = [run for name in names for run in _runs(client, name)]
+        runs = [
+            run for run in found if run.info.status == "FINISHED" or "mint.status" in run.data.tags
+        ]
         with (
             tempfile.TemporaryDirectory() as downloads,
             ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool,
@@ -192,16 +167,13 @@ class MlflowStore:
     def close_orphans(
         self, experiment: str, owner: str, reason: str, sweep: str | None = None
     ) -> int:
-        """Close runs that are open although no process works on them, as KILLED.
+        """Close runs that are open although no process works on them; return their number.
 
         Args:
             experiment: of the runs.
             owner: identity of a stage cache in which no other process runs these trials.
             reason: for the tag mint.failure.
             sweep: of the runs; None for all.
-
-        Returns:
-            The number of runs closed.
         """
         with self._client() as client:
             orphans = [
@@ -229,11 +201,7 @@ class MlflowStore:
     ) -> str:
         """Set the run of a trial RUNNING, after creating it if it is missing; return its id.
 
-        Args:
-            config: of the trial.
-            keys: identity of the trial.
-            provenance: of the trial.
-            owner: identity of the stage cache that the trial runs in.
+        The owner is the identity of the stage cache that the trial runs in.
         """
         client = MlflowClient(self.uri)
         tags = _tags(config, keys, provenance, owner)
@@ -243,10 +211,7 @@ class MlflowStore:
                 raise LookupError(f"{config.experiment.name}: the store is not prepared for it")
             identifier, condition = experiment.experiment_id, f"tags.`mint.key` = '{keys.key}'"
             found = client.search_runs([identifier], condition, max_results=1)
-            if found:
-                run = found[0]
-            else:
-                run = client.create_run(identifier, run_name=config.name, tags=tags)
+            run = found[0] if found else client.create_run(identifier, None, tags, config.name)
         run_id: str = run.info.run_id
         client.log_batch(
             run_id,
@@ -268,26 +233,23 @@ class MlflowStore:
     ) -> None:
         """Write what a run lacks of a finished trial, then set it FINISHED.
 
-        Args:
-            run_id: of the run.
-            result: of the trial.
-            folder: of the trial, with its result, masks and scores.
-            plot: of the scores.
+        The folder holds the trial's result, masks and scores; the plot shows the scores.
         """
         client = MlflowClient(self.uri)
         finals = {name: {0: value} for name, value in _final_metrics(result).items()}
         self._log_series(client, run_id, {**_step_series(result.search_steps), **finals})
-        artifacts = {folder / MASKS_FILE: "masks", folder / SCORES_FILE: "masks"}
-        if plot:
-            artifacts[plot] = "masks"
-        for path, subfolder in {**artifacts, folder / RESULT_FILE: None}.items():
-            client.log_artifact(run_id, str(path), subfolder)
-        figures = (
-            f"{result.params_pruned:.2f}% of the counted weights pruned, accuracy "
-            f"{result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
+        note = (
+            f"{_headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
+            f"pruned, accuracy {result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
         )
-        shown = f"masks/{plot.name}" if plot else None
-        note = run_note(_headline(result.config), figures, run_id, shown)
+        artifacts = [folder / MASKS_FILE, folder / SCORES_FILE]
+        if plot:
+            artifacts.append(plot)
+            shown = f"masks/{plot.name}"
+            note += f"\n\n![{shown}](get-artifact?path={shown}&run_uuid={run_id})"
+        for path in artifacts:
+            client.log_artifact(run_id, str(path), "masks")
+        client.log_artifact(run_id, str(folder / RESULT_FILE))
         client.log_batch(run_id, tags=[RunTag("mint.device", result.device), RunTag(_NOTE, note)])
         client.set_terminated(run_id, "FINISHED")
 
@@ -307,14 +269,16 @@ class MlflowStore:
         client.set_tag(run_id, "mint.failure", reason[:_MAX_TAG_LENGTH])
         client.set_terminated(run_id, status)
 
-    def _log_series(self, client: MlflowClient, run_id: str, series: Series) -> None:
+    def _log_series(
+        self, client: MlflowClient, run_id: str, series: Mapping[str, Mapping[int, float]]
+    ) -> None:
         """Log the steps that the run lacks: MLflow would keep a repeated step twice."""
         known = client.get_run(run_id).data.metrics
         now, missing = int(time.time() * 1000), []
         for name, values in series.items():
             history = client.get_metric_history(run_id, name) if name in known else []
-            for step in values.keys() - {metric.step for metric in history}:
-                missing.append(Metric(name, values[step], now, step))
+            steps = values.keys() - {metric.step for metric in history}
+            missing += [Metric(name, values[step], now, step) for step in steps]
         for start in range(0, len(missing), _MAX_METRICS_PER_CALL):
             client.log_batch(run_id, metrics=missing[start : start + _MAX_METRICS_PER_CALL])
 
@@ -365,32 +329,28 @@ def _tags(
 
 
 def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float | None]:
+    axes = ("criterion", "groups", "samples_per_class", "seed", "data_digest")
     return {
         "experiment": config.experiment.name,
         "protocol": keys.protocol,
-        "criterion": config.criterion,
-        "groups": config.groups,
-        "samples_per_class": config.samples_per_class,
+        **{name: getattr(config, name) for name in axes},
         "upper_limit": format_share(config.upper_limit),
         # MLflow's charts leave out runs whose value is a word where others have numbers.
         "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
         "fraction": format_share(config.search.fraction),
         "max_drop": config.search.max_drop,
         "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
-        "seed": config.seed,
         "epochs": config.experiment.training.epochs,
-        "data_digest": config.data_digest,
     }
 
 
 def _final_metrics(result: TrialResult) -> dict[str, float]:
-    metrics = {name: getattr(result, name) for name in _FINAL_METRICS}
+    metrics = {name: value for name, value in result if isinstance(value, int | float)}
+    del metrics["seconds"]  # MLflow has the duration of the run
+    metrics["bootstraps_drawn"] = metrics.pop("bootstraps")
     metrics["search_steps"] = len(result.search_steps)
-    metrics["bootstraps_drawn"] = result.bootstraps
     metrics["multiply_adds"], metrics["pruned_multiply_adds"] = result.multiply_adds
     metrics["state_bytes"], metrics["pruned_state_bytes"] = result.state_bytes
-    if result.reliability is not None:
-        metrics["reliability"] = result.reliability
     return metrics
 
 
@@ -409,10 +369,6 @@ def _step_series(steps: Sequence[SearchStep]) -> dict[str, dict[int, float]]:
 def _key(run: Run) -> str:
     key: str = run.data.tags["mint.key"]
     return key
-
-
-def _has_ended(run: Run) -> bool:
-    return run.info.status == "FINISHED" or "mint.status" in run.data.tags
 
 
 def _runs(client: MlflowClient, experiment: str) -> list[Run]:

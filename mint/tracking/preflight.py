@@ -23,18 +23,12 @@ def check_store(uri: str) -> None:
         scheme = ""
     is_file = uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:")
     if scheme not in _DEFAULT_PORTS and not is_file:
-        raise _error(
-            uri,
-            "allowed are sqlite:///FILE, the URI of another database, and http(s)://HOST:PORT of "
-            "an MLflow server",
-        )
+        servers = "the URI of another database, and http(s)://HOST:PORT of an MLflow server"
+        raise _error(uri, f"allowed are sqlite:///FILE, {servers}")
     path = Path(uri.removeprefix("sqlite:///"))
     if is_file and path.exists() and not _is_database(path):
-        raise _error(
-            uri,
-            "cannot be used as a tracking store: it is no SQLite database; allowed is one, or a "
-            "file that does not exist yet",
-        )
+        problem = "cannot be used as a tracking store: it is no SQLite database"
+        raise _error(uri, f"{problem}; allowed is one, or a file that does not exist yet")
 
 
 def reach_store(uri: str) -> None:
@@ -52,22 +46,14 @@ def reach_store(uri: str) -> None:
         socket.create_connection((where.hostname, port), _TIMEOUT_SECONDS).close()
         if where.scheme in ("http", "https"):
             address = f"{where.scheme}://{where.hostname}:{port}{where.path.rstrip('/')}"
-            _check_http(f"{address}/health")
-    except (OSError, HTTPException) as error:  # or it is no web server
-        raise _error(
-            uri, f"nobody answers there ({error}); start the server, or give another store"
-        ) from error
-
-
-def _check_http(url: str) -> None:
-    """Raise OSError or HTTPException if no web server answers; any answer will do."""
-    try:
-        urlopen(url, timeout=_TIMEOUT_SECONDS).close()
+            urlopen(f"{address}/health", timeout=_TIMEOUT_SECONDS).close()
     except HTTPError:
-        return
-    except URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # MLflow decides which servers to trust
-            raise
+        return  # any answer will do
+    except (OSError, HTTPException) as error:  # or it is no web server
+        if isinstance(error, URLError) and isinstance(error.reason, ssl.SSLError):
+            return  # MLflow decides which servers to trust
+        problem = f"nobody answers there ({error}); start the server, or give another store"
+        raise _error(uri, problem) from error
 
 
 def _is_database(path: Path) -> bool:

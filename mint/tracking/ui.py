@@ -39,34 +39,28 @@ _WIDTHS = {
 }
 # MLflow adds charts of its own to the section of their prefix: curves if there are steps, else
 # bars, which say less than the table and stay folded.
-_SECTIONS: tuple[dict[str, object], ...] = (
-    {"name": "Trials", "display": True, "columns": 1, "cardHeight": 400},
-    {"name": "retrain", "display": True},
-    {"name": "search", "display": True},
-    {"name": "Model metrics", "display": False},
-)
-_CHARTS: tuple[dict[str, object], ...] = (
-    {
-        "type": "PARALLEL",
+_SECTIONS = {"Trials": True, "retrain": True, "search": True, "Model metrics": False}
+_CHARTS: dict[str, dict[str, object]] = {
+    "PARALLEL": {
         "selectedParams": ["criterion", "groups", "samples_per_class", "upper_limit_or_1"],
         "selectedMetrics": ["params_pruned", "accuracy"],
     },
-    {
-        "type": "SCATTER",
+    "SCATTER": {
         "xaxis": {"key": "params_pruned", "type": "METRIC"},
         "yaxis": {"key": "accuracy", "type": "METRIC"},
     },
-)
-_CHART_DEFAULTS = {
-    "metricSectionId": "Trials",
-    "runsCountToCompare": 1000,
-    "deleted": False,
-    "isGenerated": False,
 }
 
 
 def view_state() -> str:
     """Return the value of VIEW_TAG."""
+    sections = [
+        {"uuid": name, "name": name, "isReordered": False, "display": unfolded}
+        for name, unfolded in _SECTIONS.items()
+    ]
+    sections[0] |= {"columns": 1, "cardHeight": 400}
+    of_chart = {"metricSectionId": "Trials", "runsCountToCompare": 1000}
+    of_chart |= {"deleted": False, "isGenerated": False}
     state = {
         "selectedColumns": [*_SELECTED, "attributes.`Duration`"],
         "columnOrder": list(_WIDTHS),
@@ -75,11 +69,9 @@ def view_state() -> str:
         "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,  # sections in this order, not by name
-        "compareRunSections": [
-            {"uuid": section["name"], "isReordered": False, **section} for section in _SECTIONS
-        ],
+        "compareRunSections": sections,
         "compareRunCharts": [
-            {"uuid": chart["type"], **_CHART_DEFAULTS, **chart} for chart in _CHARTS
+            {"uuid": kind, "type": kind, **of_chart, **chart} for kind, chart in _CHARTS.items()
         ],
     }
     return json.dumps(state, separators=(",", ":"))
@@ -87,32 +79,13 @@ def view_state() -> str:
 
 def paths(experiment_id: str) -> dict[str, str]:
     """Return the paths, on a server, of an experiment's table of runs and of their charts."""
-    runs = (
-        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=mint"
-    )
+    view = "workflowType=machine_learning&viewStateShareKey=mint"
+    runs = f"/#/experiments/{experiment_id}/runs?{view}"
     return {"runs": runs, "charts": f"{runs}&compareRunsMode=CHART"}
 
 
-def experiment_note(experiment_id: str) -> str:
-    """Return an experiment's description in Markdown, with links to both pages."""
-    pages = [f"[{page}]({path[1:]})" for page, path in paths(experiment_id).items()]
-    return f"Trials of mint: {', '.join(pages)}"
-
-
-def run_note(headline: str, figures: str, run_id: str, plot: str | None) -> str:
-    """Return a finished run's description in Markdown; the plot is a path of an artifact."""
-    note = f"{headline}\n\n{figures}"
-    if plot:
-        note += f"\n\n![{plot}](get-artifact?path={plot}&run_uuid={run_id})"
-    return note
-
-
 def links(store: "MlflowStore", address: str) -> list[str]:
-    """Return two lines for every experiment, with the links to its runs and their charts.
-
-    Raises:
-        InputError: the store has no experiment of mint.
-    """
+    """Return the links to the runs and charts of every experiment; raise InputError without any."""
     experiments = store.experiments()
     if not experiments:
         problem = "no trial of mint is in there yet; run one first"
@@ -126,27 +99,21 @@ def links(store: "MlflowStore", address: str) -> list[str]:
 
 
 def free_port(port: int | None) -> int:
-    """Return a port that can be listened on: the given one, else the first free one from 5000.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return a free port: the given one, else the first from 5000; raise InputError if taken."""
+    numbers = [port] if port else range(_DEFAULT_PORT, _DEFAULT_PORT + _PORTS_TO_TRY)
     reason = ""
-    first, count = (port, 1) if port else (_DEFAULT_PORT, _PORTS_TO_TRY)
-    for number in range(first, first + count):
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((_LOOPBACK, number))
-            except OSError as error:
-                reason = str(error.strerror)
-            else:
-                return number
+    for number in numbers:
+        try:
+            socket.create_server((_LOOPBACK, number)).close()
+        except OSError as error:
+            reason = str(error.strerror)
+        else:
+            return number
     raise InputError(
         f"cannot be listened on ({reason}); allowed is a free port; by default the next free one "
         "is taken",
         parameter="port",
-        value=first,
+        value=numbers[0],
     )
 
 
@@ -183,25 +150,19 @@ class Server:
         self._output.close()
 
     def wait_until_ready(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            InputError: it does not start.
-        """
+        """Wait until the server answers; raise InputError if it does not start."""
         end = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > end:
-                problem = f"MLflow's server does not start{self._last_line()}"
-                raise InputError(problem, parameter="port", value=self._port)
+        while self._process.poll() is None and time.monotonic() < end:
+            with socket.socket() as client:
+                if client.connect_ex((_LOOPBACK, self._port)) == 0:
+                    return
             time.sleep(0.2)
+        problem = f"MLflow's server does not start{self._last_line()}"
+        raise InputError(problem, parameter="port", value=self._port)
 
     def wait(self) -> str:
         """Wait until the server ends by itself, and return why."""
         return f"MLflow's server has ended with code {self._process.wait()}{self._last_line()}"
-
-    def _answers(self) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex((_LOOPBACK, self._port)) == 0
 
     def _last_line(self) -> str:
         self._output.seek(0)

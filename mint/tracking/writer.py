@@ -4,7 +4,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -17,9 +16,11 @@ from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
 from mint.trial.result import SearchStep, TrialKeys, TrialResult
 
+STOP_SECONDS = 4.0
+"""Time to write after an interruption; a process gets ten seconds in all to stop."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LOCK = "mlflow"
-_PLOT = "scores.png"
 
 
 class RunWriter:
@@ -38,7 +39,6 @@ class RunWriter:
         provenance: Provenance,
         finished_runs: Collection[str],
         say: Callable[[str], None],
-        stop_seconds: float,
     ) -> None:
         """Prepare the thread.
 
@@ -47,16 +47,13 @@ class RunWriter:
             cache: of the trials.
             provenance: of trials that run now.
             finished_runs: keys of trials whose finished runs the store has already.
-            say: reports in a line that the store went away, or came back.
-            stop_seconds: the longest time to write once the context is left by an error.
+            say: prints a line when the store goes away or comes back.
         """
         self.trouble = ""  # why the last write failed
+        self.cache, self.provenance = cache, provenance
         self._store = store
-        self._cache = cache
-        self._provenance = provenance
         self._finished_runs = finished_runs
         self._say = say
-        self._stop_seconds = stop_seconds
         self._run_ids: dict[str, str] = {}
         self._waiting: dict[str, Callable[[], None]] = {}
         self._given_up: set[str] = set()
@@ -69,7 +66,7 @@ class RunWriter:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.close(self._stop_seconds if error else None)
+        self.close(STOP_SECONDS if error else None)
 
     def running(self, config: TrialConfig, steps: Sequence[SearchStep] = ()) -> None:
         """Set a trial's run RUNNING, with the search steps so far."""
@@ -83,15 +80,23 @@ class RunWriter:
         """Write why a trial failed or was stopped, and close its run."""
         self._put(trial.keys.key, partial(self._write_failed, trial))
 
-    def interrupted(self, config: TrialConfig, reason: str) -> None:
+    def interrupted(self, key: str, reason: str) -> None:
         """Set the run of a trial KILLED; the trial has to run again."""
-        self._put(config.key, partial(self._write_interrupted, config.key, reason))
+        self._put(key, partial(self._write_interrupted, key, reason))
+
+    def ended(self, keys: Iterable[str]) -> None:
+        """Write the trials among these keys that finished, failed or were stopped earlier."""
+        failed_trials = FailedTrials(self.cache)
+        for key in keys:
+            if self.cache.find("trials", key):
+                self.finished(key)
+            elif failed := failed_trials.read(key):
+                self.failed(failed)
 
     def close(self, seconds: float | None = None) -> int:
         """Write what is waiting, end the thread, and return the number of trials not written.
 
-        Args:
-            seconds: the longest time to take; None for as long as the store answers.
+        It takes at most these seconds; without them, as long as the store answers.
         """
         with self._change:
             end = float("inf") if seconds is None else time.monotonic() + seconds
@@ -108,29 +113,28 @@ class RunWriter:
                 self._change.notify()
 
     def _work(self) -> None:
-        pause, away = _FIRST_PAUSE, False
+        pause = 0.0  # before the next try; 0 while the store is there
         while task := self._next_task():
             key, write = task
             try:
                 write()
             except Exception as error:  # of the store, the network, the disk: none ends a sweep
                 self.trouble = f"{type(error).__name__}: {without_secrets(first_line(error))}"
-                if not away:
+                if not pause:
                     self._say(
                         f"the tracking store cannot be written to ({self.trouble}); the trials go "
                         "on, and their results are written later"
                     )
-                away = True
+                pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
                 if not self._retry_later(key, pause):
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             with self._change:
                 if self._waiting[key] is write:
                     del self._waiting[key]
-            if away:
+            if pause:
                 self._say("the tracking store is back")
-            pause, away = _FIRST_PAUSE, False
+            pause = 0.0
 
     def _next_task(self) -> tuple[str, Callable[[], None]] | None:
         """Wait for a state to write; return None when the thread has to end."""
@@ -153,26 +157,25 @@ class RunWriter:
 
     def _run_id(self, config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> str:
         if keys.key not in self._run_ids:
-            owner = self._cache.identity
-            with self._cache.lock(_LOCK):  # else two sweeps could create the same run twice
+            owner = self.cache.identity
+            with self.cache.lock(_LOCK):  # else two sweeps could create the same run twice
                 run_id = self._store.begin(config, keys, provenance, owner)
             self._run_ids[keys.key] = run_id
         return self._run_ids[keys.key]
 
     def _write_running(self, config: TrialConfig, steps: Sequence[SearchStep]) -> None:
-        run_id = self._run_id(config, TrialKeys.of(config), self._provenance)
+        run_id = self._run_id(config, TrialKeys.of(config), self.provenance)
         if steps:
             self._store.log_search_steps(run_id, steps)
 
     def _write_finished(self, key: str) -> None:
-        folder = self._cache.folder("trials", key)
+        folder = self.cache.folder("trials", key)
         result = TrialResult.load(folder)
         run_id = self._run_id(result.config, result.keys, result.provenance)
-        with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            plot = self._draw_scores(folder, scratch / _PLOT)
-            stack.enter_context(self._cache.lock(_LOCK))  # another sweep may have the same trial
-            self._store.finish(run_id, result, folder, plot)
+        with tempfile.TemporaryDirectory() as scratch:
+            plot = self._draw_scores(folder, Path(scratch) / "scores.png")
+            with self.cache.lock(_LOCK):  # another sweep may have the same trial
+                self._store.finish(run_id, result, folder, plot)
 
     def _draw_scores(self, trial: Path, plot: Path) -> Path | None:
         """Draw the scores of a finished trial; a failure costs the plot alone."""
@@ -193,13 +196,3 @@ class RunWriter:
     def _write_interrupted(self, key: str, reason: str) -> None:
         if key in self._run_ids:
             self._store.close(self._run_ids[key], "KILLED", reason)
-
-
-def write_ended(writer: RunWriter, cache: StageCache, keys: Iterable[str]) -> None:
-    """Write the trials among these keys that finished, failed or were stopped earlier."""
-    failed_trials = FailedTrials(cache)
-    for key in keys:
-        if cache.find("trials", key):
-            writer.finished(key)
-        elif failed := failed_trials.read(key):
-            writer.failed(failed)

@@ -42,7 +42,7 @@ def _drawn(
             drawn.append(parameters)
         elif running:
             ended = running.pop(order.randrange(len(running)))
-            fraction = drawn[ended]["fraction"]
+            fraction = trial_config(drawn[ended]).fraction or 0
             result = {VALIDATION_ACCURACY: 100 - 50 * fraction**8, PARAMS_PRUNED: 100 * fraction}
             plan.searcher.on_trial_complete(
                 str(ended), {"failed": "no"} if ended == failing else result
@@ -66,7 +66,7 @@ def test_parameters_describe_a_trial_of_the_space(quick_trial: TrialConfig) -> N
     assert plan.searcher is not None
     parameters = plan.searcher.suggest("0")
     assert parameters is not None
-    config = trial_config(parameters, plan.base)
+    config = trial_config(parameters)
     assert config.groups in SPACE.groups
     assert config.fraction is not None
     assert 0.8 <= config.fraction <= 0.98

@@ -36,7 +36,7 @@ def said() -> list[str]:
 def writer(
     store: MlflowStore, finished: StageCache, provenance: Provenance, said: list[str]
 ) -> RunWriter:
-    return RunWriter(store, finished, provenance, (), said.append, stop_seconds=4)
+    return RunWriter(store, finished, provenance, (), said.append)
 
 
 def _failed(config: TrialConfig, provenance: Provenance) -> FailedTrial:
@@ -140,7 +140,7 @@ def test_run_of_a_trial_that_runs_again_is_opened_again(
         _wait_until(lambda: [run.info.status for run in _runs(store)] == ["FAILED"])
         writer.running(quick_trial)
         _wait_until(lambda: [run.info.status for run in _runs(store)] == ["RUNNING"])
-        writer.interrupted(quick_trial, "stopped")
+        writer.interrupted(quick_trial.key, "stopped")
     (run,) = _runs(store)
     assert run.info.status == "KILLED"
     assert list(store.results()) == []
