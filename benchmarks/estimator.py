@@ -28,7 +28,7 @@ from mint.data.datasets import load_source
 from mint.data.loading import balanced_rows, split_source
 from mint.gmi.bootstrap import Split
 from mint.gmi.cpu.engine import count_blocks
-from mint.gmi.cpu.partners import match_points
+from mint.gmi.cpu.matching import match_points
 from mint.models import build_network, chosen_pairs, collect_activations, trace
 from mint.rng import torch_seeded
 from mint.training.loop import train

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mint.gmi.estimator import conditional_gmi, gmi_scores
     from mint.pruning.masks import Masks, apply_masks
     from mint.pruning.scores import BlockScores
-    from mint.reporting.trial_table import read_trials
+    from mint.reporting.trials_csv import read_trials
     from mint.trial.api import FinishedTrial, run_experiment
     from mint.trial.in_memory import prune, score_network
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 # Before Ray is imported, as in mint.orchestration.ray_setup: else Ray packs the working folder.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# As in mint.orchestration.driver: Ray's servers listen on loopback only.
+# As in mint.orchestration.sweep_driver: Ray's servers listen on loopback only.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import pytest

@@ -6,7 +6,7 @@ import pandas as pd
 
 from mint.config.loading import load_experiment
 from mint.config.schema import TrialConfig
-from mint.reporting.trial_table import table_of_rows, trial_columns
+from mint.reporting.trials_csv import table_of_rows, trial_columns
 from mint.trial.result import TrialKeys
 
 

@@ -88,7 +88,7 @@ def sync(*, cache_dir: CacheDir = None, tracking_uri: TrackingUri = None, words:
 
     Example: mint sync --tracking-uri http://127.0.0.1:5000
     """
-    from mint.orchestration.sync import write_missing_runs
+    from mint.orchestration.missing_runs import write_missing_runs
     from mint.store.stage_cache import StageCache
     from mint.tracking.mlflow_store import MlflowStore
 

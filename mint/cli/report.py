@@ -36,14 +36,14 @@ def report(
     if trials:
         from mint.reporting.pages import write_report
         from mint.reporting.reference import copied_references
-        from mint.reporting.trial_table import read_trials
+        from mint.reporting.trials_csv import read_trials
 
         write_report(output, read_trials(trials), copied_references(trials.parent))
         print(f"tables: {output / 'RESULTS.md'}")
         return
 
     from mint.reporting.folder import rebuild_report
-    from mint.reporting.trial_table import trial_table
+    from mint.reporting.trials_csv import trial_table
 
     hint = "run a sweep first, or give --trials FILE"
     rebuild_report(output, of_store=trial_table(_existing_store(tracking_uri, hint).results()))
@@ -66,7 +66,7 @@ def verify(
     cache_root = cache_folder(cache_dir)
     of_store = None
     if tracking_uri:
-        from mint.reporting.trial_table import trial_table
+        from mint.reporting.trials_csv import trial_table
 
         of_store = trial_table(_existing_store(tracking_uri, "give another one").results())
 

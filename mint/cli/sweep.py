@@ -39,7 +39,7 @@ from mint.errors import InputError
 if TYPE_CHECKING:
     from mint.config.schema import Experiment
     from mint.orchestration.display import Lines
-    from mint.orchestration.settings import SweepOutcome, SweepRequest, SweepSettings
+    from mint.orchestration.sweep_settings import SweepOutcome, SweepRequest, SweepSettings
 
 _DISPLAY = Group.create_ordered("Display", validator=mutually_exclusive)
 Gpus = Annotated[float, Parameter(validator=Number(gte=0, lte=1024), metavar="SHARE")]
@@ -145,7 +145,7 @@ def sweep_command(sweep: SweepDefinition) -> Callable[..., int]:
     ) -> int:
         request = _request(sweep, experiment, seeds, options, words)
 
-        from mint.orchestration.driver import run_sweep, show_plan
+        from mint.orchestration.sweep_driver import run_sweep, show_plan
 
         display = _display(options)
         if options.dry_run:
@@ -171,7 +171,7 @@ def _request(
     uri = store_uri(options.tracking_uri)
     grids = _grids(sweep, options, experiment.name)
 
-    from mint.orchestration.settings import SweepRequest
+    from mint.orchestration.sweep_settings import SweepRequest
     from mint.reporting.folder import check_results
     from mint.store.remote import RemoteStore
     from mint.store.stage_cache import StageCache
@@ -211,7 +211,7 @@ def _settings(
 ) -> "SweepSettings":
     """Return the settings of the workers, checked."""
     from mint.orchestration.resources import check_resources
-    from mint.orchestration.settings import SweepSettings
+    from mint.orchestration.sweep_settings import SweepSettings
     from mint.store.remote import RemoteStore
     from mint.trial.provenance import Provenance
 

@@ -34,7 +34,7 @@ from mint.gmi.bootstrap import (
     scale_near_one,
 )
 from mint.gmi.cpu.engine import count_blocks
-from mint.gmi.refined import refined_bootstraps
+from mint.gmi.pair_estimator import refined_bootstraps
 from mint.gmi.reliability import BlockEstimates, summarize
 
 Groups = int | ArrayLike
@@ -91,8 +91,8 @@ def conditional_gmi(
         scaled: scale each of X, Y and Z to unit total variance. The paper does not scale.
         one_to_one: match B to R one to one at the least total squared distance in Z. The paper
             takes the nearest neighbour, which biases the null distribution.
-        refined: use the estimator of `mint.gmi.refined`, which implies scaled: less bias, more
-            variance, and no false dependence from a column of Z that X and Y share.
+        refined: use the estimator of `mint.gmi.pair_estimator`, which implies scaled: less bias,
+            more variance, and no false dependence from a column of Z that X and Y share.
 
     Raises:
         ValueError: an array has nan, infinite values, no columns or too few rows, or rows differ.

@@ -1,13 +1,13 @@
 """Networks by name, their layer pairs, their activations, and weights from files."""
 
 from mint.models.activations import collect_activations
-from mint.models.checkpoints import load_weights
 from mint.models.layers import LayerPair, Traced, chosen_pairs
 from mint.models.mlp import mlp
 from mint.models.registry import PUBLISHED_NAMES, build_network, own_module, source_digest
 from mint.models.resnet import resnet50, resnet56
 from mint.models.tracing import evaluating, trace
 from mint.models.vgg import vgg16
+from mint.models.weight_files import load_weights
 
 __all__ = [
     "PUBLISHED_NAMES",

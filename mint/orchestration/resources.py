@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from mint.errors import InputError
-from mint.orchestration.settings import SweepSettings
+from mint.orchestration.sweep_settings import SweepSettings
 
 _TIMEOUT_SECONDS = 4.0
 

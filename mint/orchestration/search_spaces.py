@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from mint.config.grid import Grid, parse_limit
 from mint.config.schema import TrialConfig
-from mint.orchestration.settings import SweepRequest
+from mint.orchestration.sweep_settings import SweepRequest
 from mint.store.stage_cache import StageCache
 from mint.trial.failed_trials import FailedTrials
 from mint.trial.result import TrialResult

@@ -9,13 +9,13 @@ from pathlib import Path
 from mint.errors import InputError, WorkFailedError, error_line, without_secrets
 from mint.orchestration.display import Silent
 from mint.orchestration.interruption import STOPPED
-from mint.orchestration.monitor import TrialMonitor
+from mint.orchestration.trial_monitor import TrialMonitor
 from mint.reporting.folder import rebuild_report
 from mint.reporting.trial_page import write_trial_page
-from mint.reporting.trial_table import trial_table
+from mint.reporting.trials_csv import trial_table
 from mint.store.locks import locked
 from mint.tracking.mlflow_store import MlflowStore
-from mint.tracking.writer import RunWriter
+from mint.tracking.run_writer import RunWriter
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.result import SearchStep, TrialResult
 

@@ -32,13 +32,13 @@ from mint.orchestration.search_spaces import (
     grid_plan,
     trial_config,
 )
-from mint.orchestration.settings import SweepSettings
+from mint.orchestration.sweep_settings import SweepSettings
 from mint.store.remote import RemoteStore
 from mint.store.stage_cache import StageCache
 from mint.trial.result import LayerScoring, SearchStep, TrialResult
 
 if TYPE_CHECKING:  # the monitor imports MLflow, which a worker does not need
-    from mint.orchestration.monitor import TrialMonitor
+    from mint.orchestration.trial_monitor import TrialMonitor
     from mint.training.loop import Epoch
     from mint.trial.pipeline import TrialCallbacks
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
-from mint.reporting.trial_table import AXES, Row, records
+from mint.reporting.trials_csv import AXES, Row, records
 
 NOT_RUN, NO_RESULT = "not run", "no result"
 

@@ -29,7 +29,7 @@ def check_results(output: Path, references: Iterable[Path] = ()) -> None:
 
 
 def _kept_trials(output: Path) -> "pd.DataFrame":
-    from mint.reporting.trial_table import TRIALS_FILE, read_trials, table_of_rows
+    from mint.reporting.trials_csv import TRIALS_FILE, read_trials, table_of_rows
 
     path = output / TRIALS_FILE
     return read_trials(path) if path.exists() else table_of_rows([])
@@ -58,7 +58,7 @@ def rebuild_report(
     """
     from mint.reporting.pages import RESULTS_FILE, write_report
     from mint.reporting.reference import references_of
-    from mint.reporting.trial_table import merge_trials
+    from mint.reporting.trials_csv import merge_trials
 
     output.mkdir(parents=True, exist_ok=True)
     with FileLock(output / ".lock"):  # two sweeps that end together would lose each other's rows

@@ -30,7 +30,7 @@ from mint.reporting.reference import (
     copy_references,
     read_reference,
 )
-from mint.reporting.trial_table import TRIALS_FILE, sort_trials, trials_csv
+from mint.reporting.trials_csv import TRIALS_FILE, sort_trials, trials_csv
 from mint.store.atomic import write_atomic
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from mint.config.schema import format_share
 from mint.reporting.aggregate import format_axis
 from mint.reporting.layer_text import layer_lines
 from mint.reporting.markdown import table
-from mint.reporting.trial_table import describe_setting
+from mint.reporting.trials_csv import describe_setting
 from mint.store.atomic import write_atomic
 from mint.trial.result import TrialResult
 

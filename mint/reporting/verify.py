@@ -13,7 +13,7 @@ from mint.pruning.layer_table import parse_layers
 from mint.pruning.masks import Masks
 from mint.reporting.pages import RESULTS_FILE, make_report, read_references
 from mint.reporting.trial_page import page_path, trial_page
-from mint.reporting.trial_table import (
+from mint.reporting.trials_csv import (
     COLUMNS,
     ORIGIN,
     TRIALS_FILE,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
-from verdicts import section
+from conclusions import section
 
 from mint.reporting.comparison import Difference, format_difference
 from mint.reporting.markdown import table

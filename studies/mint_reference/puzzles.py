@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 from benchmark_tables import LIMITS, MASKING, read_benchmark
-from criteria_question import where_mint_wins
-from limit_questions import limit_of_80, limits_of_vgg16
+from criteria_analysis import where_mint_wins
+from limit_analysis import limit_of_80, limits_of_vgg16
 from masking_variants import masking_section
-from search_questions import search_questions
+from search_analysis import search_questions
 
 from mint import InputError, read_trials
 from mint.reporting.comparison import CONFIDENCE

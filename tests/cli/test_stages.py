@@ -17,7 +17,7 @@ from mint.config.locations import bundled
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
-from mint.reporting.trial_table import read_trials
+from mint.reporting.trials_csv import read_trials
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.trial.pipeline import TrialPipeline

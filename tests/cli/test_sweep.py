@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from services import environment, free_port
 
-from mint.reporting.trial_table import read_trials
+from mint.reporting.trials_csv import read_trials
 from mint.tracking.ui import Server, paths
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from documents import ROOT, commands, run
 
 from mint.pruning.masks import Masks
-from mint.reporting.trial_table import read_trials
+from mint.reporting.trials_csv import read_trials
 from mint.trial.result import MASKS_FILE, TrialResult
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from services import environment
 
-from mint.reporting.trial_table import read_trials
+from mint.reporting.trials_csv import read_trials
 
 pytestmark = pytest.mark.slow
 

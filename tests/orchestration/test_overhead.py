@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from services import run_python
 
-from mint.reporting.trial_table import read_trials
+from mint.reporting.trials_csv import read_trials
 from mint.trial.result import TrialResult
 
 pytestmark = pytest.mark.slow

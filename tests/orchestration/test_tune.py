@@ -15,13 +15,13 @@ from mint.config.grid import Grid
 from mint.config.schema import NetworkConfig, TrialConfig
 from mint.models import source_digest
 from mint.orchestration.display import Lines
-from mint.orchestration.monitor import TrialMonitor
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
-from mint.orchestration.settings import SweepSettings
+from mint.orchestration.sweep_settings import SweepSettings
+from mint.orchestration.trial_monitor import TrialMonitor
 from mint.orchestration.tune import run_trials
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
-from mint.tracking.writer import RunWriter
+from mint.tracking.run_writer import RunWriter
 from mint.trial.failed_trials import FailedTrial, missing_trials
 from mint.trial.provenance import Provenance
 from mint.trial.result import SearchStep

@@ -10,7 +10,7 @@ from mint.config import keys
 from mint.pruning.export import export
 from mint.reporting.folder import rebuild_report
 from mint.reporting.trial_page import write_trial_page
-from mint.reporting.trial_table import read_trials, trial_table
+from mint.reporting.trials_csv import read_trials, trial_table
 from mint.reporting.verify import verify
 from mint.store.stage_cache import StageCache
 

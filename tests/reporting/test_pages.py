@@ -14,7 +14,7 @@ from trial_rows import failed_row, finished_row, table, with_accuracy
 from mint.config.loading import load_experiment
 from mint.reporting.pages import protocols_of, write_report
 from mint.reporting.reference import references_of
-from mint.reporting.trial_table import read_trials, table_of_rows
+from mint.reporting.trials_csv import read_trials, table_of_rows
 
 REFERENCE = """
 title: Small networks

@@ -13,7 +13,7 @@ from mint.reporting.folder import rebuild_report
 from mint.reporting.heat_maps import draw_trial_scores
 from mint.reporting.pages import write_report
 from mint.reporting.trial_page import write_trial_page
-from mint.reporting.trial_table import read_trials, trial_table
+from mint.reporting.trials_csv import read_trials, trial_table
 from mint.reporting.verify import verify
 from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial, run_experiment

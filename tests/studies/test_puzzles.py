@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from benchmark_tables import LIMITS, MASKING, read_benchmark
+from conclusions import DeviationRatio
 from puzzles import main, puzzles_page
 from scipy.stats import pearsonr
 from trial_rows import finished_row, table, with_accuracy
-from verdicts import DeviationRatio
 
 from mint.errors import InputError
 

@@ -25,9 +25,9 @@ from mint.gmi.cpu.distances import (
     write_group,
 )
 from mint.gmi.cpu.groups import MOMENT_ROWS, Base, Group, Layer, shared_bases, unit_scale
+from mint.gmi.cpu.matching import find_partners
 from mint.gmi.cpu.mst import TREES, count_edges, star_seeds
-from mint.gmi.cpu.ordering import LANDMARKS, point_order
-from mint.gmi.cpu.partners import find_partners
+from mint.gmi.cpu.spatial_order import LANDMARKS, point_order
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

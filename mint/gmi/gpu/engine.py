@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mint.gmi.bootstrap import MEMORY_LIMIT, EdgeCounts, Split
 from mint.gmi.cpu.groups import Layer, shared_bases
-from mint.gmi.cpu.partners import find_partners
+from mint.gmi.cpu.matching import find_partners
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

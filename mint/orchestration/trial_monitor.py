@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mint.config.schema import TrialConfig
 from mint.orchestration.display import Lines
-from mint.tracking.writer import RunWriter
+from mint.tracking.run_writer import RunWriter
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.forecast import format_duration
 from mint.trial.result import SearchStep, TrialKeys, TrialResult

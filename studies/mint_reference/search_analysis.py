@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from verdicts import (
+from conclusions import (
     ACCURACY,
     PRUNED,
     against_line,

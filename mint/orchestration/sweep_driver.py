@@ -15,9 +15,9 @@ from mint.errors import InputError
 from mint.orchestration import interruption
 from mint.orchestration.display import Lines
 from mint.orchestration.resources import count_concurrent_trials
-from mint.orchestration.settings import SweepOutcome, SweepRequest
+from mint.orchestration.sweep_settings import SweepOutcome, SweepRequest
 from mint.reporting.folder import rebuild_report
-from mint.reporting.trial_table import trial_table
+from mint.reporting.trials_csv import trial_table
 from mint.store.locks import locked
 from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
 from mint.trial.forecast import forecast, format_duration
@@ -25,8 +25,8 @@ from mint.trial.result import TrialResult
 
 # MLflow takes seconds to import: Ray starts in the meantime.
 if TYPE_CHECKING:
-    from mint.orchestration.monitor import TrialMonitor
     from mint.orchestration.ray_setup import Nodes
+    from mint.orchestration.trial_monitor import TrialMonitor
     from mint.tracking.mlflow_store import MlflowStore
 
 
@@ -113,8 +113,8 @@ def _run(
     request: SweepRequest, display: Lines, wait_for_nodes: "Callable[[], Nodes]"
 ) -> SweepOutcome:
     """Lock the sweep and run it, once Ray's nodes are there."""
-    from mint.orchestration.monitor import TrialMonitor
-    from mint.tracking.writer import STOP_SECONDS, RunWriter
+    from mint.orchestration.trial_monitor import TrialMonitor
+    from mint.tracking.run_writer import STOP_SECONDS, RunWriter
 
     store, cache, settings = _store(request), request.cache, request.settings
     experiment, provenance = request.base.experiment.name, settings.provenance

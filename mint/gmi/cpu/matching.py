@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mint.gmi.bootstrap import Split
-from mint.gmi.cpu.assignment import assign
 from mint.gmi.cpu.distances import add_rest, full_matrix, gather
 from mint.gmi.cpu.groups import Base, Group, Layer
+from mint.gmi.cpu.linear_assignment import assign
 
 
 def find_partners(

@@ -7,7 +7,7 @@ from mint.errors import WorkFailedError
 from mint.store.locks import locked_exclusively
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
-from mint.tracking.writer import RunWriter
+from mint.tracking.run_writer import RunWriter
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult

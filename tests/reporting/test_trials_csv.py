@@ -9,7 +9,7 @@ from trial_rows import failed_row, finished_row, table
 from mint.config.loading import load_experiment
 from mint.config.schema import TrialConfig
 from mint.errors import InputError
-from mint.reporting.trial_table import (
+from mint.reporting.trials_csv import (
     COLUMNS,
     describe_setting,
     merge_trials,

@@ -14,7 +14,7 @@ from mint.config.schema import TrialConfig
 from mint.reporting import heat_maps
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
-from mint.tracking.writer import RunWriter
+from mint.tracking.run_writer import RunWriter
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialKeys, TrialResult

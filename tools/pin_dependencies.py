@@ -3,7 +3,7 @@
 uv.lock itself is not committed, for it names the registry it was made with. After a change of the
 dependencies, or to take newer versions (remove their lines first), run
 
-    uv lock && uv run python tools/pin.py
+    uv lock && uv run python tools/pin_dependencies.py
 
 With --check nothing is written; the exit code is 1 if a version is not pinned.
 """
@@ -30,7 +30,10 @@ def main(arguments: list[str]) -> int:
         pinned = tomllib.loads(text)["tool"]["uv"]["constraint-dependencies"]
         differing = sorted(set(wanted) ^ set(pinned))
         if differing:
-            print(f"not pinned exactly: {', '.join(differing)}; see tools/pin.py", file=sys.stderr)
+            print(
+                f"not pinned exactly: {', '.join(differing)}; see tools/pin_dependencies.py",
+                file=sys.stderr,
+            )
         return 1 if differing else 0
     lines = "".join(f'    "{pin}",\n' for pin in wanted)
     text = re.sub(

@@ -21,7 +21,7 @@ from mint.gmi.bootstrap import (
     scale_near_one,
 )
 from mint.gmi.cpu.engine import count_blocks
-from mint.gmi.cpu.partners import match_points
+from mint.gmi.cpu.matching import match_points
 
 # X and Y together have variance 2. Z matters less: close points need only a similar Z.
 _VARIANCE_OF_Z = 0.1

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from verdicts import ACCURACY, outcome, paired, section
+from conclusions import ACCURACY, outcome, paired, section
 
 from mint.reporting.aggregate import format_axis, format_count
 from mint.reporting.comparison import CONTROL, ComparedCriterion, format_difference

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pandas as pd
-from verdicts import ACCURACY, PRUNED, section
+from conclusions import ACCURACY, PRUNED, section
 
 from mint.reporting.aggregate import SeedGroup, format_count, format_mean
 from mint.reporting.markdown import table
