@@ -27,7 +27,7 @@ _MODULES = {
     "gmi_scores": "gmi.estimator",
     "load_experiment": "config.loading",
     "prune": "trial.in_memory",
-    "read_trials": "reporting.trial_table",
+    "read_trials": "reporting.trials_csv",
     "run_experiment": "trial.api",
     "score_network": "trial.in_memory",
 }
