@@ -169,7 +169,8 @@ trial: {groups: 4, samples_per_class: 10}
     program = (
         "import sys, torch; sys.modules['mint'] = None\n"
         "from network import build\n"
-        "torch.manual_seed(0); print(build().eval()(torch.randn(4, 3, 8, 8)).sum().item())"
+        "torch.manual_seed(0); images = torch.randn(4, 3, 8, 8)\n"
+        "print(build().eval()(images).sum().item())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd="exported", capture_output=True, text=True, check=True
