@@ -4,8 +4,8 @@ Rows bid for columns against each other, then shortest augmenting paths place th
 Costs are whole numbers from 0 to 2^26, so duals and path lengths stay within int32: duals within
 2^27 of zero, paths under 2^29.
 
-scipy.optimize.linear_sum_assignment would double the time of a bootstrap of 20 x 20 groups at 2500
-rows, and more than double it at 5000.
+With scipy.optimize.linear_sum_assignment, a bootstrap of 20 x 20 groups takes at least twice as
+long at 2500 rows, and three times as long at 5000.
 """
 
 import numpy as np
