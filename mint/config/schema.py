@@ -251,10 +251,10 @@ class TrialConfig(_Frozen):
         if not isinstance(values, Mapping):
             return values
         unused = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
-        # The criterion's own validator refuses an unknown one.
-        for axis in CRITERIA.get(values.get("criterion", DEFAULT_CRITERION), unused.keys()):
-            del unused[axis]
-        return {**values, **unused}
+        used = CRITERIA.get(values.get("criterion", DEFAULT_CRITERION))
+        if used is None:  # the field's own validator refuses it
+            return values
+        return {**values, **{axis: unused[axis] for axis in unused.keys() - used}}
 
     @model_validator(mode="after")
     def _require_used_axes(self) -> Self:
