@@ -185,7 +185,7 @@ trial: {groups: 4, samples_per_class: 10}
     # An edited network is another one: nothing kept answers for it.
     Path("own_network.py").write_text(NETWORK.replace("relu(self.norm", "silu(self.norm"))
     assert _mint(f"export --trial {folder} --output again") == 2
-    assert "the source of own_network:build was changed" in capsys.readouterr().err
+    assert "the source of own_network:build has changed" in capsys.readouterr().err
     assert _mint(f"estimate --experiment {experiment} --data-dir {tmp_path}") == 2
     assert "no result of mint train yet" in capsys.readouterr().err
 
