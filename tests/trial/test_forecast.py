@@ -38,7 +38,7 @@ def test_time_is_that_of_the_stages_still_to_be_made(
     folder = cache.find("trials", quick_trial.key)
     assert folder
     result = TrialResult.load(folder)
-    retraining = sum(probe.retraining.seconds for probe in result.search_steps)
+    retraining = sum(step.retraining.seconds for step in result.search_steps)
     coarser = quick_trial.model_copy(update={"groups": 3})
     again = time_of([coarser], cache)
     assert again

@@ -23,17 +23,17 @@ PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
 
 
 def _stages(
-    config: TrialConfig, root: Path, probes: list[SearchStep] | None = None
+    config: TrialConfig, root: Path, steps: list[SearchStep] | None = None
 ) -> TrialPipeline:
-    listener = None if probes is None else TrialCallbacks(on_search_step=probes.append)
+    callbacks = None if steps is None else TrialCallbacks(on_search_step=steps.append)
     source = load_source(config.experiment.data, root)
     return TrialPipeline(
-        config, source, cache=StageCache(root), provenance=PROVENANCE, callbacks=listener
+        config, source, cache=StageCache(root), provenance=PROVENANCE, callbacks=callbacks
     )
 
 
-def _run(config: TrialConfig, root: Path, probes: list[SearchStep] | None = None) -> Path:
-    return run_trial(_stages(config, root, probes))
+def _run(config: TrialConfig, root: Path, steps: list[SearchStep] | None = None) -> Path:
+    return run_trial(_stages(config, root, steps))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_result_is_what_the_masks_say(
     quick_trial: TrialConfig, shared_cache: Path, limit: float | None
 ) -> None:
     config = quick_trial.model_copy(update={"upper_limit": limit})
-    probes: list[SearchStep] = []
-    folder = _run(config, shared_cache, probes)
+    steps: list[SearchStep] = []
+    folder = _run(config, shared_cache, steps)
     result = TrialResult.load(folder)
     masks = safetensors.numpy.load_file(folder / MASKS_FILE)
     zeros = sum(int((mask == 0).sum()) for mask in masks.values())
@@ -57,17 +57,17 @@ def test_result_is_what_the_masks_say(
     assert result.params_pruned == 100 * zeros / 150000
     assert zeros <= (1 if limit is None else limit) * 150000
     assert result.accuracy_drop == result.baseline_accuracy - result.accuracy
-    assert tuple(probes) == result.search_steps
+    assert tuple(steps) == result.search_steps
     search = config.experiment.search
     assert search.steps is not None
     assert search.max_drop is not None
-    assert len(probes) <= search.steps
-    passed = [probe.params_pruned for probe in probes if probe.passed]
+    assert len(steps) <= search.steps
+    passed = [step.params_pruned for step in steps if step.passed]
     assert result.params_pruned == max([0, *passed])
-    for probe in probes:
-        drop = result.baseline_validation_accuracy - probe.retraining.validation_accuracy
-        assert probe.passed == (drop <= search.max_drop + 1e-9)
-        assert len(probe.retraining.training) == 3
+    for step in steps:
+        drop = result.baseline_validation_accuracy - step.retraining.validation_accuracy
+        assert step.passed == (drop <= search.max_drop + 1e-9)
+        assert len(step.retraining.training) == 3
     assert result.prunable_weights == 150000
     fc2 = next(layer for layer in result.layers if layer.name == "fc2")
     assert (fc2.parent, fc2.weights, fc2.kept) == ("fc1", 150000, 150000 - zeros)
