@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 from services import Nodes, environment, ray_nodes
 
@@ -45,6 +46,7 @@ def _sweep(
     return code, output
 
 
+@pytest.mark.slow
 def test_sweep_survives_a_kill_of_its_driver_and_the_loss_of_a_node(tmp_path: Path) -> None:
     (tmp_path / "nodes").mkdir()
     with ray_nodes(tmp_path / "nodes") as nodes:
