@@ -104,7 +104,7 @@ def medians(methods: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def print_table(title: str, seconds: dict[str, float], unit: str, count: int) -> None:
-    """Print milliseconds a unit, of which there are so many, and ratios to the first line."""
+    """Print the milliseconds of each of `count` units, and the ratio to the first line."""
     first = next(iter(seconds.values()))
     print(f"\n{title}\n  {'':34}{'ms ' + unit:>14}{'x the first':>13}")
     for name, value in seconds.items():

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mint.config.schema import Experiment
     from mint.orchestration.display import Lines
     from mint.orchestration.sweep_settings import SweepOutcome, SweepRequest, SweepSettings
+    from mint.store.stage_cache import StageCache
 
 _DISPLAY = Group.create_ordered("Display", validator=mutually_exclusive)
 Gpus = Annotated[float, Parameter(validator=Number(gte=0, lte=1024), metavar="SHARE")]
@@ -178,9 +179,10 @@ def _request(
     from mint.trial.setup import plan_trials
 
     check_results(options.output, file.references)
-    settings = _settings(sweep, experiment, options, words)
-    remote = RemoteStore(settings.storage) if settings.storage else None
-    cache, data_dir = StageCache(settings.cache_root, remote), data_folder(options.data_dir)
+    storage = RemoteStore(options.storage) if options.storage else None
+    cache = StageCache(cache_folder(options.cache_dir), storage)
+    data_dir = data_folder(options.data_dir)
+    settings = _settings(sweep, experiment, options, cache, data_dir, words)
     planned = plan_trials(
         experiment,
         [{**point, "seed": seed} for seed in seeds for grid in grids for point in grid.points()],
@@ -207,12 +209,16 @@ def _request(
 
 
 def _settings(
-    sweep: SweepDefinition, experiment: "Experiment", options: SweepOptions, words: Sequence[str]
+    sweep: SweepDefinition,
+    experiment: "Experiment",
+    options: SweepOptions,
+    cache: "StageCache",
+    data_dir: Path,
+    words: Sequence[str],
 ) -> "SweepSettings":
     """Return the settings of the workers, checked."""
     from mint.orchestration.resources import check_resources
     from mint.orchestration.sweep_settings import SweepSettings
-    from mint.store.remote import RemoteStore
     from mint.trial.provenance import Provenance
 
     ray_address = options.ray_address or os.environ.get("RAY_ADDRESS") or None
@@ -221,9 +227,9 @@ def _settings(
     return SweepSettings(
         name=f"{sweep.name}-{experiment.name}",
         provenance=Provenance.of_this_process(sweep.name, words, device),
-        data_dir=data_folder(options.data_dir).absolute(),
-        cache_root=cache_folder(options.cache_dir).absolute(),
-        storage=RemoteStore(options.storage).uri if options.storage else None,
+        data_dir=data_dir.absolute(),
+        cache_root=cache.root,
+        storage=cache.storage.uri if cache.storage else None,
         threads=experiment.threads,
         gpus_per_trial=options.gpus_per_trial,
         search=options.search,

@@ -84,7 +84,7 @@ def read_experiment(
     Args:
         name: name or path.
         smoke: lay the section smoke over the file.
-        model: MODULE:FUNCTION of another network, all pairs of which are pruned.
+        model: MODULE:FUNCTION of another network; all its layer pairs are pruned.
         changes: by dotted key, such as training.epochs, values that are checked as if they stood
             in the file. search.fraction replaces the file's search, and search.max_drop or
             search.steps the file's fraction.
@@ -135,7 +135,7 @@ def _with_network(experiment: Experiment, model: str) -> Experiment:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping with the same key twice, of which YAML would take the last."""
+    """Refuses a mapping that repeats a key; YAML itself would keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -36,6 +36,7 @@ class CriterionInputs:
         traced: the trained network.
         groups_of: returns the number of groups for a layer's name and number of filters.
         estimate: settings of MINT's bootstraps.
+        device: cpu or cuda, where the scores of MINT are estimated.
         seed: seeds every random draw.
         activations: returns for each node of a pair (rows, filters) over the estimation rows.
         gradients: returns for each pruned weight the gradient of the loss over the same rows.
@@ -44,6 +45,7 @@ class CriterionInputs:
     traced: Traced
     groups_of: Callable[[str, int], int]
     estimate: EstimateConfig
+    device: str
     seed: int
     activations: Callable[[], Mapping[str, NDArray[np.float32]]]
     gradients: Callable[[], Mapping[str, Tensor]]
@@ -86,7 +88,7 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
         child_labels,
         parent_labels,
         seed=inputs.seed,
-        device=next(inputs.traced.graph.parameters()).device.type,
+        device=inputs.device,
         scaled=not estimate.paper,
         one_to_one=not estimate.paper,
         conditional=conditional,

@@ -157,6 +157,7 @@ def _criterion_inputs(
         traced=traced,
         groups_of=lambda layer, filters: min(settings.groups, filters),
         estimate=EstimateConfig(bootstraps=settings.bootstraps),
+        device=device.type,
         seed=settings.seed,
         activations=activations,
         gradients=gradients,

@@ -211,6 +211,7 @@ class TrialPipeline:
                 traced=self.traced,
                 groups_of=self.config.groups_of,
                 estimate=self.config.estimate,
+                device=self.config.estimator,
                 seed=self.config.seed,
                 activations=lambda: self.activations,
                 gradients=lambda: self.gradients,
@@ -350,6 +351,7 @@ class TrialPipeline:
         save_scores(folder / SCORES_FILE, self.block_scores, rows=self.rows)
         final_folder = self.retrained(masks) if masks.pruned else self.baseline
         shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        pruned_network = self.network(final_folder)
         TrialResult(
             keys=TrialKeys.of(self.config),
             config=self.config,
@@ -358,18 +360,20 @@ class TrialPipeline:
             layers=self.layer_counts(masks),
             device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
             provenance=self.provenance,
-            **self._accuracies(masks, final_folder),
-            **self._weight_counts(masks, final_folder),
+            **self._accuracies(masks, pruned_network, final_folder),
+            **self._weight_counts(masks, pruned_network),
             **self._scoring(),
             seconds=time.perf_counter() - self._begun,
         ).save(folder)
 
-    def _accuracies(self, masks: Masks, final_folder: Path) -> dict[str, Any]:
+    def _accuracies(
+        self, masks: Masks, pruned_network: nn.Module, final_folder: Path
+    ) -> dict[str, Any]:
         """Return all accuracies; this alone reads the test images, after the search is over."""
         baseline = Baseline.load(self.baseline)
         final = Retraining.load(final_folder) if masks.pruned else baseline
         before = accuracy(self.network(self.baseline), self.dataset.test)
-        after = accuracy(self.network(final_folder), self.dataset.test)
+        after = accuracy(pruned_network, self.dataset.test)
         return {
             "accuracy": after,
             "baseline_accuracy": before,
@@ -378,8 +382,8 @@ class TrialPipeline:
             "baseline_validation_accuracy": baseline.validation_accuracy,
         }
 
-    def _weight_counts(self, masks: Masks, final_folder: Path) -> dict[str, Any]:
-        network, example = self.network(final_folder), self._example
+    def _weight_counts(self, masks: Masks, network: nn.Module) -> dict[str, Any]:
+        example = self._example
         return {
             "params_pruned": 100 * masks.pruned / self.counted,
             "pruned_weights": masks.pruned,

@@ -74,8 +74,7 @@ def check_network(
     _check_criteria(trials, traced, pairs)
     _check_layer_names(experiment, pairs)
     _check_groups(trials, pairs)
-    for config in trials:
-        _check_fraction(config, traced, pairs)
+    _check_fractions(trials, traced, pairs)
     return traced
 
 
@@ -176,24 +175,26 @@ def _check_groups(trials: Sequence[TrialConfig], pairs: Sequence[LayerPair]) -> 
             )
 
 
-def _check_fraction(config: TrialConfig, traced: Traced, pairs: Sequence[LayerPair]) -> None:
-    fraction = config.search.fraction
-    if fraction is None:
-        return
+def _check_fractions(
+    trials: Sequence[TrialConfig], traced: Traced, pairs: Sequence[LayerPair]
+) -> None:
+    experiment = trials[0].experiment
     weights = {layer.name: layer.weights for layer in traced.layers}
-    prunable = sum(weights[pair.child] for pair in pairs)
-    counted = counted_weights(traced, pairs, config.experiment)
-    # Exact arithmetic on the decimal numbers: in floating point 0.1 + 0.2 exceeds a limit of 0.3.
-    most_pruned = sum(
-        Fraction(repr(1 if limit is None else limit)) * weights[pair.child]
-        for pair in pairs
-        for limit in (config.limit_of(pair.child),)
-    )
-    if Fraction(repr(fraction)) * counted > most_pruned:
-        raise InputError(
-            f"{config.experiment.name} allows at most {float(most_pruned / counted):.4f}: of "
-            f"{counted} counted weights {prunable} are prunable, and the limits leave "
-            f"{math.floor(most_pruned)}",
-            parameter="fraction",
-            value=f"{fraction:g}",
+    prunable = [(pair.child, weights[pair.child]) for pair in pairs]
+    counted = counted_weights(traced, pairs, experiment)
+    for config in trials:
+        if (fraction := config.search.fraction) is None:
+            continue
+        # Exact arithmetic on the decimals: in floating point 0.1 + 0.2 exceeds a limit of 0.3.
+        most_pruned = sum(
+            number if (limit := config.limit_of(child)) is None else Fraction(repr(limit)) * number
+            for child, number in prunable
         )
+        if Fraction(repr(fraction)) * counted > most_pruned:
+            raise InputError(
+                f"{experiment.name} allows at most {float(most_pruned / counted):.4f}: of "
+                f"{counted} counted weights {sum(number for _, number in prunable)} are prunable, "
+                f"and the limits leave {math.floor(most_pruned)}",
+                parameter="fraction",
+                value=f"{fraction:g}",
+            )

@@ -28,8 +28,7 @@ UPPER_LIMITS = (0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 0.99)
 
 def main() -> int:
     """Draw the scores; print and write the table."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = argument_parser(__doc__, seeds=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     experiment = load_experiment("mnist_mlp")

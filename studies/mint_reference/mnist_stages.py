@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from mint.trial.provenance import Provenance
 CPU = torch.device("cpu")
 
 
-def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with options for the folders of MNIST and of finished stages."""
+def argument_parser(description: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
+    """Return a parser with options for the seeds, MNIST and finished stages."""
     parser = argparse.ArgumentParser(description=description)
     data_dir = Path(os.environ.get("MINT_DATA_DIR", "data"))
     parser.add_argument("--data-dir", type=Path, default=data_dir)
     parser.add_argument("--cache-dir", type=Path, default=Path(".mint"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
     return parser
 
 

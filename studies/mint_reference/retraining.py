@@ -48,9 +48,7 @@ def schedules(published: TrainingConfig) -> Mapping[str, TrainingConfig]:
 
 def main() -> int:
     """Retrain, and print the table."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    options = parser.parse_args()
+    options = argument_parser(__doc__, seeds=[0, 1, 2, 3, 4]).parse_args()
     experiment = load_experiment("mnist_mlp")
     source = load_source(experiment.data, options.data_dir)
     rows: list[dict[str, object]] = []

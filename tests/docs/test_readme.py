@@ -284,5 +284,5 @@ def test_tour(tmp_path: Path) -> None:
                     process.send_signal(signal.SIGINT)
         expected = 130 if command == "mint ui" else 0
         assert process.returncode == expected, "".join([command, "\n", *printed])
-    # The 16 trials of the sweep, of which one is found by mint run, and that of the stages.
+    # The sweep runs 16 trials, mint run finds one of them, and the stages run another.
     assert len(list((tmp_path / ".mint" / "trials").glob("*/result.json"))) == 17

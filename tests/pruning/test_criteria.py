@@ -51,6 +51,7 @@ def _inputs(
         traced=traced,
         groups_of=lambda _, filters: min(groups, filters),
         estimate=EstimateConfig(bootstraps=1),
+        device="cpu",
         seed=seed,
         activations=lambda: {pair.parent_node: np.array(PARENT_ACTIVATIONS, np.float32)},
         gradients=lambda: {pair.weight: torch.ones_like(traced.graph.get_parameter(pair.weight))},
@@ -153,7 +154,7 @@ def _mint_scores(criterion: str, estimate: EstimateConfig) -> BlockScores:
     parent, child = _dependent()
     activations = {pair.parent_node: parent, pair.child_node: child}
     inputs = CriterionInputs(
-        inputs.traced, inputs.groups_of, estimate, 0, lambda: activations, inputs.gradients
+        inputs.traced, inputs.groups_of, estimate, "cpu", 0, lambda: activations, inputs.gradients
     )
     return FUNCTIONS[criterion](pair, inputs)
 

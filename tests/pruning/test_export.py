@@ -104,7 +104,7 @@ def _small_mobilenet() -> nn.Module:
 
 
 class Concatenated(nn.Module):
-    """Two concatenated branches, one of which is also an output, and a layer norm."""
+    """Concatenates two branches, adds one of them to the output, and has a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
