@@ -59,9 +59,9 @@ def run_trials(
 ) -> None:
     """Run trials, and report their states to the monitor; Ctrl-C raises KeyboardInterrupt.
 
-    A trial whose worker or node died is resumed. A trial that ran out of memory on a shared GPU
-    runs once more after the others, with the GPU to itself: unlike a smaller batch, that changes
-    no result.
+    A trial whose worker or node died is resumed, or runs after the others if it had not started.
+    A trial that ran out of memory on a shared GPU runs once more after the others, with the GPU to
+    itself: unlike a smaller batch, that changes no result.
     """
     watcher = _Watcher(monitor, retry_memory=0 < settings.gpus_per_trial < 1)
     trainable = tune.with_resources(
@@ -95,6 +95,8 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_RETRIES),
             ),
         ).fit()
+    if watcher.unstarted:
+        run_trials(grid_plan(watcher.unstarted), settings, max_concurrent_trials, monitor)
     if watcher.to_retry:
         alone = replace(settings, gpus_per_trial=1.0)
         at_once = min(max_concurrent_trials, int(ray.cluster_resources()["GPU"]))
@@ -193,6 +195,7 @@ class _Watcher(tune.Callback):
 
     def __init__(self, monitor: "TrialMonitor", *, retry_memory: bool) -> None:
         self.to_retry: list[TrialConfig] = []
+        self.unstarted: list[TrialConfig] = []
         self._monitor = monitor
         self._retry_memory = retry_memory
         self._started: dict[str, float] = {}
@@ -253,15 +256,17 @@ class _Watcher(tune.Callback):
             self._monitor.ended(config, **last.get(_END, stopped))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        config = trial_config(trial.config)
         if trial.num_failures <= _MAX_RETRIES:
-            return  # Tune resumes it
+            # Tune gives up a trial at once if the worker that it kept for the trial has died.
+            self.unstarted.append(config)
+            return
         # Ray's own functions would look in the storage, where the file is not yet.
         file = trial.error_file
         details = without_secrets(Path(file).read_text() if file and Path(file).exists() else "")
         lines = details.strip().splitlines() or [""]
         reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
         with self._monitoring():
-            config = trial_config(trial.config)
             self._monitor.ended(config, "failed", self._elapsed(trial), reason, details)
 
     def _elapsed(self, trial: Trial) -> float:

@@ -168,6 +168,38 @@ def test_every_failure_has_its_reason_and_the_other_trials_finish(
     assert not list((folder / ".mint" / "ray").iterdir())
 
 
+def test_trial_runs_after_the_worker_that_tune_kept_for_it_died(
+    folder: Path, quick_trial: TrialConfig
+) -> None:
+    class Killing(Recorder):
+        """Kills the worker of the first trial before Tune gives it the second."""
+
+        def ended(self, config: TrialConfig, *outcome: Any, **more: Any) -> None:
+            super().ended(config, *outcome, **more)
+            if len(self.outcomes) == 1:
+                _kill_trial_worker()
+
+    recorder = Killing()
+    trials = [quick_trial.model_copy(update={"seed": seed}) for seed in (10, 11)]
+    run_trials(grid_plan(trials), _settings(folder), 1, recorder)
+    assert {seed: outcome.status for seed, outcome in recorder.outcomes.items()} == {
+        10: "finished",
+        11: "finished",
+    }
+
+
+def _kill_trial_worker() -> None:
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("ray::ImplicitFunc")
+    ]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers)
+
+
 def test_trial_out_of_memory_runs_once_more_with_the_gpu_alone(
     folder: Path, quick_trial: TrialConfig
 ) -> None:
