@@ -19,6 +19,7 @@ from mint.models import (
     Traced,
     build_network,
     chosen_pairs,
+    evaluating,
     load_weights,
     trace,
 )
@@ -96,7 +97,7 @@ def check_data(trials: Sequence[TrialConfig], source: Source, traced: Traced) ->
         )
     shape = image_shape(data, source)
     assert shape
-    with torch.inference_mode():
+    with evaluating(traced.graph), torch.inference_mode():
         outputs = traced.graph(torch.zeros(1, *shape))
     found = tuple(outputs.shape)[1:] if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != (classes,):

@@ -59,6 +59,17 @@ def test_a_validation_split_leaves_both_parts_an_image_of_every_class(
         _plan(quick.model_copy(update={"data": data}))
 
 
+def test_checking_a_network_leaves_its_batch_norm_alone(quick: Experiment) -> None:
+    data = quick.data.model_copy(update={"size": 32, "channels": 3})
+    vgg16 = NetworkConfig(name="vgg16", arguments={"classes": 10})
+    update = {"data": data, "network": vgg16, "prune": "all"}
+    planned = _plan(quick.model_copy(update=update))  # in training mode, one image is too few
+    assert planned.traced
+    for name, values in planned.traced.graph.named_buffers():
+        if name.endswith("running_mean"):
+            assert not values.any()
+
+
 def test_the_network_is_built_once_and_not_at_all_if_every_trial_is_finished(
     quick: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
