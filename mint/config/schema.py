@@ -22,6 +22,9 @@ CRITERIA: Mapping[str, Set[str]] = {
     "activation-magnitude": {"groups", "samples_per_class"},
 }
 DEFAULT_CRITERION = "mint"
+# Raise a criterion's revision with a change that changes its scores, and only its scores: no old
+# score or trial then answers for a new one. A criterion without an entry has its first revision.
+REVISIONS = {"activation-magnitude": 2}
 
 _PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 _Axis = Annotated[int, Field(ge=0, strict=True)]
@@ -306,7 +309,7 @@ class TrialConfig(_Frozen):
     @property
     def key(self) -> str:
         """Key that a new trial of this configuration gets; a trial result stores its own."""
-        return content_key("trial", self._effective_content())
+        return content_key("trial", self._effective_content(), *self._revision)
 
     @property
     def protocol(self) -> str:
@@ -329,6 +332,11 @@ class TrialConfig(_Frozen):
         return content
 
     @property
+    def _revision(self) -> list[int]:
+        """The revision of the criterion's scores for their keys; none for the first."""
+        return [REVISIONS[self.criterion]] if self.criterion in REVISIONS else []
+
+    @property
     def baseline_key(self) -> str:
         """Key of the trained network before pruning."""
         chosen = self.experiment
@@ -341,7 +349,8 @@ class TrialConfig(_Frozen):
         own_groups = self.experiment.groups if self.uses("groups") else None
         estimate = [self.estimate.content(), self.estimator] if self.uses("bootstraps") else None
         axes = self.criterion, self.groups, own_groups, self.samples_per_class
-        return content_key("scores", self.baseline_key, weight, *axes, estimate)
+        parts = self.baseline_key, weight, *axes, estimate
+        return content_key("scores", *parts, *self._revision)
 
     @property
     def activations_key(self) -> str:

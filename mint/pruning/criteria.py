@@ -39,6 +39,7 @@ class CriterionInputs:
         device: cpu or cuda, where the scores of MINT are estimated.
         seed: seeds every random draw.
         activations: returns for each node of a pair (rows, filters) over the estimation rows.
+        magnitudes: the same of absolute activations.
         gradients: returns for each pruned weight the gradient of the loss over the same rows.
     """
 
@@ -48,6 +49,7 @@ class CriterionInputs:
     device: str
     seed: int
     activations: Callable[[], Mapping[str, NDArray[np.float32]]]
+    magnitudes: Callable[[], Mapping[str, NDArray[np.float32]]]
     gradients: Callable[[], Mapping[str, Tensor]]
 
     def weight(self, pair: LayerPair) -> Floats:
@@ -173,9 +175,10 @@ def taylor(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
 def activation_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     """Score by the block's mean of |weight| times the parent filter's mean |activation|.
 
+    That is a mean over the estimation rows and over space.
     After Wanda, Sun et al., ICLR 2024, which uses the norm of the activation and single weights.
     """
-    parents = np.abs(inputs.activations()[pair.parent_node], dtype=np.float64).mean(0)
+    parents = inputs.magnitudes()[pair.parent_node].mean(0, dtype=np.float64)
     weight = np.abs(inputs.weight(pair))
     read = parents[pair.columns()]
     return _block_means(pair, inputs, weight * read.reshape(*read.shape, *(1 for _ in pair.kernel)))

@@ -1,7 +1,7 @@
 """Scores and masks of a network in memory, without a trial."""
 
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Annotated
 
 import numpy as np
@@ -140,9 +140,9 @@ def _criterion_inputs(
     device: torch.device,
 ) -> CriterionInputs:
     @cache
-    def activations() -> dict[str, NDArray[np.float32]]:
+    def activations(*, absolute: bool = False) -> dict[str, NDArray[np.float32]]:
         batches = (batch.to(device) for batch in inputs.split(ROWS_AT_ONCE))
-        return collect_activations(traced, batches, pairs)
+        return collect_activations(traced, batches, pairs, absolute=absolute)
 
     @cache
     def gradients() -> dict[str, Tensor]:
@@ -160,6 +160,7 @@ def _criterion_inputs(
         device=device.type,
         seed=settings.seed,
         activations=activations,
+        magnitudes=partial(activations, absolute=True),
         gradients=gradients,
     )
 

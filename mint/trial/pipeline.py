@@ -187,14 +187,21 @@ class TrialPipeline:
         """(n, filters) activations of the rows, by the names of the pairs' nodes."""
 
         def make(folder: Path) -> None:
-            batches = self.dataset.train.batches(ROWS_AT_ONCE, self.rows)
-            images = (inputs for inputs, _ in batches)
-            collected = collect_activations(self.traced, images, self.pairs)
-            np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **collected)
+            np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **self._collected())
 
         folder = self.cache.produce("activations", self.config.activations_key, make)
         with np.load(folder / ACTIVATIONS_FILE, allow_pickle=False) as kept:
             return dict(kept)
+
+    @cached_property
+    def magnitudes(self) -> dict[str, NDArray[np.float32]]:
+        """(n, filters) absolute activations of the rows, by the names of the pairs' nodes."""
+        return self._collected(absolute=True)
+
+    def _collected(self, *, absolute: bool = False) -> dict[str, NDArray[np.float32]]:
+        batches = self.dataset.train.batches(ROWS_AT_ONCE, self.rows)
+        images = (inputs for inputs, _ in batches)
+        return collect_activations(self.traced, images, self.pairs, absolute=absolute)
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
@@ -214,6 +221,7 @@ class TrialPipeline:
                 device=self.config.estimator,
                 seed=self.config.seed,
                 activations=lambda: self.activations,
+                magnitudes=lambda: self.magnitudes,
                 gradients=lambda: self.gradients,
             )
             scores = FUNCTIONS[self.config.criterion](pair, inputs)

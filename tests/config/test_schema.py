@@ -3,7 +3,7 @@
 import pytest
 
 from mint.config import keys
-from mint.config.schema import InitialWeights, TrialConfig
+from mint.config.schema import REVISIONS, InitialWeights, TrialConfig
 
 
 def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> None:
@@ -63,6 +63,25 @@ def test_a_changed_default_or_method_never_answers_for_an_old_result(
         monkeypatch.setattr(keys, version, 99)
         after = quick_trial.key, quick_trial.protocol, quick_trial.baseline_key
         assert all(old != new for old, new in zip(before, after, strict=True))
+
+
+def test_a_revision_of_a_criterion_changes_its_keys_alone(
+    quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taylor = quick_trial.model_copy(update={"criterion": "taylor"})
+
+    def scored(trial: TrialConfig) -> tuple[str, str]:
+        return trial.key, trial.scores_key("fc2")
+
+    def shared(trial: TrialConfig) -> tuple[str, ...]:
+        return trial.protocol, trial.baseline_key, trial.activations_key
+
+    before = scored(taylor), shared(taylor), scored(quick_trial)
+    monkeypatch.setitem(REVISIONS, "taylor", 7)
+    assert not set(scored(taylor)) & set(before[0])
+    assert (shared(taylor), scored(quick_trial)) == before[1:]
+    # Scores of the first revision averaged before they took absolute values.
+    assert "activation-magnitude" in REVISIONS
 
 
 def _with_another_default(trial: TrialConfig) -> TrialConfig:

@@ -1,6 +1,7 @@
 """Criteria give the scores that were computed by hand for a small layer."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mint.gmi.estimator import gmi_scores
 from mint.models import LayerPair, trace
 from mint.pruning.criteria import FUNCTIONS, CriterionInputs
 from mint.pruning.scores import BlockScores
+from mint.trial.in_memory import score_network
 
 # The child's weight, in 2 x 2 blocks of 2 x 2 weights.
 WEIGHT = [[1, -2, 3, 0], [0, 1, -1, 2], [4, 0, 0, -1], [1, 1, 1, 0.5]]
@@ -54,6 +56,7 @@ def _inputs(
         device="cpu",
         seed=seed,
         activations=lambda: {pair.parent_node: np.array(PARENT_ACTIVATIONS, np.float32)},
+        magnitudes=lambda: {pair.parent_node: np.abs(np.array(PARENT_ACTIVATIONS, np.float32))},
         gradients=lambda: {pair.weight: torch.ones_like(traced.graph.get_parameter(pair.weight))},
     )
 
@@ -117,6 +120,24 @@ def test_blocks_of_a_grouped_convolution(
     assert scores.expand(np.ones(scores.value.shape, bool)).shape == (4, 2, 1, 2)
 
 
+def test_activation_magnitude_is_the_mean_of_absolute_values_over_rows_and_space() -> None:
+    parent, child = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 1)
+    network = nn.Sequential(parent, nn.Hardtanh(-2, 2), child)
+    with torch.no_grad():
+        parent.weight.copy_(torch.tensor([1.0, 3]).reshape(2, 1, 1, 1))
+        child.weight.copy_(torch.tensor([[1.0, -2], [0.5, 4]]).reshape(2, 2, 1, 1))
+    # In every image positive and negative pixels have a mean of 0.
+    images = torch.tensor([[1.0, -1, 0.5, -0.5], [-0.5, 0.5, 0, 0]]).reshape(2, 1, 2, 2)
+    # Absolute values: 1, 1, .5, .5, .5, .5, 0, 0; times three, at most two: 2, 2, and 1.5 four times
+    read = np.array([4 / 8, 10 / 8])
+    expected = np.array([[1, 2], [0.5, 4]]) * read
+    scores = score_network(network, images, criterion="activation-magnitude", groups=2)
+    np.testing.assert_allclose(scores["2.weight"].value, expected)
+    # Of a layer that reads the images: the mean absolute pixel is 1 / 2.
+    scores = score_network(network, images, criterion="activation-magnitude", layers=["0"])
+    np.testing.assert_allclose(scores["0.weight"].value, [[0.5], [1.5]])
+
+
 def test_random_scores_are_uniform_and_depend_on_the_seed_alone() -> None:
     network = nn.Sequential(nn.Linear(8, 90), nn.Linear(90, 80))
 
@@ -153,9 +174,7 @@ def _mint_scores(criterion: str, estimate: EstimateConfig) -> BlockScores:
     pair, inputs = _inputs(network, torch.zeros(1, 3))
     parent, child = _dependent()
     activations = {pair.parent_node: parent, pair.child_node: child}
-    inputs = CriterionInputs(
-        inputs.traced, inputs.groups_of, estimate, "cpu", 0, lambda: activations, inputs.gradients
-    )
+    inputs = replace(inputs, estimate=estimate, activations=lambda: activations)
     return FUNCTIONS[criterion](pair, inputs)
 
 
