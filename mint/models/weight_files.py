@@ -21,8 +21,8 @@ def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | No
             that the network does not have.
 
     Raises:
-        InputError: the file cannot be read, or its keys or shapes differ from the network's; the
-            network is unchanged. num_batches_tracked may be missing.
+        InputError: the file cannot be read, its keys or shapes differ from the network's, or it
+            holds quantised numbers; the network is unchanged. num_batches_tracked may be missing.
     """
     weights, wanted = _read(path), network.state_dict()
     if renamed and not weights.keys() <= wanted.keys():
@@ -41,7 +41,15 @@ def load_weights(network: nn.Module, path: Path, renamed: Mapping[str, str] | No
             for key in wanted
             if key in weights and weights[key].shape != wanted[key].shape
         ],
-        "not finite": [key for key, value in weights.items() if not value.isfinite().all()],
+        # Integers of a quantised checkpoint would be weights without their scale.
+        "wrong type": [
+            f"{key} {_name(weights[key])} instead of {_name(wanted[key])}"
+            for key in wanted
+            if key in weights and _is_full(weights[key]) != wanted[key].is_floating_point()
+        ],
+        "not finite": [
+            key for key, value in weights.items() if _is_full(value) and not value.isfinite().all()
+        ],
     }
     if any(problems.values()):
         found = [f"{kind} {_first_three(keys)}" for kind, keys in problems.items() if keys]
@@ -81,6 +89,15 @@ def _is_weight(item: tuple[object, object]) -> bool:
     if not isinstance(key, str) or not isinstance(value, Tensor):
         return False
     return value.layout == torch.strided and not value.is_complex()
+
+
+def _is_full(value: Tensor) -> bool:
+    """Return whether values are floating-point numbers that stand for themselves."""
+    return value.is_floating_point() and value.itemsize > 1  # float8 is quantised, too
+
+
+def _name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _first_three(keys: list[str]) -> str:

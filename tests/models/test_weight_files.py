@@ -106,3 +106,23 @@ def test_weights_that_are_not_finite_or_not_real_are_refused(tmp_path: Path) -> 
     torch.save({"fc1.weight": torch.zeros(3, 4, dtype=torch.complex64)}, tmp_path / "complex.pt")
     with pytest.raises(InputError, match="dense real tensors"):
         load_weights(network, tmp_path / "complex.pt")
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int64", "float8_e4m3fn"])
+def test_quantised_weights_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    network = mlp((4, 3, 2), 0.0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    quantised = (100 * before["fc2.weight"]).to(getattr(torch, kind))
+    torch.save({**before, "fc2.weight": quantised}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=rf"wrong type fc2\.weight {kind} instead of float32$"):
+        load_weights(network, tmp_path / "weights.pt")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_loaded(tmp_path: Path, kind: torch.dtype) -> None:
+    saved, loaded = resnet56(10).to(kind), resnet56(10)
+    torch.save(saved.state_dict(), tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    state = loaded.state_dict()
+    assert all(torch.equal(value.float(), state[key]) for key, value in saved.state_dict().items())
