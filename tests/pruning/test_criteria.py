@@ -128,7 +128,7 @@ def test_activation_magnitude_is_the_mean_of_absolute_values_over_rows_and_space
         child.weight.copy_(torch.tensor([[1.0, -2], [0.5, 4]]).reshape(2, 2, 1, 1))
     # In every image positive and negative pixels have a mean of 0.
     images = torch.tensor([[1.0, -1, 0.5, -0.5], [-0.5, 0.5, 0, 0]]).reshape(2, 1, 2, 2)
-    # Absolute values: 1, 1, .5, .5, .5, .5, 0, 0; times three, at most two: 2, 2, and 1.5 four times
+    # Their absolute values sum to 4. Times three and at most two: 2, 2, 1.5, 1.5, 1.5, 1.5, 0, 0.
     read = np.array([4 / 8, 10 / 8])
     expected = np.array([[1, 2], [0.5, 4]]) * read
     scores = score_network(network, images, criterion="activation-magnitude", groups=2)
