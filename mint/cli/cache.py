@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 app = App("cache", help="Show or free the folder of finished stages.")
 Stage = Literal[
-    "baselines", "activations", "scores", "masks", "retrained", "trials", "initial", "leftovers"
+    "baselines",
+    "activations",
+    "scores",
+    "masks",
+    "retrained",
+    "trials",
+    "initial",
+    "checks",
+    "leftovers",
 ]
 
 

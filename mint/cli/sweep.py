@@ -172,6 +172,7 @@ def _request(
     uri = store_uri(options.tracking_uri)
     grids = _grids(sweep, options, experiment.name)
 
+    from mint.orchestration.display import check_progress
     from mint.orchestration.sweep_settings import SweepRequest
     from mint.reporting.folder import check_results
     from mint.store.remote import RemoteStore
@@ -189,6 +190,8 @@ def _request(
         init=options.init,
         device="cuda" if options.gpus_per_trial else "cpu",
         data_dir=data_dir,
+        cache_root=cache.root,
+        on_check=check_progress(_display(options)),
         is_finished=lambda key: cache.find("trials", key) is not None,
         download=not options.dry_run,
     )

@@ -21,7 +21,7 @@ from mint.cli.options import (
     show_runs,
     store_uri,
 )
-from mint.config.locations import check_writable, data_folder
+from mint.config.locations import cache_folder, check_writable, data_folder
 from mint.errors import InputError
 
 # Torch and MLflow take seconds to import: a command imports them when it runs.
@@ -179,7 +179,8 @@ def layers(
 
     shape = image_shape(chosen.data, None)
     if shape is None:
-        shape = image_shape(chosen.data, load_source(chosen.data, data_folder(options.data_dir)))
+        cache, data_dir = cache_folder(options.cache_dir), data_folder(options.data_dir)
+        shape = image_shape(chosen.data, load_source(chosen.data, data_dir, cache=cache))
     assert shape
     traced = trace(build_network(chosen.network), torch.zeros(1, *shape))
     print("\n".join(layer_lines(count_layers(traced, chosen_pairs(traced, chosen)))))

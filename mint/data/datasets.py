@@ -2,22 +2,34 @@
 
 import errno
 import hashlib
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from mint.config.keys import content_key
 from mint.config.schema import DataConfig
-from mint.data.images import DecodedImages, EncodedImages, Images, decoded_images
+from mint.data.checks import OnCheck, checked_modes, no_report
+from mint.data.images import (
+    DecodedImages,
+    EncodedImages,
+    Images,
+    all_grey,
+    any_16_bit,
+    open_image,
+    opened,
+)
 from mint.data.parquet import open_parquet
 from mint.errors import InputError, WorkFailedError, error_line, first_line
 from mint.machine import memory_bytes
@@ -34,7 +46,17 @@ _DOWNLOADED_FILES = {
 # The digest of larger data sets covers the names and sizes of their files, not their content.
 _HASHED_BYTES = 2 * 2**30
 
-_Published = tuple[EncodedImages, EncodedImages, str]  # training part, test part, digest
+# Files in the folders of images that are no images; so are files whose name starts with a dot.
+_NO_IMAGES = (".csv", ".db", ".ini", ".json", ".md", ".txt", ".xml")
+
+
+class _Published(NamedTuple):
+    """A data set as a reader finds it."""
+
+    train: EncodedImages
+    test: EncodedImages
+    digest: str
+    state: str | None = None  # changes when a file is written; None for images in memory
 
 
 @dataclass(frozen=True)
@@ -58,36 +80,60 @@ def needs_download(data: DataConfig, data_dir: Path) -> bool:
     return bool(files) and not any((data_dir / file).exists() for file in files)
 
 
-def load_source(data: DataConfig, data_dir: Path, *, memory_limit: int | None = None) -> Source:
+def load_source(
+    data: DataConfig,
+    data_dir: Path,
+    *,
+    memory_limit: int | None = None,
+    cache: Path | None = None,
+    on_check: OnCheck = no_report,
+) -> Source:
     """Read a data set; download it first if it is absent and public.
 
-    Above the memory limit (bytes; by default a quarter of the machine's memory), images are decoded
-    on every access; their batches are the same.
+    Images are grey if all are. Above the memory limit (bytes; by default a quarter of the machine's
+    memory), they are decoded on every access; their batches are the same.
+
+    Args:
+        data: name of the data set, and the preparation of its images.
+        data_dir: folder of the data sets.
+        memory_limit: for decoded images.
+        cache: folder of finished stages. It keeps what the check of the images found: files that
+            have not changed are checked once. None checks them now.
+        on_check: reports the progress of that check.
 
     Raises:
-        InputError: the data set cannot be read, or is absent and cannot be downloaded.
+        InputError: the data set is absent and cannot be downloaded, or has images that cannot be
+            read.
         WorkFailedError: the download broke off.
     """
     kind, _, folder = data.name.partition(":")
     limit = memory_bytes() // 4 if memory_limit is None else memory_limit
-    train, test, digest = READERS[kind](data_dir / folder, limit)
-    decoded = decoded_images(train, data)
-    bytes_of_image = int(np.prod(decoded.shape[1:]))
+    published = READERS[kind](data_dir / folder, limit)
+    train, test = published.train, published.test
+    with opened(train, 0) as first:
+        size, modes = first.size, frozenset([first.mode])
+    if published.state:
+        one_size = size if data.size is None else None
+        modes = checked_modes([train, test], one_size, published.state, cache, on_check)
+    mode = "L" if all_grey(modes) and data.channels is None else "RGB"
+    bytes_of_image = len(mode) * (data.size**2 if data.size else size[0] * size[1])
     fits = (len(train.labels) + len(test.labels)) * bytes_of_image <= limit
 
-    def images(part: DecodedImages) -> Images:
-        count, channels, height, width = part.shape
-        if part.encoded.pixels is not None and data.size is None and data.channels is None:
-            pixels = torch.from_numpy(part.encoded.pixels).reshape(count, height, width, channels)
+    def images(part: EncodedImages) -> Images:
+        if part.pixels is not None and data.size is None and data.channels is None:
+            pixels = torch.from_numpy(part.pixels).reshape(len(part.labels), *size[::-1], len(mode))
             return pixels.permute(0, 3, 1, 2).contiguous()
-        return part[np.arange(count)] if fits else part
+        square = data.size and (data.size, data.size)
+        decoded = DecodedImages(part, mode, square or size, resized=square is not None)
+        return decoded[np.arange(len(part.labels))] if fits else decoded
 
     return Source(
-        images(decoded),
+        images(train),
         train.labels,
-        images(replace(decoded, encoded=test)),
+        images(test),
         test.labels,
-        digest,
+        # 16-bit images used to be read as other pixels.
+        content_key(published.digest, "16 bits") if any_16_bit(modes) else published.digest,
         classes=int(train.labels.max()) + 1,
     )
 
@@ -116,7 +162,7 @@ def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Pub
         return EncodedImages(labels, lambda row: Image.fromarray(pixels[row]), str, pixels)
 
     train, test = (publish(*part) for part in parts)
-    return train, test, content.hexdigest()[:16]
+    return _Published(train, test, content.hexdigest()[:16])
 
 
 def _read_digits(_: Path, __: int) -> _Published:
@@ -182,6 +228,11 @@ def _read_parquet(folder: Path, kept_bytes: int) -> _Published:
         part: sorted([*folder.glob(f"{part}-*.parquet"), *folder.glob(f"data/{part}-*.parquet")])
         for part in ("train", "test", "validation", "val")
     }
+    for part, files in found.items():
+        # Publishers number the files of a part: train-00000-of-00002.parquet.
+        totals = {int(total) for file in files for total in re.findall(r"-of-(\d+)", file.name)}
+        for total in totals - {len(files)}:
+            raise InputError(f"{folder}: must hold all {total} {part} files, but has {len(files)}")
     train_files = found.pop("train")
     if not train_files:
         raise InputError(f"{folder}: must hold files train-*.parquet or data/train-*.parquet")
@@ -202,7 +253,7 @@ def _read_parquet(folder: Path, kept_bytes: int) -> _Published:
                 f"{images.name(row)}: label {images.labels[row]} must be from 0 to {largest}, the "
                 "largest label of the training images"
             )
-    return train, test, _digest(folder, [*train_files, *test_files])
+    return _Published(train, test, *_digests(folder, [*train_files, *test_files]))
 
 
 def _read_image_folder(folder: Path, _: int) -> _Published:
@@ -210,12 +261,15 @@ def _read_image_folder(folder: Path, _: int) -> _Published:
 
     def read(part: str) -> tuple[EncodedImages, list[str], list[str]]:
         try:
-            found = ImageFolder(str(folder / part))
+            found = ImageFolder(str(folder / part), is_valid_file=_may_be_image)
+            beside = [entry.path for entry in os.scandir(folder / part) if entry.is_file()]
         except OSError as error:
             raise InputError(f"{folder / part}: must hold a folder a class ({error})") from error
+        for file in filter(_may_be_image, sorted(beside)):
+            raise InputError(f"{file}: must be in the folder of its class")
         paths = [path for path, _ in found.samples]
         labels = np.array(found.targets, np.int64)
-        images = EncodedImages(labels, lambda row: Image.open(paths[row]), paths.__getitem__)
+        images = EncodedImages(labels, lambda row: open_image(paths[row]), paths.__getitem__)
         return images, found.classes, paths
 
     test_part = next((part for part in ("test", "val") if (folder / part).is_dir()), None)
@@ -228,18 +282,28 @@ def _read_image_folder(folder: Path, _: int) -> _Published:
             f"{folder}: train and {test_part} must have the same class folders; only one of them "
             f"has {', '.join(differing[:5])}{', ...' if len(differing) > 5 else ''}"
         )
-    return train, test, _digest(folder, [Path(file) for file in train_files + test_files])
+    files = [Path(file) for file in train_files + test_files]
+    return _Published(train, test, *_digests(folder, files))
 
 
-def _digest(folder: Path, files: Sequence[Path]) -> str:
-    sizes = [file.stat().st_size for file in files]
-    hash_content = sum(sizes) < _HASHED_BYTES
-    content = hashlib.sha256()
-    for file, size in zip(files, sizes, strict=True):
-        content.update(f"{file.relative_to(folder)} {size}\n".encode())
+def _may_be_image(path: str) -> bool:
+    """Return whether a file is read as an image, and refused if it is none."""
+    name = Path(path).name
+    return not name.startswith(".") and not name.lower().endswith(_NO_IMAGES)
+
+
+def _digests(folder: Path, files: Sequence[Path]) -> tuple[str, str]:
+    """Return the digest of files, and one that changes whenever a file is written."""
+    facts = [file.stat() for file in files]
+    hash_content = sum(fact.st_size for fact in facts) < _HASHED_BYTES
+    content, state = hashlib.sha256(), hashlib.sha256()
+    for file, fact in zip(files, facts, strict=True):
+        line = f"{file.relative_to(folder)} {fact.st_size}\n"
+        content.update(line.encode())
+        state.update(f"{fact.st_ino} {fact.st_mtime_ns} {line}".encode())
         if hash_content:
             content.update(file.read_bytes())
-    return content.hexdigest()[:16]
+    return content.hexdigest()[:16], state.hexdigest()[:16]
 
 
 # A reader takes the data folder, or the folder that the data set's name gives below it, and the

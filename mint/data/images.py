@@ -1,11 +1,11 @@
 """Images of one size, (n, C, H, W) uint8: in memory, or decoded whenever rows are read."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mint.config.schema import DataConfig
 from mint.errors import InputError, first_line
+
+# Formats that Pillow decodes without another program, and modes that it converts as they are meant.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_GREY_16 = ("I;16", "I;16L", "I;16B")
+_MODES = (*_GREY_16, "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
 class EncodedImages(NamedTuple):
@@ -44,60 +48,89 @@ class DecodedImages:
         """Return (len(rows), C, H, W) uint8; InputError if one is damaged or of another size."""
         pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
-        def fill(places: NDArray[np.int64]) -> None:
-            for place in places:
-                pixels[place] = self._decode(int(rows[place]))
+        def fill(place: int) -> None:
+            pixels[place] = self._decode(int(rows[place]))
 
-        threads = os.cpu_count() or 1
         # Each thread reads neighbouring rows of a file, wherever they stand in the batch.
-        shares = np.array_split(np.argsort(rows), min(4 * threads, max(1, len(rows))))
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, shares))
+        for_each(np.argsort(rows), fill)
         return torch.from_numpy(pixels)
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
         _, channels, height, width = self.shape
-        with _opened(self.encoded, row) as opened:
-            image = opened.convert(self.mode)
+        with opened(self.encoded, row, None if self.resized else self.size) as image:
+            decoded = image
+            if image.mode in _GREY_16:  # Pillow would turn all above 255 into 255
+                decoded = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            decoded = decoded.convert(self.mode)
             if self.resized:
-                image = _centre_square(image, width)
-            elif image.size != self.size:
-                raise InputError(
-                    f"{self.encoded.name(row)}: has {image.width} x {image.height} pixels, others "
-                    f"have {width} x {height}; set data.size to resize all images to one size"
-                )
-        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+                decoded = _centre_square(decoded, width)
+        return np.asarray(decoded).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 Images = Tensor | DecodedImages
 """Images of one size: a tensor on any device, or decoded when rows are read."""
 
 
-def decoded_images(encoded: EncodedImages, data: DataConfig) -> DecodedImages:
-    """Return images of the configured size and channels, or of their own: grey if a sample is."""
-    count = len(encoded.labels)
-    modes, sizes = set(), []
-    for row in np.linspace(0, count - 1, min(64, count)).astype(int):
-        with _opened(encoded, int(row)) as image:
-            modes.add(image.mode)
-            sizes.append(image.size)
-    mode = "L" if modes == {"L"} and data.channels is None else "RGB"
-    if data.size is None:
-        return DecodedImages(encoded, mode, sizes[0], resized=False)
-    return DecodedImages(encoded, mode, (data.size, data.size), resized=True)
+def open_image(file: str | IO[bytes]) -> Image.Image:
+    """Open an image file of a known format, which its content tells, not its name."""
+    return Image.open(file, formats=_FORMATS)
 
 
 @contextmanager
-def _opened(encoded: EncodedImages, row: int) -> Iterator[Image.Image]:
-    """Open an image, and raise InputError if it cannot be decoded inside the block."""
+def opened(
+    encoded: EncodedImages, row: int, size: tuple[int, int] | None = None
+) -> Iterator[Image.Image]:
+    """Open and decode an image of the given width and height; by default of any size.
+
+    Raises:
+        InputError: it names the image, which is damaged, of another size, has several frames, or
+            has pixels that are neither 8 bits nor 16-bit grey.
+    """
+    name = encoded.name(row)
     try:
         with encoded.open(row) as image:
+            if image.mode not in _MODES:
+                raise InputError(
+                    f"{name}: has pixels of Pillow's mode {image.mode}; allowed are 8 bits a "
+                    "channel, and 16-bit grey"
+                )
+            # A JPEG of a camera may hold previews of the photo as more frames.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise InputError(f"{name}: holds several images; allowed is one in a file")
+            if size not in (None, image.size):
+                raise InputError(
+                    f"{name}: has {image.width} x {image.height} pixels, others have {size[0]} x "
+                    f"{size[1]}; set data.size to resize all images to one size"
+                )
+            image.load()
             yield image
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise errors of many types
-        problem = f"cannot be decoded as an image ({first_line(error)})"
-        raise InputError(f"{encoded.name(row)}: {problem}") from error
+        raise InputError(f"{name}: cannot be decoded as an image ({first_line(error)})") from error
+
+
+def all_grey(modes: Collection[str]) -> bool:
+    """Return whether images of Pillow's modes are grey, of 8 or 16 bits."""
+    return set(modes) <= {"L", *_GREY_16}
+
+
+def any_16_bit(modes: Collection[str]) -> bool:
+    """Return whether some images of Pillow's modes are grey of 16 bits."""
+    return not set(modes).isdisjoint(_GREY_16)
+
+
+def for_each(items: NDArray[np.int64], function: Callable[[int], None]) -> None:
+    """Call a function with every item, in several threads; each takes neighbouring items."""
+    threads = os.cpu_count() or 1
+
+    def call(share: NDArray[np.int64]) -> None:
+        for item in share:
+            function(int(item))
+
+    shares = np.array_split(items, min(4 * threads, max(1, len(items))))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(call, shares))
 
 
 def _centre_square(image: Image.Image, side: int) -> Image.Image:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mint.data.images import EncodedImages
+from mint.data.images import EncodedImages, open_image
 from mint.errors import InputError, first_line
 
 
@@ -59,15 +59,15 @@ def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
         path, *_, file_start = groups[group_of(row)]
         return f"{path}, row {row - file_start}"
 
-    def open_image(row: int) -> Image.Image:
+    def open_row(row: int) -> Image.Image:
         group = group_of(row)
         content = images_of(group)[row - starts[group]]["bytes"]
         if not content.is_valid:
             raise InputError(f"{name(row)}: holds no image")
-        return Image.open(BytesIO(content.as_buffer()))
+        return open_image(BytesIO(content.as_buffer()))
 
     all_labels = np.concatenate([column.to_numpy().astype(np.int64) for column in labels])
-    return EncodedImages(all_labels, open_image, name)
+    return EncodedImages(all_labels, open_row, name)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
+from mint.data.checks import OnCheck
 from mint.trial.forecast import format_duration
 from mint.trial.pipeline import TrialCallbacks
 from mint.trial.result import LayerScoring, SearchStep
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mint.training.loop import Epoch
+
+
+_SECONDS_BETWEEN_CHECKS = 10  # lines on the check of a large data set
 
 
 class Lines:
@@ -157,4 +162,19 @@ def print_progress() -> TrialCallbacks:
         accuracy = step.retraining.validation_accuracy
         say(f"pruned {step.params_pruned:.2f}%: validation {accuracy:.2f}%, {verdict}")
 
-    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step)
+    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step, check_progress(Lines()))
+
+
+def check_progress(display: Lines) -> OnCheck:
+    """Return a callback that shows how far a check of images is, if it takes long."""
+    began = shown = time.monotonic()
+
+    def on_check(checked: int, images: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > _SECONDS_BETWEEN_CHECKS and checked < images:
+            left = format_duration((now - began) / checked * (images - checked))
+            display.say(f"checked {checked} of {images} images, about {left} left")
+            shown = now
+
+    return on_check

@@ -139,7 +139,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
         data_dir = Path(node.get("MINT_DATA_DIR") or settings.data_dir)
         pipeline = TrialPipeline(
             config,
-            load_source(config.experiment.data, data_dir),
+            load_source(config.experiment.data, data_dir, cache=cache.root),
             cache=cache,
             provenance=settings.provenance,
             init=kept_initial_weights(cache, config),

@@ -12,7 +12,10 @@ from filelock import Timeout
 
 from mint.store.stage_cache import MANIFEST, PROGRESS, StageCache
 
-STAGES = ("baselines", "activations", "scores", "masks", "retrained", "trials", "initial")
+STAGES = (
+    *("baselines", "activations", "scores", "masks", "retrained", "trials", "initial"),
+    "checks",
+)
 LEFTOVERS = "leftovers"
 _KEY = re.compile(r"[0-9a-f]{16}")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mint.config.schema import TrainingConfig, TrialConfig
+from mint.data.checks import OnCheck
 from mint.data.datasets import Source
 from mint.data.loading import Dataset, balanced_rows, split_source
 from mint.errors import InputError
@@ -65,12 +66,14 @@ class TrialCallbacks:
     """Functions that report a trial's progress.
 
     on_epoch gets the stage (baseline or retraining), the epoch and the number of epochs;
-    on_layer_scores the scores of every layer, new or found finished.
+    on_layer_scores the scores of every layer, new or found finished; on_check the number of images
+    checked so far, and of all.
     """
 
     on_epoch: Callable[[str, Epoch, int], None] = _ignore
     on_layer_scores: Callable[[LayerScoring], None] = _ignore
     on_search_step: Callable[[SearchStep], None] = _ignore
+    on_check: OnCheck = _ignore
 
 
 def run_trial(pipeline: "TrialPipeline") -> Path:

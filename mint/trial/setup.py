@@ -12,6 +12,7 @@ from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
 from mint.config.schema import Experiment, InitialWeights, TrialConfig
+from mint.data.checks import OnCheck, no_report
 from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
 from mint.models import Traced, source_digest
@@ -39,6 +40,8 @@ def plan_trials(
     init: Path | None,
     device: Literal["cpu", "cuda"],
     data_dir: Path,
+    cache_root: Path | None = None,
+    on_check: OnCheck = no_report,
     is_finished: Callable[[str], bool] = lambda key: False,
     download: bool = True,
 ) -> PlannedTrials:
@@ -51,6 +54,8 @@ def plan_trials(
         init: file of weights to start from; None for random ones.
         device: that trains and estimates.
         data_dir: folder of the data sets.
+        cache_root: folder of finished stages, as for load_source.
+        on_check: reports the progress of the check of the images.
         is_finished: returns whether the trial of a key is finished.
         download: an absent data set.
 
@@ -75,7 +80,7 @@ def plan_trials(
         traced = check_network(trials, shape, init) if shape else None
         if not download:
             return PlannedTrials(trials, None, traced)
-    source = load_source(experiment.data, data_dir)
+    source = load_source(experiment.data, data_dir, cache=cache_root, on_check=on_check)
     trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
     if unfinished := [trial for trial in trials if not is_finished(trial.key)]:
         if traced is None:
@@ -143,6 +148,8 @@ def plan_trial(
         init=paths.init,
         device=device_class,
         data_dir=data_folder(paths.data_dir),
+        cache_root=cache.root,
+        on_check=callbacks.on_check if callbacks else no_report,
         is_finished=lambda key: cache.find("trials", key) is not None,
     )
     (config,), source = planned.configs, planned.source

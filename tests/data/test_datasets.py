@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -252,6 +254,46 @@ def test_grey_parquet(grey: Path) -> None:
     assert np.array_equal(_all(square), _all(source)[..., 1:5])
 
 
+def test_16_bit_images_keep_their_order_of_grey_values(grey: Path) -> None:
+    data = _folder_of("parquet", grey)
+    of_8_bits = load_source(data, Path())
+    ours = _all(of_8_bits)[:, 0]
+    for mode, order in (("I;16", "<u2"), ("I;16B", ">u2")):
+        images: list[bytes | None] = []
+        for pixels in ours:
+            # White is 65535 in a file of 16 bits, as it is 255 in one of 8.
+            image = Image.fromarray((pixels * 257.0).astype(order))
+            assert image.mode == mode
+            image.save(grey / "image.tif")
+            images.append((grey / "image.tif").read_bytes())
+        _write_parquet(grey / "data" / "train-0.parquet", images, [0, 1, 1])
+        source = load_source(data, Path())
+        assert np.array_equal(_all(source)[:, 0], ours)
+        colour = load_source(data.model_copy(update={"channels": 3}), Path(), memory_limit=0)
+        assert np.array_equal(_all(colour)[:, 2], ours)
+    # They were read as other pixels before, and no result of those answers for these.
+    with patch("mint.data.datasets.any_16_bit", return_value=False):
+        assert load_source(data, Path()).digest != source.digest
+
+
+def test_a_coloured_image_among_grey_ones_keeps_its_colour(tmp_path: Path) -> None:
+    grey, red = np.full((4, 6), 9, np.uint8), np.full((4, 6, 3), (200, 10, 0), np.uint8)
+    images: list[bytes | None] = [_png(grey, tmp_path) for _ in range(200)]
+    images[150] = _png(red, tmp_path)
+    folder = tmp_path / "mixed"
+    _write_parquet(folder / "train-0.parquet", images, [0, 1] * 100)
+    _write_parquet(folder / "test-0.parquet", images[:2], [0, 1])
+    source = load_source(_folder_of("parquet", folder), Path())
+    assert source.train.shape == (200, 3, 4, 6)
+    assert _all(source)[150, :, 0, 0].tolist() == [200, 10, 0]
+    assert _all(source)[149, :, 0, 0].tolist() == [9, 9, 9]
+    # Neither is a coloured test image turned grey.
+    _write_parquet(folder / "train-0.parquet", images[:2], [0, 1])
+    _write_parquet(folder / "test-0.parquet", images[150:152], [0, 1])
+    source = load_source(_folder_of("parquet", folder), Path())
+    assert _all(source, "test")[0, :, 0, 0].tolist() == [200, 10, 0]
+
+
 def test_parquet_digest_depends_on_content_alone(grey: Path, tmp_path: Path) -> None:
     data = _folder_of("parquet", grey)
     before = load_source(data, tmp_path).digest
@@ -312,9 +354,15 @@ def _unknown_label(folder: Path) -> None:
     _write_parquet(folder / "data" / "validation-0.parquet", [good, good, good], [0, 1, 2])
 
 
+def _missing_file(folder: Path) -> None:
+    file = folder / "data" / "train-0.parquet"
+    file.rename(file.with_name("train-00000-of-00002.parquet"))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_missing_file, r"grey: must hold all 2 train files, but has 1"),
         (_garbage, r"train-0\.parquet: cannot be read as Parquet"),
         (_cut, r"train-0\.parquet: cannot be read as Parquet"),
         (_no_train, r"grey: .*train-\*\.parquet"),
@@ -372,6 +420,60 @@ def test_folder_of_images(tree: Path) -> None:
     assert np.array_equal(grey[0], grey[2])
 
 
+def test_all_images_of_a_folder_are_read_whatever_their_format(tree: Path) -> None:
+    data = _folder_of("imagefolder", tree, size=16)
+    before = load_source(data, Path())
+    for name in ("a.gif", "b.avif", "c.jp2", "d.ppm", "e.webp", "f.bmp", "without"):
+        kind = Path(name).suffix[1:] or "png"
+        kind = {"jp2": "jpeg2000"}.get(kind, kind)
+        Image.new("RGB", (30, 20), "blue").save(tree / "train" / "dog" / name, kind)
+    for name in (".DS_Store", "._a.gif", "Thumbs.db", "labels.csv", "notes.TXT"):
+        (tree / "train" / "dog" / name).write_text("no image")
+    (tree / "train" / "classes.txt").write_text("no image")
+    after = load_source(data, Path())
+    assert len(after.train_labels) == len(before.train_labels) + 7
+    assert int(_all(after)[-1, 2].min()) > 240
+    # What has been read before is read as before.
+    assert np.array_equal(_all(after)[:13], _all(before))
+
+
+def test_a_folder_is_checked_once_before_anything_is_trained(tree: Path, tmp_path: Path) -> None:
+    """A damaged file is named although the images do not fit the memory; so is every other."""
+    data, checks = _folder_of("imagefolder", tree, size=16), []
+
+    def load(memory_limit: int = 0) -> Source:
+        reports: list[tuple[int, int]] = []
+        checks.append(reports)
+        return load_source(
+            data,
+            Path(),
+            memory_limit=memory_limit,
+            cache=tmp_path / "cache",
+            on_check=lambda *report: reports.append(report),
+        )
+
+    good = (tree / "train" / "dog" / "2.png").read_bytes()
+    for name in ("cat/4", "dog/2"):
+        _cut_file(tree / "train" / f"{name}.png")
+    with pytest.raises(InputError, match=r"cat/4\.png: cannot .*; .*dog/2\.png: cannot"):
+        load()
+    for name in ("cat/4", "dog/2"):
+        (tree / "train" / f"{name}.png").write_bytes(good)
+    first, again, stored = load(), load(), load(10**6)
+    # Thirteen training images and four test images.
+    assert checks[1:] == [[(13, 17), (17, 17)], [], []]
+    assert not isinstance(first.train, torch.Tensor)
+    assert np.array_equal(_all(first), _all(stored))
+    assert first.digest == again.digest == stored.digest
+    _cut_file(tree / "train" / "dog" / "2.png")
+    with pytest.raises(InputError, match=r"dog/2\.png: cannot"):
+        load()
+
+
+def _cut_file(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:300])
+
+
 def test_resizing_equals_torchvision(tree: Path) -> None:
     from torchvision.transforms import functional
 
@@ -414,13 +516,44 @@ def _text_file(folder: Path) -> None:
 
 
 def _truncated_image(folder: Path) -> None:
-    file = folder / "train" / "dog" / "2.png"
-    file.write_bytes(file.read_bytes()[:300])
+    _cut_file(folder / "train" / "dog" / "2.png")
+
+
+def _photo_of_a_phone(folder: Path) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    (folder / "train" / "dog" / "2.HEIC").write_bytes(heic)
+
+
+def _image_beside_the_classes(folder: Path) -> None:
+    shutil.copy(folder / "train" / "dog" / "2.png", folder / "train" / "2.png")
+
+
+def _film(folder: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "train" / "dog" / "2.gif", save_all=True, append_images=frames[1:])
+
+
+def _float_pixels(folder: Path) -> None:
+    Image.new("F", (20, 20), 1000).save(folder / "train" / "dog" / "2.tif")
+
+
+def _long_pixels(folder: Path) -> None:
+    Image.new("I", (20, 20), 100000).save(folder / "train" / "dog" / "2.tif")
+
+
+def _postscript(folder: Path) -> None:
+    Image.new("RGB", (20, 20)).save(folder / "train" / "dog" / "2.eps")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_photo_of_a_phone, r"dog/2\.HEIC: cannot be decoded as an image"),
+        (_image_beside_the_classes, r"train/2\.png: must be in the folder of its class"),
+        (_film, r"dog/2\.gif: holds several images"),
+        (_float_pixels, r"dog/2\.tif: has pixels of Pillow's mode F"),
+        (_long_pixels, r"dog/2\.tif: has pixels of Pillow's mode I"),
+        (_postscript, r"dog/2\.eps: cannot be decoded as an image"),
         (_no_class, "train and val must have the same class folders; .* dog"),
         (_empty_class, "train: must hold a folder a class .*empty"),
         (_no_test, "must hold a folder test or val"),

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mint.orchestration.display import JsonLines, Lines, Quiet, TimeLeft, Watch
+from mint.orchestration.display import (
+    JsonLines,
+    Lines,
+    Quiet,
+    TimeLeft,
+    Watch,
+    check_progress,
+)
 
 PLAN = "a_sweep of digits_mlp: 2 trials, 0 already finished, 2 to run"
 ENDED = "[1/2] g5 FAILED: no luck"
@@ -96,3 +103,19 @@ def test_time_left_forgets_other_stages_and_what_a_resumed_training_did_before()
     assert time_left.after("baseline", epoch(2, 4.0), 5) == 9
     assert time_left.after("retraining", epoch(3, 10.0), 5) == 20  # resumed at epoch 3
     assert time_left.after("retraining", epoch(1, 1.0), 5) == 4  # of the next search step
+
+
+def test_a_long_check_of_images_shows_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("mint.orchestration.display.time", SimpleNamespace(monotonic=lambda: now))
+    on_check = check_progress(Lines())
+    for checked in range(1000, 10001, 1000):
+        now += 4
+        on_check(checked, 10000)
+    assert capsys.readouterr().out.splitlines() == [
+        "checked 3000 of 10000 images, about 28 s left",
+        "checked 6000 of 10000 images, about 16 s left",
+        "checked 9000 of 10000 images, about 4 s left",
+    ]

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
-from mint.config.loading import load_experiment
+from mint.config.loading import ExperimentFile, load_experiment
 from mint.config.schema import Experiment, NetworkConfig
+from mint.data.datasets import Source
+from mint.data.images import DecodedImages
 from mint.errors import InputError
 from mint.models import build_network
 from mint.trial import preflight
-from mint.trial.setup import PlannedTrials, plan_trials
+from mint.trial.pipeline import TrialCallbacks
+from mint.trial.setup import PlannedTrial, PlannedTrials, TrialPaths, plan_trial, plan_trials
 
 AXES: dict[str, Any] = {"groups": 6, "samples_per_class": 30, "upper_limit": None, "seed": 0}
 
@@ -48,6 +52,37 @@ def test_what_cannot_be_served_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=problem):
         _plan(quick.model_copy(update=experiment), {}, axes)
+
+
+def test_images_larger_than_the_memory_are_checked_once_before_a_trial(
+    quick: Experiment, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mint.data.datasets.memory_bytes", lambda: 0)
+    assert isinstance(digits.train, Tensor)
+    for row, label in enumerate(digits.train_labels[:300]):
+        part = "train" if row < 250 else "val"
+        folder = tmp_path / "images" / part / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.train[row, 0].numpy()).save(folder / f"{row}.png")
+    name = f"imagefolder:{tmp_path / 'images'}"
+    data = quick.data.model_copy(update={"name": name, "validation_size": 20})
+    file = ExperimentFile(quick.model_copy(update={"data": data}))
+    axes = {**AXES, "samples_per_class": 10, "upper_limit": "none"}
+    paths = TrialPaths(cache_dir=tmp_path / "cache", data_dir=tmp_path)
+    reports: list[tuple[int, int]] = []
+
+    def plan() -> PlannedTrial:
+        callbacks = TrialCallbacks(on_check=lambda *report: reports.append(report))
+        return plan_trial(file, axes, paths, "cpu", ["mint"], callbacks)
+
+    assert isinstance(plan().pipeline.source.train, DecodedImages)
+    assert reports == [(250, 300), (300, 300)]
+    plan()
+    assert len(reports) == 2
+    file_of_one = next((tmp_path / "images" / "train" / "3").iterdir())
+    file_of_one.write_bytes(file_of_one.read_bytes()[:60])
+    with pytest.raises(InputError, match=f"{file_of_one.name}: cannot be decoded"):
+        plan()
 
 
 @pytest.mark.parametrize("size", [9, 1437, 5000])
