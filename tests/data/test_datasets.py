@@ -423,16 +423,19 @@ def test_folder_of_images(tree: Path) -> None:
 def test_all_images_of_a_folder_are_read_whatever_their_format(tree: Path) -> None:
     data = _folder_of("imagefolder", tree, size=16)
     before = load_source(data, Path())
+    blue = Image.new("RGB", (30, 20), "blue")
     for name in ("a.gif", "b.avif", "c.jp2", "d.ppm", "e.webp", "f.bmp", "without"):
         kind = Path(name).suffix[1:] or "png"
         kind = {"jp2": "jpeg2000"}.get(kind, kind)
-        Image.new("RGB", (30, 20), "blue").save(tree / "train" / "dog" / name, kind)
+        blue.save(tree / "train" / "dog" / name, kind)
+    preview = blue.resize((3, 2))
+    blue.save(tree / "train" / "dog" / "h.jpg", "MPO", save_all=True, append_images=[preview])
     for name in (".DS_Store", "._a.gif", "Thumbs.db", "labels.csv", "notes.TXT"):
         (tree / "train" / "dog" / name).write_text("no image")
     (tree / "train" / "classes.txt").write_text("no image")
     after = load_source(data, Path())
-    assert len(after.train_labels) == len(before.train_labels) + 7
-    assert int(_all(after)[-1, 2].min()) > 240
+    assert len(after.train_labels) == len(before.train_labels) + 8
+    assert int(_all(after)[13:, 2].min()) > 240
     # What has been read before is read as before.
     assert np.array_equal(_all(after)[:13], _all(before))
 
