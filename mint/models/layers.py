@@ -125,7 +125,9 @@ def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
             raise InputError(f"{key} [{parent}, {child}]: {network} has no such pair; {why}")
     wanted = set(named or found) - set(experiment.leave_out)
     if not wanted:
-        raise InputError(f"prune and leave_out: no pair of {network} is left to prune")
+        reasons = [f"{layer.name} {layer.reason}" for layer in traced.layers if layer.reason]
+        why = f": {'; '.join(reasons[:3])}{'; ...' if reasons[3:] else ''}" if reasons else ""
+        raise InputError(f"prune and leave_out: no pair of {network} is left to prune{why}")
     return [pair for names, pair in known.items() if names in wanted]
 
 

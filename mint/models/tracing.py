@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from mint.errors import InputError, first_line
+from mint.models.applied_weights import AppliedWeights
 from mint.models.layers import INPUT, READS_INPUT, Layer, LayerPair, Traced
 
 _WeightLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -63,7 +64,8 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     failed = f"does not run on an input of shape {tuple(example.shape)}"
     with evaluating(network), torch.no_grad(), redirect_stderr(io.StringIO()):
         try:
-            network(example)
+            with AppliedWeights() as applied:
+                network(example)
             failed = "cannot be traced"
             graph = torch.fx.GraphModule(network, _Tracer().trace(network), name)
             ShapeProp(graph).propagate(example)  # prints a traceback of an error
@@ -71,7 +73,7 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__}: {first_line(cause)}"
             raise InputError(f"{name} {failed}: {reason}") from error
-    return _Flow(graph, len(example)).traced()
+    return _Flow(graph, len(example), applied).traced()
 
 
 @contextmanager
@@ -114,9 +116,10 @@ class _Value:
 class _Flow:
     """Follows the values through a graph whose nodes carry their shapes."""
 
-    def __init__(self, graph: torch.fx.GraphModule, batch: int) -> None:
+    def __init__(self, graph: torch.fx.GraphModule, batch: int, applied: AppliedWeights) -> None:
         self._graph = graph
         self._batch = batch
+        self._applied = applied
         calls = [node for node in graph.graph.nodes if node.op == "call_module"]
         modules = {node: graph.get_submodule(node.target) for node in calls}
         self._modules = {
@@ -152,7 +155,7 @@ class _Flow:
         shape = _shape(node)
         weight = module._parameters.get("weight")
         unusable = None
-        if weight is None:
+        if weight is None or weight not in self._applied:
             unusable = "has a weight that is computed"
         elif self._uses[weight] > 1:
             unusable = "is used twice"

@@ -1,15 +1,14 @@
 """Multiply-adds of one image, and bytes of the weights, dense or with pruned weights left out."""
 
-import copy
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from mint.models import evaluating
+from mint.models.applied_weights import AppliedWeights
 from mint.pruning.masks import Masks
 
-WEIGHT_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _NO_MASKS = Masks({})
 
 
@@ -20,7 +19,7 @@ def multiply_adds(network: nn.Module, example: Tensor, masks: Masks = _NO_MASKS)
     not count.
 
     Args:
-        network: unchanged; its forward must call convolutions and linear layers as modules.
+        network: unchanged; its forward may call convolutions and linear layers as functions too.
         example: (images, ...) an input on the network's device.
         masks: of its weights.
 
@@ -28,23 +27,11 @@ def multiply_adds(network: nn.Module, example: Tensor, masks: Masks = _NO_MASKS)
         InputError: the masks do not fit the network.
     """
     masks.check_fit(network)
-    counted = copy.deepcopy(network).eval()  # batch norm would learn from the example
-    total = 0
-
-    def count(kept: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        # A transposed convolution applies each weight at every position of its input.
-        positions = inputs[0] if getattr(module, "transposed", False) else output
-        channels = positions.shape[-1 if isinstance(module, nn.Linear) else 1]
-        total += kept * (positions.numel() // channels)
-
-    for name, module in counted.named_modules():
-        if isinstance(module, WEIGHT_LAYERS):
-            weight = f"{name}.weight".removeprefix(".")
-            kept = int(masks[weight].sum()) if weight in masks else module.weight.numel()
-            module.register_forward_hook(partial(count, kept))
-    with torch.inference_mode():
-        counted(example)
+    kept = {id(network.get_parameter(name)): int(mask.sum()) for name, mask in masks.items()}
+    applied = AppliedWeights()
+    with evaluating(network), torch.no_grad(), applied:
+        network(example)
+    total = sum(kept.get(id(weight), weight.numel()) * count for weight, count in applied.calls)
     return total // len(example)
 
 

@@ -222,13 +222,20 @@ def test_columns_are_the_entries_that_read_a_parent_filter(child: str) -> None:
             assert not torch.equal(network(inputs), changed)
 
 
-def test_a_subclass_of_a_convolution_is_a_layer() -> None:
+def test_a_layer_with_a_forward_of_its_own_is_pruned_if_it_applies_its_own_weight() -> None:
     class Standardised(nn.Conv2d):
         def forward(self, input: Tensor) -> Tensor:  # noqa: A002
             return functional.conv2d(input, self.weight - self.weight.mean(), self.bias)
 
-    traced = trace(chain(first=Standardised(3, 4, 3), second=Standardised(4, 5, 3)), zeros(8))
-    assert pairs_of(traced) == [("first", "second")]
+    class Same(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            return functional.conv2d(functional.pad(input, (1, 1, 1, 1)), weight=self.weight)
+
+    same = trace(chain(first=Same(3, 4, 3), second=Same(4, 5, 3)), zeros(8))
+    assert pairs_of(same) == [("first", "second")]
+    computed = trace(chain(first=Same(3, 4, 3), second=Standardised(4, 5, 3)), zeros(8))
+    assert reasons(computed)["second"] == "has a weight that is computed"
+    assert not computed.pairs
 
 
 class Branches(nn.Module):

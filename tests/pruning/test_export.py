@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -410,6 +411,70 @@ def test_files_that_compute_other_outputs_are_not_written(tmp_path: Path) -> Non
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+def test_a_network_with_a_hook_is_not_written(kind: str, tmp_path: Path) -> None:
+    network = _mlp()
+    hooked = network.get_submodule("3")
+    if kind == "forward":
+        hooked.register_forward_hook(lambda module, inputs, output: 1.1 * output)
+    else:
+        hooked.register_forward_pre_hook(lambda module, inputs: (1.1 * inputs[0],))
+    with pytest.raises(InputError, match=r"^Sequential: .*computes other outputs; hooks"):
+        export(network, Masks({}), torch.randn(1, 20), tmp_path / "small", onnx=False)
+    assert not any(tmp_path.iterdir())
+
+
+class Standardised(nn.Conv2d):
+    """Applies its weight minus the mean of each filter, over the deviation."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        dims = (1, 2, 3)
+        centred = self.weight - self.weight.mean(dims, keepdim=True)
+        weight = centred / centred.std(dims, keepdim=True)
+        out: Tensor = nn.functional.conv2d(input, weight, self.bias)
+        return out
+
+
+class Same(nn.Conv2d):
+    """Applies its own weight, after padding."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        padded = nn.functional.pad(input, (1, 1, 1, 1))
+        out: Tensor = nn.functional.conv2d(padded, self.weight, self.bias)
+        return out
+
+
+def test_layers_with_a_forward_of_their_own_are_counted(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        Standardised(3, 8, 3),
+        nn.ReLU(),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 6, 3)),
+        nn.ReLU(),
+        Same(6, 4, 3),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    weights = np.array([3 * 8 * 9, 8 * 6 * 9, 6 * 4 * 9, 16 * 10])
+    positions = np.array([30 * 30, 28 * 28, 28 * 28, 1])
+    kept = np.ones((4, 6, 3, 3), bool)
+    kept[1, 2] = False
+    masks = Masks({"4.weight": kept})
+    exported = export(network, masks, IMAGE, tmp_path / "small", onnx=False)
+    assert exported.dense_weights == exported.exported_weights == weights.sum()
+    assert exported.kept_weights == weights.sum() - 9
+    assert exported.dense_multiply_adds == weights @ positions
+    assert exported.exported_multiply_adds == weights @ positions
+    network(IMAGE)  # its computed weights are as before
+
+
+def test_pruned_entries_of_a_computed_weight_are_refused_by_name(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Standardised(4, 5, 3))
+    masks = Masks({"1.weight": np.zeros((5, 4, 3, 3), bool)})
+    with pytest.raises(InputError, match=r"^1\.weight: .*a weight that is computed"):
+        export(network, masks, IMAGE, tmp_path / "small", onnx=False)
+
+
 @pytest.mark.parametrize("name", ["option_a", "concatenated"])
 def test_the_files_work_without_mint(name: str, tmp_path: Path) -> None:
     make, example = NETWORKS[name]
@@ -471,6 +536,32 @@ def test_onnx_takes_any_batch_size(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = masked_copy(network, masks)(inputs).numpy()
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+
+
+class Nuclear(nn.Module):
+    """Takes a norm for which ONNX has no operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.matrix_norm(x, "nuc")
+        return norms
+
+
+def test_onnx_that_computes_other_outputs_or_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zeroed(network: nn.Module, *args: Any, **settings: Any) -> None:
+        written = copy.deepcopy(network)
+        with torch.no_grad():
+            written.get_parameter("0.weight").zero_()
+        write(written, *args, **settings)
+
+    with pytest.raises(InputError, match="cannot be written as ONNX"):
+        export(Nuclear(), Masks({}), torch.randn(1, 4, 4), tmp_path / "small", onnx=True)
+    write = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", zeroed)
+    with pytest.raises(InputError, match="ONNX: the file computes other outputs"):
+        export(_mlp(), Masks({}), torch.randn(1, 20), tmp_path / "small", onnx=True)
+    assert not any(tmp_path.iterdir())
 
 
 def test_onnx_without_its_packages_is_refused_before_writing(

@@ -41,6 +41,21 @@ def test_linear_layers_of_sequences_and_transposed_convolutions() -> None:
     assert multiply_adds(up, torch.zeros(1, 2, 4, 4)) == 2 * 3 * 4 * 16
 
 
+def test_layers_called_as_functions_count_and_computed_weights_have_no_mask() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Parameter(torch.ones(4, 3))
+            self.second = nn.Parameter(torch.ones(2, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(nn.functional.linear(x, self.first), 2 * self.second)
+
+    masks = Masks({"first": np.zeros((4, 3), bool), "second": np.zeros((2, 4), bool)})
+    assert multiply_adds(Functional(), torch.zeros(5, 3)) == 12 + 8
+    assert multiply_adds(Functional(), torch.zeros(5, 3), masks) == 8
+
+
 def test_a_layer_used_twice_counts_twice() -> None:
     layer = nn.Linear(5, 5)
     assert multiply_adds(nn.Sequential(layer, nn.ReLU(), layer), torch.zeros(1, 5)) == 50

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from mint.errors import InputError
+from mint.errors import InputError, first_line
+from mint.pruning.export.channels import WEIGHT_LAYERS
 from mint.pruning.export.code import extra_tensors, network_code
 from mint.pruning.export.shrink import agree, masked_copy, outputs_of, sample_inputs, shrink
-from mint.pruning.flops import WEIGHT_LAYERS, multiply_adds
+from mint.pruning.flops import multiply_adds
 from mint.pruning.masks import Masks
 
 
@@ -83,9 +84,9 @@ def export(
             (complete / "network.py").write_text(code, encoding="utf-8")
             safetensors.torch.save_file(tensors, complete / "weights.safetensors")
             built = _build(complete / "network.py")
-            if onnx:
-                _write_onnx(built, example.cpu(), complete / "network.onnx")
             exported = _describe(network, masks, example, built)
+            if onnx:
+                _write_onnx(built.cpu(), sample_inputs(example), complete / "network.onnx")
             content = json.dumps(asdict(exported), indent=2) + "\n"
             (complete / "export.json").write_text(content, encoding="utf-8")
             complete.rename(folder)
@@ -108,26 +109,29 @@ def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Modul
     expected = outputs_of(masked_copy(network, masks).cpu(), inputs)
     outputs = outputs_of(small, inputs)
     if not agree(outputs, expected):
-        name = type(network).__name__
-        raise InputError(f"{name}: cannot be exported, for its graph computes other outputs")
+        raise InputError(
+            f"{type(network).__name__}: cannot be exported, for the code that torch.fx traces "
+            "computes other outputs; hooks, for example, are left out of it"
+        )
     dense = copy.deepcopy(network).eval()
     small = small.to(example.device)
-    weights = _weights(dense)
+    sizes = {
+        f"{name}.weight".removeprefix("."): layer.weight.numel()
+        for name, layer in dense.named_modules()
+        if isinstance(layer, WEIGHT_LAYERS)
+    }
+    left = small.state_dict()  # a layer with a forward of its own is no module of the export
     return Exported(
         input_shape=tuple(example.shape),
-        dense_weights=weights,
-        kept_weights=weights - masks.pruned,
-        exported_weights=_weights(small),
+        dense_weights=sum(sizes.values()),
+        kept_weights=sum(sizes.values()) - masks.pruned,
+        exported_weights=sum(left[name].numel() for name in sizes if name in left),
         dense_multiply_adds=multiply_adds(dense, example),
         exported_multiply_adds=multiply_adds(small, example),
         max_difference=float((outputs - expected).abs().max()),
         dense_ms=_latency(dense, example),
         exported_ms=_latency(small, example),
     )
-
-
-def _weights(network: nn.Module) -> int:
-    return sum(m.weight.numel() for m in network.modules() if isinstance(m, WEIGHT_LAYERS))
 
 
 @torch.inference_mode()
@@ -138,18 +142,27 @@ def _latency(network: nn.Module, example: Tensor) -> float:
     return 1000 * timer.blocked_autorange().median
 
 
-def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
-    batch = torch.cat([example, example])  # a batch of one would fix the batch size to one
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's own code
-        torch.onnx.export(
-            network,
-            (batch,),
-            path,
-            dynamo=True,
-            external_data=False,
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+def _write_onnx(network: nn.Module, inputs: Tensor, path: Path) -> None:
+    """Write the network as ONNX; raise InputError if the file would compute other outputs."""
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporter's own code
+            torch.onnx.export(
+                network,
+                (inputs[:2],),  # a batch of one would fix the batch size to one
+                path,
+                dynamo=True,
+                external_data=False,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        read = ReferenceEvaluator(str(path))
+        (found,) = read.run(["output"], {"input": inputs[1:].numpy()})
+    except Exception as error:  # the exporter does not support every network
+        raise InputError(f"the network cannot be written as ONNX: {first_line(error)}") from error
+    if not agree(torch.as_tensor(found), outputs_of(network, inputs[1:])):
+        raise InputError("the network cannot be written as ONNX: the file computes other outputs")

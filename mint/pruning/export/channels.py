@@ -8,8 +8,7 @@ import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
-from mint.pruning.flops import WEIGHT_LAYERS
-
+WEIGHT_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 # Operations that act on every channel separately, or concatenate channels.
 _PER_CHANNEL = {
     *(OPTYPE.CONV, OPTYPE.LINEAR, OPTYPE.BN, OPTYPE.PRELU, OPTYPE.DEPTHWISE_CONV),

@@ -7,8 +7,10 @@ from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
 
-from mint.errors import InputError, first_line
+from mint.errors import InputError, error_line, first_line
+from mint.models.applied_weights import AppliedWeights
 from mint.pruning.export.channels import channel_groups, remove_unneeded
 from mint.pruning.masks import Masks, apply_masks
 
@@ -31,11 +33,18 @@ def shrink(network: nn.Module, masks: Masks, example: Tensor) -> fx.GraphModule:
         example: (1, ...) an input.
 
     Raises:
-        InputError: the masks do not fit the network, or torch.fx cannot trace it.
+        InputError: the masks do not fit the network or prune entries of a weight that it does not
+            apply, or torch.fx cannot trace it.
     """
     masked = masked_copy(network, masks).cpu()  # the CPU is precise enough to compare outputs
     inputs = sample_inputs(example)
-    expected = outputs_of(masked, inputs)
+    with AppliedWeights() as applied:
+        expected = outputs_of(masked, inputs)
+    for name, mask in masks.items():
+        if not mask.all() and masked.get_parameter(name) not in applied:
+            problem = "its layer has a weight that is computed, whose pruned entries are not zero"
+            raise InputError(f"{name}: {problem}")
+    _store_computed_weights(masked)
     try:
         graph = fx.symbolic_trace(masked)
     except Exception as error:  # the network may be any code
@@ -51,11 +60,29 @@ def masked_copy(network: nn.Module, masks: Masks) -> nn.Module:
     """Return a copy in evaluation mode whose pruned weights are zero.
 
     Raises:
-        InputError: the masks do not fit the network.
+        InputError: the masks do not fit the network, or it cannot be copied.
     """
-    masked = copy.deepcopy(network).eval()
+    try:
+        masked = copy.deepcopy(network).eval()
+    except RuntimeError as error:  # torch copies no tensor that an operation computed
+        raise InputError(
+            f"{type(network).__name__}: cannot be copied: {error_line(error)}"
+        ) from error
     with apply_masks(masked, masks):
         return masked
+
+
+def _store_computed_weights(network: nn.Module) -> None:
+    """Turn each parametrized tensor, such as a normalized weight, into a plain parameter."""
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            assert isinstance(module.parametrizations, nn.ModuleDict)
+            values = {name: getattr(module, name).detach() for name in module.parametrizations}
+            # The function of torch that removes them changes a class that the original shares.
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value))
 
 
 def sample_inputs(example: Tensor) -> Tensor:
