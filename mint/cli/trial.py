@@ -195,7 +195,8 @@ def export(
     """Write the pruned network as a smaller plain PyTorch module.
 
     Filters that no kept connection reads or feeds are removed. The folder holds PyTorch code that
-    needs no mint, the weights, and size and latency beside those of the dense network.
+    needs no mint, the weights, and size and latency beside those of the dense network. The code
+    prepares images as the trial did.
 
     Example: mint export --trial .mint/trials/KEY --output smaller
 
@@ -210,7 +211,10 @@ def export(
     from mint.pruning.export import export as write_export
 
     example = torch.zeros(1, *finished.result.image_shape)
-    exported = write_export(finished.network, finished.masks, example, output, onnx=onnx)
+    preparation = finished.result.preparation
+    exported = write_export(
+        finished.network, finished.masks, example, output, onnx=onnx, preparation=preparation
+    )
     left, dense, kept = exported.exported_weights, exported.dense_weights, exported.kept_weights
     print(f"weights:       {left} of {dense}, {100 * left / dense:.2f}% ({kept} are not zero)")
     left, dense = exported.exported_multiply_adds, exported.dense_multiply_adds
@@ -218,7 +222,9 @@ def export(
     times = f"{exported.exported_ms:.2f} ms per image, dense {exported.dense_ms:.2f} ms"
     print(f"latency:       {times}")
     print(f"outputs:       within {exported.max_difference:.1g} of the masked network's")
-    print(f"network:       {output / 'network.py'}")
+    print(f"network:       build() in {output / 'network.py'}")
+    unknown = "not recorded, for an older version of mint ran this trial"
+    print(f"inputs:        {'prepare() in the same file' if preparation else unknown}")
 
 
 def _read_experiment(options: TrialOptions, output: Path | None = None) -> "ExperimentFile":

@@ -71,7 +71,12 @@ class Source:
     test: Images
     test_labels: NDArray[np.int64]
     digest: str
-    classes: int
+    class_names: tuple[str, ...]  # in the order of the labels
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
 
 def needs_download(data: DataConfig, data_dir: Path) -> bool:
@@ -134,8 +139,15 @@ def load_source(
         test.labels,
         # 16-bit images used to be read as other pixels.
         content_key(published.digest, "16 bits") if any_16_bit(modes) else published.digest,
-        classes=int(train.labels.max()) + 1,
+        _class_names(train),
     )
+
+
+def _class_names(train: EncodedImages) -> tuple[str, ...]:
+    """Return the published names of the classes; their labels if not all have a name."""
+    classes = int(train.labels.max()) + 1
+    named = len(train.class_names) >= classes
+    return tuple(train.class_names[:classes] if named else map(str, range(classes)))
 
 
 def stratified_rows(
@@ -151,7 +163,9 @@ def stratified_rows(
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
-def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Published:
+def _publish_arrays(
+    *parts: tuple[NDArray[np.uint8], NDArray[np.int64]], class_names: Sequence[str] = ()
+) -> _Published:
     """Publish the pixels and labels of a training and a test part."""
     content = hashlib.sha256()
 
@@ -159,7 +173,9 @@ def _publish_arrays(*parts: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> _Pub
         for array in (pixels, labels):
             content.update(str(array.shape).encode())
             content.update(np.ascontiguousarray(array).data)
-        return EncodedImages(labels, lambda row: Image.fromarray(pixels[row]), str, pixels)
+        return EncodedImages(
+            labels, lambda row: Image.fromarray(pixels[row]), str, pixels, class_names
+        )
 
     train, test = (publish(*part) for part in parts)
     return _Published(train, test, content.hexdigest()[:16])
@@ -193,7 +209,8 @@ def _read_torchvision(name: str, data_dir: Path, _: int) -> _Published:
             f"{files[0].parent}: {name} {problem}; remove this folder to download it again"
         ) from error
     return _publish_arrays(
-        *((np.asarray(part.data), np.asarray(part.targets, np.int64)) for part in parts)
+        *((np.asarray(part.data), np.asarray(part.targets, np.int64)) for part in parts),
+        class_names=parts[0].classes,
     )
 
 
@@ -269,7 +286,12 @@ def _read_image_folder(folder: Path, _: int) -> _Published:
             raise InputError(f"{file}: must be in the folder of its class")
         paths = [path for path, _ in found.samples]
         labels = np.array(found.targets, np.int64)
-        images = EncodedImages(labels, lambda row: open_image(paths[row]), paths.__getitem__)
+        images = EncodedImages(
+            labels,
+            lambda row: open_image(paths[row]),
+            paths.__getitem__,
+            class_names=found.classes,
+        )
         return images, found.classes, paths
 
     test_part = next((part for part in ("test", "val") if (folder / part).is_dir()), None)

@@ -1,7 +1,7 @@
 """Images of one size, (n, C, H, W) uint8: in memory, or decoded whenever rows are read."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mint.data.preparation import to_pixels
 from mint.errors import InputError, first_line
 
 # Formats that Pillow decodes without another program, and modes that it converts as they are meant.
@@ -28,6 +29,7 @@ class EncodedImages(NamedTuple):
     open: Callable[[int], Image.Image]  # the image of a row; called by several threads
     name: Callable[[int], str]  # of the image of a row, for error messages
     pixels: NDArray[np.uint8] | None = None  # (n, H, W) or (n, H, W, 3), if published decoded
+    class_names: Sequence[str] = ()  # in the order of the labels; empty if not published
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,9 @@ class DecodedImages:
         return torch.from_numpy(pixels)
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
-        _, channels, height, width = self.shape
+        width, height = self.size
         with opened(self.encoded, row, None if self.resized else self.size) as image:
-            decoded = image
-            if image.mode in _GREY_16:  # Pillow would turn all above 255 into 255
-                decoded = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            decoded = decoded.convert(self.mode)
-            if self.resized:
-                decoded = _centre_square(decoded, width)
-        return np.asarray(decoded).reshape(height, width, channels).transpose(2, 0, 1)
+            return to_pixels(image, self.mode, width if self.resized else None)
 
 
 Images = Tensor | DecodedImages
@@ -131,11 +127,3 @@ def for_each(items: NDArray[np.int64], function: Callable[[int], None]) -> None:
     shares = np.array_split(items, min(4 * threads, max(1, len(items))))
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(call, shares))
-
-
-def _centre_square(image: Image.Image, side: int) -> Image.Image:
-    shorter = min(image.size)
-    width, height = (side * length // shorter for length in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image.crop((left, top, left + side, top + side))

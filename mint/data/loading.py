@@ -15,6 +15,7 @@ from mint.config.schema import DataConfig
 from mint.data.augmentation import AUGMENTATIONS, DRAWS, centre_crop
 from mint.data.datasets import Source, stratified_rows
 from mint.data.images import Images
+from mint.data.preparation import Preparation
 from mint.rng import stream
 
 # Means and variances come from so many pixel values, but from no fewer images than these.
@@ -94,6 +95,7 @@ class Dataset:
     validation: Split  # held out of the training images; selects the model
     test: Split
     image_shape: tuple[int, int, int]  # (C, h, w) of the network's input
+    preparation: Preparation  # of the images of all parts
 
 
 def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.device) -> Dataset:
@@ -118,6 +120,14 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
         validation=split(train, source.train_labels, validation_rows),
         test=split(test, source.test_labels, np.arange(len(source.test_labels))),
         image_shape=(channels, *side),
+        preparation=Preparation(
+            size=(height, width),
+            resized=data.size is not None,
+            crop=side,
+            mean=tuple(mean.flatten().tolist()),
+            deviation=tuple(deviation.flatten().tolist()),
+            classes=source.class_names,
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Images in Parquet files of Hugging Face's schema: a struct of image bytes, and a class label."""
 
+import json
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
             schema, metadata = file.schema_arrow, file.metadata
             image_column = _only_column(path, schema, "structs of image bytes", _has_bytes)
             label_column = _only_column(path, schema, "integer labels", pa.types.is_integer)
+            names = _class_names(schema, label_column)
             labels.append(file.read(columns=[label_column]).column(0))
         if labels[-1].null_count:
             raise InputError(f"{path}: column {label_column} must have a label in every row")
@@ -67,7 +69,7 @@ def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
         return open_image(BytesIO(content.as_buffer()))
 
     all_labels = np.concatenate([column.to_numpy().astype(np.int64) for column in labels])
-    return EncodedImages(all_labels, open_row, name)
+    return EncodedImages(all_labels, open_row, name, class_names=names)
 
 
 @contextmanager
@@ -77,6 +79,15 @@ def _opened(path: Path, metadata: Any = None) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({first_line(error)})") from error
+
+
+def _class_names(schema: Any, label_column: str) -> Sequence[str]:
+    """Return the names that Hugging Face's library writes beside the schema; () without any."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[label_column]["names"]]
+    except (TypeError, KeyError, ValueError):
+        return ()
 
 
 def _only_column(path: Path, schema: Any, content: str, matches: Callable[[Any], bool]) -> str:

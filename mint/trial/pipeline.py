@@ -368,6 +368,7 @@ class TrialPipeline:
             config=self.config,
             search_steps=tuple(steps),
             image_shape=self.dataset.image_shape,
+            preparation=self.dataset.preparation,
             layers=self.layer_counts(masks),
             device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
             provenance=self.provenance,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from mint.config import keys
 from mint.config.schema import TrialConfig
+from mint.data.preparation import Preparation
 from mint.pruning.layer_table import LayerCount
 from mint.training.loop import Epoch
 from mint.trial.provenance import Provenance
@@ -95,6 +96,7 @@ class TrialResult(_StageResult):
         reliability: the lowest of all layers; None if undefined.
         scoring: cost and quality of the scores, layer by layer.
         image_shape: (channels, height, width) of the network's input.
+        preparation: of images into inputs; None for a trial of before it was recorded.
         layers: total and kept weights of every layer.
         multiply_adds: of one image, before pruning and with the kept weights alone.
         state_bytes: of the weights, before pruning and with the kept weights alone.
@@ -120,6 +122,7 @@ class TrialResult(_StageResult):
     reliability: float | None
     scoring: tuple[LayerScoring, ...]
     image_shape: tuple[int, int, int]
+    preparation: Preparation | None = None
     layers: tuple[LayerCount, ...]
     multiply_adds: tuple[int, int]
     state_bytes: tuple[int, int]

@@ -44,7 +44,7 @@ def test_channels_are_normalised_separately() -> None:
     pixels = generator.integers([[[0]], [[100]], [[7]]], [[[50]], [[256]], [[8]]], (90, 3, 5, 4))
     images = torch.from_numpy(pixels.astype(np.uint8))
     labels = np.arange(90) % 3
-    source = Source(images, labels, images, labels, "", 3)
+    source = Source(images, labels, images, labels, "", ("a", "b", "c"))
     data = DataConfig(name="parquet:none", validation_size=9)
     inputs = _inputs(split_source(source, data, seed=0, device=CPU), "train").double()
     assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from mint.data.preparation import Preparation
 from mint.errors import InputError, first_line
 from mint.pruning.export.channels import WEIGHT_LAYERS
 from mint.pruning.export.code import extra_tensors, network_code
@@ -33,6 +34,7 @@ class Exported:
         input_shape: of the example, batch first.
         kept_weights: dense weights that the masks keep.
         max_difference: largest difference between outputs of the exported and the masked network.
+        preparation: of the images that the network was trained on; None if unknown.
     """
 
     input_shape: tuple[int, ...]
@@ -44,15 +46,23 @@ class Exported:
     max_difference: float
     dense_ms: float
     exported_ms: float
+    preparation: Preparation | None
 
 
 def export(
-    network: nn.Module, masks: Masks, example: Tensor, folder: Path, *, onnx: bool
+    network: nn.Module,
+    masks: Masks,
+    example: Tensor,
+    folder: Path,
+    *,
+    onnx: bool,
+    preparation: Preparation | None = None,
 ) -> Exported:
     """Write the pruned network as a smaller one; the folder appears complete or not at all.
 
-    It gets network.py, whose build() returns the network with the weights of weights.safetensors;
-    export.json, an Exported; and on request network.onnx for any batch size.
+    It gets network.py, whose build() returns the network with the weights of weights.safetensors,
+    and whose prepare() returns its inputs for an image; export.json, an Exported; and on request
+    network.onnx for any batch size.
 
     Args:
         network: unchanged.
@@ -60,6 +70,7 @@ def export(
         example: (1, ...) an input on the network's device.
         folder: new or empty.
         onnx: whether to write ONNX too.
+        preparation: of the images that the network was trained on; None for no prepare().
 
     Raises:
         InputError: the folder is not empty or cannot be written, the masks do not fit the network,
@@ -71,7 +82,7 @@ def export(
     if onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise InputError('ONNX needs packages: pip install "mint-pruning[onnx]"')
     small = shrink(network, masks, example)
-    code = network_code(small)
+    code = network_code(small, preparation)
     tensors = {
         name: tensor.contiguous().clone()  # safetensors refuses tensors that share memory
         for name, tensor in (small.state_dict() | extra_tensors(small)).items()
@@ -84,7 +95,7 @@ def export(
             (complete / "network.py").write_text(code, encoding="utf-8")
             safetensors.torch.save_file(tensors, complete / "weights.safetensors")
             built = _build(complete / "network.py")
-            exported = _describe(network, masks, example, built)
+            exported = _describe(network, masks, example, built, preparation)
             if onnx:
                 _write_onnx(built.cpu(), sample_inputs(example), complete / "network.onnx")
             content = json.dumps(asdict(exported), indent=2) + "\n"
@@ -103,7 +114,13 @@ def _build(path: Path) -> nn.Module:
     return network
 
 
-def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Module) -> Exported:
+def _describe(
+    network: nn.Module,
+    masks: Masks,
+    example: Tensor,
+    small: nn.Module,
+    preparation: Preparation | None,
+) -> Exported:
     """Compare the written network with the masked one; raise InputError if outputs differ."""
     inputs = sample_inputs(example)
     expected = outputs_of(masked_copy(network, masks).cpu(), inputs)
@@ -131,6 +148,7 @@ def _describe(network: nn.Module, masks: Masks, example: Tensor, small: nn.Modul
         max_difference=float((outputs - expected).abs().max()),
         dense_ms=_latency(dense, example),
         exported_ms=_latency(small, example),
+        preparation=preparation,
     )
 
 

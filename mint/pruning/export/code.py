@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from mint.data.preparation import Preparation
 from mint.errors import InputError
+from mint.pruning.export.prepare import PREPARE_IMPORTS, prepare_code
 
 _TEMPLATE = '''\
 """A pruned network as plain PyTorch, written by mint export.
 
     from network import build
     network = build()  # with the weights of weights.safetensors; build(load=False) without
-"""
+{usage}"""
 
 from pathlib import Path
 
@@ -40,10 +42,17 @@ def build(*, load: bool = True) -> nn.Module:
         network.load_state_dict(load_file(Path(__file__).with_name("weights.safetensors")))
     return network
 '''
+_USAGE = """
+    from network import CLASSES, prepare
+    outputs = network(prepare(Image.open("image.png")))  # with Pillow's Image
+    name = CLASSES[outputs.argmax()]
+"""
 
 
-def network_code(network: fx.GraphModule) -> str:
+def network_code(network: fx.GraphModule, preparation: Preparation | None) -> str:
     """Return a Python module whose build() returns the network.
+
+    With a preparation, its prepare() returns the network's inputs for an image.
 
     Raises:
         InputError: a module, function or constant of the network cannot be written as code.
@@ -60,11 +69,16 @@ def network_code(network: fx.GraphModule) -> str:
         value = f"nn.Parameter({value})" if isinstance(tensor, nn.Parameter) else value
         register = f"register_{'parameter' if isinstance(tensor, nn.Parameter) else 'buffer'}"
         lines += [f"self.get_submodule({module!r}).{register}({name!r}, {value})"]
-    return _TEMPLATE.format(
-        imports="\n".join(sorted({"import torch", "from torch import nn", *_imports(forward)})),
+    imports = {"import torch", "from torch import nn", *_imports(forward)}
+    if preparation:
+        imports |= PREPARE_IMPORTS
+    code = _TEMPLATE.format(
+        usage=_USAGE if preparation else "",
+        imports="\n".join(sorted(imports)),
         init=textwrap.indent("\n".join(lines), " " * 8),
         forward=textwrap.indent(forward.src.strip(), " " * 4),
     )
+    return code + (prepare_code(preparation) if preparation else "")
 
 
 def extra_tensors(network: fx.GraphModule) -> dict[str, Any]:
