@@ -48,6 +48,8 @@ RULES = {
     r"mint run --experiment \w+|mint sweep \w+|python sweeps/\w+\.py.*": PLANNED,
 }
 
+_WITH_PYTHON = ("README.md", "docs/how-it-works.md", "docs/own-data.md", "docs/reference.md")
+
 
 def _rule(command: str) -> str | None:
     return next((pattern for pattern in RULES if re.fullmatch(pattern, command)), None)
@@ -71,7 +73,7 @@ def test_every_code_block_has_a_language_that_is_tested() -> None:
         untested = set(re.findall(r"^```(\w*)\n(?:.*\n)*?```$", text, re.M)) - {"sh"}
         if document in ("docs/experiments.md", "docs/own-networks.md"):
             untested -= {"yaml"}
-        if document in ("README.md", "docs/how-it-works.md", "docs/reference.md"):
+        if document in _WITH_PYTHON:
             untested -= {"python"}
         if document == "docs/tutorial.md":  # see test_docs.py
             untested -= {"python", "text"}
@@ -96,7 +98,9 @@ def test_trial_of_the_tour_has_the_key_it_is_named_by(digits: Source) -> None:
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_quick_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_commands_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("mint run --experiment digits_mlp", "--smoke") == 0
     (trial,) = (path.name for path in Path(".mint/trials").iterdir() if path.is_dir())
     for command in COMMANDS:
@@ -106,6 +110,10 @@ def test_quick_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
             assert run(command.replace(KEY, trial), *more) == 0, command
     assert Path("smaller/network.py").exists()
     assert "differences: 0\n" in capsys.readouterr().out
+    (prepared,) = blocks("docs/own-data.md", "python")
+    monkeypatch.syspath_prepend(Path.cwd())
+    exec(compile(prepared, "own-data.md", "exec"), {})
+    assert capsys.readouterr().out.strip() in list("0123456789")
 
 
 @pytest.mark.usefixtures("empty_folder")
