@@ -19,7 +19,7 @@ from mint.errors import InputError, first_line
 # Formats that Pillow decodes without another program, and modes that it converts as they are meant.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _GREY_16 = ("I;16", "I;16L", "I;16B")
-_MODES = (*_GREY_16, "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+MODES = (*_GREY_16, "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
 class EncodedImages(NamedTuple):
@@ -58,9 +58,8 @@ class DecodedImages:
         return torch.from_numpy(pixels)
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
-        width, height = self.size
         with opened(self.encoded, row, None if self.resized else self.size) as image:
-            return to_pixels(image, self.mode, width if self.resized else None)
+            return to_pixels(image, self.mode, self.size[0] if self.resized else None)
 
 
 Images = Tensor | DecodedImages
@@ -85,7 +84,7 @@ def opened(
     name = encoded.name(row)
     try:
         with encoded.open(row) as image:
-            if image.mode not in _MODES:
+            if image.mode not in MODES:
                 raise InputError(
                     f"{name}: has pixels of Pillow's mode {image.mode}; allowed are 8 bits a "
                     "channel, and 16-bit grey"

@@ -25,7 +25,11 @@ def _folder(path: Path, modes: tuple[str, ...], sides: tuple[int, ...]) -> list[
             pixels = generator.integers(256, size=(side, side + len(sides) - 1, 3), dtype=np.uint8)
             file = path / part / ("cat", "a 'dog'")[number % 2] / f"{number:02}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).convert(modes[number % len(modes)]).save(file)
+            mode = modes[number % len(modes)]
+            if mode == "I;16":
+                Image.fromarray(pixels[..., 0] * np.uint16(200)).save(file)
+            else:
+                Image.fromarray(pixels).convert(mode).save(file)
     return sorted((path / "test").glob("*/*.png"))
 
 
@@ -49,9 +53,9 @@ def _inputs(dataset: Dataset) -> Tensor:
         (("L",), (9,), {}),
         (("L",), (9,), {"channels": 3, "crop": 6}),
         (("RGB", "L", "RGBA", "P"), (11, 8, 20), {"size": 9, "crop": 6}),
-        (("L",), (11, 8), {"size": 9}),
+        (("L", "I;16"), (11, 8), {"size": 9}),
     ],
-    ids=["grey", "grey to colour", "colours", "resized"],
+    ids=["grey", "grey to colour", "colours", "16 bits"],
 )
 def test_prepared_images_are_the_inputs_of_the_trial(
     modes: tuple[str, ...], sides: tuple[int, ...], settings: dict[str, Any], tmp_path: Path
@@ -75,3 +79,5 @@ def test_uint8_tensors_are_prepared_as_images_are(digits: Source, digits_dataset
         prepare(digits.test[0] / 255)
     with pytest.raises(ValueError, match=r"8 x 8 pixels, not \(9, 8\)"):
         prepare(Image.new("L", (9, 8)))
+    with pytest.raises(ValueError, match="8 bits a channel, or 16-bit grey, not F"):
+        prepare(Image.new("F", (8, 8)))

@@ -4,6 +4,7 @@ import inspect
 from pprint import pformat
 
 from mint.data.augmentation import centre_crop
+from mint.data.images import MODES
 from mint.data.preparation import Preparation, to_pixels
 
 PREPARE_IMPORTS = {
@@ -31,6 +32,8 @@ def prepare(image: Image.Image | Tensor) -> Tensor:
             raise TypeError(f"pixels must be uint8, from 0 to 255, not {{image.dtype}}")
         stack = (image if image.dim() == 4 else image[None]).movedim(1, -1).cpu()
         return torch.cat([prepare(Image.fromarray(one.squeeze(-1).numpy())) for one in stack])
+    if image.mode not in {modes}:
+        raise ValueError(f"image must have 8 bits a channel, or 16-bit grey, not {{image.mode}}")
 {check}    pixels = torch.from_numpy(to_pixels(image, {mode!r}, {side}))
     mean, deviation = torch.tensor([MEAN, DEVIATION]).view(2, -1, 1, 1)
     return centre_crop(((pixels - mean) / deviation)[None], {crop})
@@ -54,6 +57,7 @@ def prepare_code(preparation: Preparation) -> str:
         channels=len(preparation.mean),
         height=preparation.crop[0],
         width=preparation.crop[1],
+        modes=MODES,
         check="" if resized else _CHECK.format(size=(width, height), width=width, height=height),
         mode="L" if len(preparation.mean) == 1 else "RGB",
         side=height if resized else None,
