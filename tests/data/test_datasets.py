@@ -60,7 +60,7 @@ def _folder_of(kind: str, folder: Path, **settings: Any) -> DataConfig:
 def test_digits_are_complete(digits: Source) -> None:
     assert digits.train.shape == (1437, 1, 8, 8)
     assert digits.test.shape == (360, 1, 8, 8)
-    assert digits.classes == 10
+    assert digits.class_names == tuple("0123456789")
     # The keys of finished trials depend on it.
     assert digits.digest == "4f5be3a9f8102146"
 
@@ -209,6 +209,7 @@ def test_cifar10_of_jpegs(cifar_dir: Path) -> None:
 def test_images_of_parquet_equal_those_of_its_files(cifar_dir: Path, small_cifar: Path) -> None:
     whole = parquet.read_table(cifar_dir / "cifar10-jpeg" / "train-00000-of-00001.parquet")
     source = load_source(_folder_of("parquet", small_cifar), cifar_dir, memory_limit=0)
+    assert source.class_names[:3] == ("airplane", "automobile", "bird")
     rows = np.random.default_rng(0).permutation(450)
     pixels = source.train[rows]
     for row, ours in zip(rows, pixels, strict=True):
@@ -248,7 +249,7 @@ def test_grey_parquet(grey: Path) -> None:
     source = load_source(_folder_of("parquet", grey), Path("elsewhere"))
     assert source.train.shape == (3, 1, 4, 6)
     assert source.test_labels.tolist() == [1, 0]
-    assert source.classes == 2
+    assert source.class_names == ("0", "1")
     square = load_source(_folder_of("parquet", grey, size=4), Path("elsewhere"))
     # The shorter side is 4 already, so only the longer one is cropped.
     assert np.array_equal(_all(square), _all(source)[..., 1:5])
