@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -214,7 +215,7 @@ def test_images_of_parquet_equal_those_of_its_files(cifar_dir: Path, small_cifar
     pixels = source.train[rows]
     for row, ours in zip(rows, pixels, strict=True):
         content = whole.column("img")[int(row)]["bytes"].as_buffer()
-        with Image.open(pa.BufferReader(content)) as image:
+        with Image.open(BytesIO(content)) as image:
             assert np.array_equal(ours.permute(1, 2, 0), np.asarray(image))
     assert source.train_labels.tolist() == whole.column("label")[:450].to_pylist()
 
