@@ -190,6 +190,7 @@ def export(
     *,
     trial: Annotated[Folder, Parameter(help=_TRIAL_HELP)],
     output: Annotated[Folder, Parameter(help="New folder to write.")],
+    model: Annotated[str | None, Parameter(metavar="MODULE:FUNCTION")] = None,
     onnx: Flag = False,
 ) -> None:
     """Write the pruned network as a smaller plain PyTorch module.
@@ -201,9 +202,11 @@ def export(
     Example: mint export --trial .mint/trials/KEY --output smaller
 
     Args:
+        model: The trial's network, if it is not mint's own. The folder may come from somebody
+            else: mint runs only code that you name.
         onnx: Write network.onnx as well.
     """
-    finished = _finished(trial)
+    finished = _finished(trial, model)
     check_writable("output", output)
 
     import torch
@@ -280,10 +283,10 @@ def _require(pipeline: "TrialPipeline", *stages: str) -> None:
             raise InputError(f"{problem}; run it first, with the same options")
 
 
-def _finished(folder: Path) -> "FinishedTrial":
+def _finished(folder: Path, model: str | None = None) -> "FinishedTrial":
     from mint.trial.api import FinishedTrial
 
     try:
-        return FinishedTrial(folder)
+        return FinishedTrial(folder, model=model)
     except InputError as error:
         raise InputError(f"--trial {error}") from None

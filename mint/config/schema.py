@@ -76,8 +76,8 @@ class NetworkConfig(_Frozen):
     """A network, by the function that builds it.
 
     Attributes:
-        name: mlp, vgg16, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any other function
-            that returns an nn.Module.
+        name: mlp, vgg16, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any other class of
+            nn.Module, or function annotated to return one.
         arguments: keyword arguments of that function.
     """
 
@@ -85,6 +85,11 @@ class NetworkConfig(_Frozen):
         str, Field(pattern=r"^(mlp|vgg16|resnet56|resnet50|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
     ]
     arguments: dict[str, JsonValue] = {}
+
+    @property
+    def is_users(self) -> bool:
+        """Return whether the network is a user's, not mint's own."""
+        return ":" in self.name
 
 
 class TrainingConfig(_Frozen):

@@ -3,7 +3,8 @@
 from mint.models.activations import collect_activations
 from mint.models.layers import LayerPair, Traced, chosen_pairs
 from mint.models.mlp import mlp
-from mint.models.registry import PUBLISHED_NAMES, build_network, own_module, source_digest
+from mint.models.own_networks import own_modules, source_digest
+from mint.models.registry import PUBLISHED_NAMES, build_network
 from mint.models.resnet import resnet50, resnet56
 from mint.models.tracing import evaluating, trace
 from mint.models.vgg import vgg16
@@ -19,7 +20,7 @@ __all__ = [
     "evaluating",
     "load_weights",
     "mlp",
-    "own_module",
+    "own_modules",
     "resnet50",
     "resnet56",
     "source_digest",

@@ -1,24 +1,19 @@
-"""Networks by name: mint's own, and any function that returns an nn.Module."""
+"""Networks by name: mint's own, and those of a user."""
 
-import hashlib
-import importlib
-import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 
 from pydantic import ConfigDict, ValidationError, validate_call
 from torch import nn
 
 from mint.config.loading import describe
 from mint.config.schema import NetworkConfig
-from mint.errors import InputError, allowed, error_line
+from mint.errors import InputError, error_line
 from mint.models.mlp import mlp
+from mint.models.own_networks import imported
 from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
 from mint.models.vgg import vgg16
 
-_OWN: Mapping[str, Callable[..., nn.Module]] = {
+_PROVIDED: Mapping[str, Callable[..., nn.Module]] = {
     function.__name__: function for function in (mlp, vgg16, resnet56, resnet50)
 }
 
@@ -30,14 +25,16 @@ def build_network(config: NetworkConfig) -> nn.Module:
     """Return the network, its weights drawn from torch's global generator.
 
     Raises:
-        InputError: the function does not exist, rejects the arguments, or returns anything but an
-            nn.Module whose layers have their sizes.
+        InputError: the name is none of a network, its function rejects the arguments, or returns
+            anything but an nn.Module whose layers have their sizes.
     """
     name = config.name
-    if name in _OWN:
-        build: Callable[..., object] = validate_call(config=ConfigDict(strict=True))(_OWN[name])
+    if name in _PROVIDED:
+        build: Callable[..., object] = validate_call(config=ConfigDict(strict=True))(
+            _PROVIDED[name]
+        )
     else:
-        _, build = _imported(name)
+        build = imported(name)
     try:
         network = build(**config.arguments)
     except ValidationError as error:
@@ -51,51 +48,3 @@ def build_network(config: NetworkConfig) -> nn.Module:
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise InputError(f"network {name}: has lazy layers; give their sizes")
     return network
-
-
-def source_digest(config: NetworkConfig) -> str | None:
-    """Return sixteen hex digits of the source of a user's network; None for mint's own networks.
-
-    The digest covers the files of the module and of the function, but not what they import.
-
-    Raises:
-        InputError: the function does not exist, or its source cannot be read.
-    """
-    if config.name in _OWN:
-        return None
-    module, build = _imported(config.name)
-    try:
-        files = {inspect.getsourcefile(part) for part in (module, inspect.unwrap(build))}
-        content = [Path(file).read_bytes() for file in sorted(filter(None, files))]
-    except (TypeError, OSError) as error:
-        raise InputError(f"network {config.name}: its source cannot be read: {error}") from error
-    return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
-
-
-def own_module(name: str) -> Path | None:
-    """Return the file or package of a user's network; None for mint's own and installed ones."""
-    if name in _OWN:
-        return None
-    module, _ = _imported(name)
-    top = sys.modules[module.__name__.split(".")[0]]
-    path = Path(top.__path__[0] if hasattr(top, "__path__") else str(top.__file__)).resolve()
-    return None if "site-packages" in path.parts else path
-
-
-def _imported(name: str) -> tuple[ModuleType, Callable[..., object]]:
-    module_name, function_name = name.split(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:  # as with python -m: modules in the working directory are found
-        sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module's own code runs here
-        raise InputError(
-            f"network {name}: {module_name} cannot be imported: {error_line(error)}"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        hint = allowed(function_name, functions)
-        raise InputError(f"network {name}: {module_name} has no function {function_name}; {hint}")
-    return module, function

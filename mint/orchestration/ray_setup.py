@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from mint.config.schema import NetworkConfig
 from mint.errors import InputError, WorkFailedError, error_line, first_line
-from mint.models import own_module
+from mint.models import own_modules
 from mint.orchestration import interruption
 
 # A user's own network is imported from the folder where the sweep was started.
@@ -38,12 +39,12 @@ Nodes = list[dict[str, float]]
 
 
 @contextmanager
-def connecting(address: str | None, network: str) -> Iterator[Callable[[], Nodes]]:
+def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable[[], Nodes]]:
     """Start Ray on this machine, or connect to a cluster, in the background; end it afterwards.
 
     Args:
         address: of the cluster; None for this machine alone.
-        network: name of the trials' network: a user's own is sent to the nodes.
+        network: of the trials; a user's own modules are sent to the nodes.
 
     Yields:
         A function that waits for Ray and returns the resources of its nodes; it raises InputError
@@ -87,7 +88,7 @@ def connecting(address: str | None, network: str) -> Iterator[Callable[[], Nodes
         over.set()
 
 
-def _connect(address: str | None, network: str) -> None:
+def _connect(address: str | None, network: NetworkConfig) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         try:
@@ -98,9 +99,8 @@ def _connect(address: str | None, network: str) -> None:
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if named or (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # with an address Ray does not look for it
-    own = own_module(network)
     environment = {
-        "py_modules": [str(Path(__file__).resolve().parents[1]), *([str(own)] if own else [])],
+        "py_modules": [str(Path(__file__).resolve().parents[1]), *map(str, own_modules(network))],
         "excludes": ["__pycache__"],
         "env_vars": WORKER_SETTINGS,
     }

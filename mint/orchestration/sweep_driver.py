@@ -48,7 +48,7 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
     from mint.orchestration.ray_setup import connecting
 
     # Ray starts in the background while the store is prepared: both take seconds.
-    with connecting(address, request.base.experiment.network.name) as wait_for_nodes:
+    with connecting(address, request.base.experiment.network) as wait_for_nodes:
         return _run(request, display, wait_for_nodes)
 
 

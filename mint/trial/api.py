@@ -77,7 +77,7 @@ def run_experiment(
         pipeline = plan_trial(file, axes, TrialPaths(**paths), device, command).pipeline
         name = f"{pipeline.config.experiment.name}-{pipeline.config.key}"
         with locked(pipeline.cache, name, pipeline.provenance.command):
-            return FinishedTrial(run_trial(pipeline))
+            return FinishedTrial(run_trial(pipeline), model=file.experiment.network.name)
 
 
 class FinishedTrial:
@@ -96,16 +96,19 @@ class FinishedTrial:
         result: all figures, accuracies and params_pruned in percent, and the trial's `config`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, model: str | None = None) -> None:
         """Read the result; everything else is read when it is first used.
 
         Args:
             folder: as `mint run` prints it.
+            model: MODULE:FUNCTION of the trial's network, where it is not mint's own. The folder
+                may come from somebody else, so mint runs only code that you name.
 
         Raises:
             InputError: the folder holds no finished trial.
         """
         self.folder: Path = Path(folder)
+        self._model = model
         try:
             self.result: TrialResult = TrialResult.load(self.folder)
         except (OSError, ValidationError):
@@ -123,16 +126,21 @@ class FinishedTrial:
         """The pruned and retrained network, on the CPU; pruned weights are zero.
 
         Raises:
-            InputError: the source of the network's function has changed since the trial.
+            InputError: the network is not mint's own and was not named as model, or its source
+                has changed since the trial.
         """
         config = self.result.config
-        if source_digest(config.experiment.network) != config.network_digest:
+        chosen = config.experiment.network
+        if chosen.name != (self._model or (None if chosen.is_users else chosen.name)):
+            problem = f"{self.folder} has the network {chosen.name}; name it to run its code"
+            raise InputError(problem, parameter="model", value=self._model)
+        if source_digest(chosen) != config.network_digest:
             raise InputError(
-                f"{self.folder}: the source of {config.experiment.network.name} has changed since "
-                "this trial; restore it first"
+                f"{self.folder}: the source of {chosen.name} has changed since this trial; restore "
+                "it first"
             )
         with torch.random.fork_rng(devices=[]):
-            network = build_network(config.experiment.network)
+            network = build_network(chosen)
         load_weights(network, self.folder / WEIGHTS_FILE)
         return network
 

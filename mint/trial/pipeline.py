@@ -26,6 +26,7 @@ from mint.models import (
     build_network,
     chosen_pairs,
     collect_activations,
+    source_digest,
     trace,
 )
 from mint.models.activations import ROWS_AT_ONCE
@@ -114,8 +115,11 @@ class TrialPipeline:
         """Prepare the stages; init is the file of the weights that config.init describes.
 
         Raises:
-            InputError: the data are not those of the configuration.
+            InputError: the data or the source of the network are not those of the configuration.
         """
+        if source_digest(config.experiment.network) != config.network_digest:
+            problem = "its source is not what this trial began with"
+            raise InputError(f"network {config.experiment.network.name}: {problem}")
         if source.digest != config.data_digest:
             raise InputError(
                 f"{config.experiment.data.name}: its content is not what this trial began with"

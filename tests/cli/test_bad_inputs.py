@@ -29,23 +29,23 @@ NETWORKS = """
 from torch import nn
 
 
-def build():
+def build() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10))
 
 
-def recurrent():
+def recurrent() -> nn.Module:
     return nn.LSTM(8, 8)
 
 
-def raising():
+def raising() -> nn.Module:
     return {}["absent"]
 
 
-def lazy():
+def lazy() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10), nn.Linear(10, 10))
 
 
-def pair():
+def pair() -> nn.Module:
     class Pair(nn.Module):
         def __init__(self):
             super().__init__()
@@ -57,7 +57,7 @@ def pair():
     return Pair()
 
 
-def twisting():
+def twisting() -> nn.Module:
     class Twisting(nn.Module):
         def forward(self, images):
             return images if images.sum() > 0 else -images
@@ -148,6 +148,7 @@ TABLE = [
     (f"{RUN} --model none:build", "network none:build: none cannot be imported"),
     (f"{RUN} --model bad_networks", "--model bad_networks: must be MODULE:FUNCTION"),
     (f"{RUN} --model bad_networks:bild", "has no function bild; did you mean build?"),
+    (f"{RUN} --model bad_networks:nn", "must be a class of nn.Module, or a function annotated"),
     (f"{RUN} --model bad_networks:recurrent", "does not run on an input of shape"),
     (f"{RUN} --model bad_networks:twisting", "Twisting cannot be traced"),
     (f"{RUN} --model bad_networks:raising", "bad_networks:raising with arguments {}: "),

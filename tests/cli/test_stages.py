@@ -46,7 +46,7 @@ class Small(nn.Module):
         return self.head(values.flatten(1))
 
 
-def build(classes=10):
+def build(classes=10) -> nn.Module:
     return Small(classes)
 
 """
@@ -163,7 +163,13 @@ trial: {groups: 4, samples_per_class: 10}
     by_filter = masks["head.weight"].reshape(10, 12, 16)
     assert np.all(by_filter == by_filter[:, :, :1])
 
-    assert _mint(f"export --trial {folder} --output exported --onnx") == 0
+    # The folder may be somebody else's: it does not run code of its own accord.
+    assert _mint(f"export --trial {folder} --output exported") == 2
+    printed = capsys.readouterr().err
+    assert "--model: .mint/trials/" in printed
+    assert "has the network own_network:build; name it to run its code" in printed
+    named = "--model own_network:build"
+    assert _mint(f"export --trial {folder} --output exported --onnx {named}") == 0
     facts = json.loads(Path("exported/export.json").read_text())
     assert facts["kept_weights"] == result.counted_weights - result.pruned_weights
     program = (
@@ -183,7 +189,8 @@ trial: {groups: 4, samples_per_class: 10}
 
     # An edited network is another one: nothing kept answers for it.
     Path("own_network.py").write_text(NETWORK.replace("relu(self.norm", "silu(self.norm"))
-    assert _mint(f"export --trial {folder} --output again") == 2
+    del sys.modules["own_network"]  # as in a new process
+    assert _mint(f"export --trial {folder} --output again {named}") == 2
     assert "the source of own_network:build has changed" in capsys.readouterr().err
     assert _mint(f"estimate --experiment {experiment} --data-dir {tmp_path}") == 2
     assert "no result of mint train yet" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch import nn
 
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError
-from mint.models import build_network, source_digest
+from mint.models import build_network
 
 
 @pytest.fixture
@@ -20,12 +20,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "own_networks.py").write_text(
-        "from torch import nn\n\n"
-        "def build(width):\n"
+        "from torch import nn\nfrom torch.nn import Linear\n\n"
+        "def build(width) -> nn.Module:\n"
         "    if width < 1:\n"
         "        raise ValueError('width must be\\nat least 1')\n"
         "    return nn.Linear(4, width)\n\n"
-        "def number():\n    return 3\n"
+        "def number() -> nn.Module:\n    return 3\n\n"
+        "def unannotated():\n    return nn.Linear(4, 2)\n\n"
+        "class Network(nn.Linear):\n"
+        "    def __init__(self) -> None:\n"
+        "        super().__init__(4, 2)\n"
     )
     yield tmp_path
     sys.modules.pop("own_networks", None)
@@ -35,6 +39,9 @@ def test_a_users_function_builds_a_network(own_folder: Path) -> None:
     network = build_network(NetworkConfig(name="own_networks:build", arguments={"width": 7}))
     assert isinstance(network, nn.Linear)
     assert network.out_features == 7
+    assert isinstance(build_network(NetworkConfig(name="own_networks:Network")), nn.Linear)
+    resnet = NetworkConfig(name="torchvision.models:resnet18", arguments={"num_classes": 3})
+    assert build_network(resnet).fc.out_features == 3
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,11 @@ def test_a_users_function_builds_a_network(own_folder: Path) -> None:
         ("own_networks:build", {"widht": 3}, "unexpected keyword argument 'widht'"),
         ("own_networks:build", {"width": 0}, "width must be at least 1"),
         ("own_networks:number", {}, "must return an nn.Module, not int"),
+        ("own_networks:unannotated", {}, "must be a class of nn.Module, or a function annotated"),
+        ("own_networks:nn", {}, "must be a class of nn.Module, or a function annotated"),
+        ("own_networks:Linear", {}, "is defined in torch.nn.modules.linear; name it there"),
+        ("os:system", {"command": "touch ran"}, "must be a class of nn.Module"),
+        ("subprocess:run", {"args": ["touch", "ran"]}, "must be a class of nn.Module"),
         ("broken:build", {}, "broken cannot be imported: SyntaxError"),
         ("mlp", {"widths": [4, 2]}, "widths [4, 2]: "),
         ("mlp", {"widths": [4, 0, 2]}, "widths.1 0: "),
@@ -64,15 +76,4 @@ def test_a_network_that_cannot_be_built_is_a_one_line_error(
     assert str(raised.value).startswith(f"network {name}")
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_the_digest_follows_the_source_of_a_users_network(own_folder: Path) -> None:
-    config = NetworkConfig(name="own_networks:build", arguments={"width": 7})
-    before = source_digest(config)
-    assert before is not None
-    assert len(bytes.fromhex(before)) == 8
-    assert source_digest(NetworkConfig(name="own_networks:number")) == before
-    file = own_folder / "own_networks.py"
-    file.write_text(file.read_text() + "# edited\n")
-    assert source_digest(config) != before
-    assert source_digest(NetworkConfig(name="vgg16", arguments={"classes": 10})) is None
+    assert not (own_folder / "ran").exists()
