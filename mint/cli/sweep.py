@@ -220,6 +220,7 @@ def _settings(
     words: Sequence[str],
 ) -> "SweepSettings":
     """Return the settings of the workers, checked."""
+    from mint.models import own_modules
     from mint.orchestration.resources import check_resources
     from mint.orchestration.sweep_settings import SweepSettings
     from mint.trial.provenance import Provenance
@@ -234,6 +235,7 @@ def _settings(
         cache_root=cache.root,
         storage=cache.storage.uri if cache.storage else None,
         threads=experiment.threads,
+        module_folders=sorted({str(path.parent) for path in own_modules(experiment.network)}),
         gpus_per_trial=options.gpus_per_trial,
         search=options.search,
         live=options.watch,

@@ -5,10 +5,9 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from importlib.util import find_spec, resolve_name
 from itertools import accumulate
 from pathlib import Path
@@ -87,12 +86,11 @@ def _import(name: str, module_name: str) -> ModuleType:
     if str(folder) not in sys.path:  # last, so that a queue.py in it never replaces Python's
         sys.path.append(str(folder))
     path = folder.joinpath(*module_name.split("."))
-    first = _top_level(module_name.split(".")[0])
-    if first and any(file.is_file() for file in (path.with_suffix(".py"), path / "__init__.py")):
-        places = [*(first.submodule_search_locations or ()), *_location(first)]
-        if folder not in [Path(place).resolve().parent for place in places]:
-            problem = f"Python finds another module {first.name} before that of {folder}"
-            raise InputError(f"network {name}: {problem}; rename yours")
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        found = _file(module_name)
+        if file.is_file() and (found is None or found.resolve() != file.resolve()):
+            problem = f"Python finds another {module_name.split('.')[0]} before {file}; rename it"
+            raise InputError(f"network {name}: {problem}")
     try:
         return import_module(module_name)
     except Exception as error:  # the module's own code runs here
@@ -132,10 +130,13 @@ def _source_files(name: str) -> dict[str, Path]:
         waiting = [module for start in files for module in _with_parents(start)]
         while waiting:
             module = waiting.pop()
-            if module not in seen and (file := files.get(module) or _own_file(module)):
+            if module in seen:
+                continue
+            seen.add(module)
+            file = files.get(module) or _file(module)
+            if file and (module in files or _is_own(module, file)):
                 files[module] = file
                 waiting += _imports(module, file)
-            seen.add(module)
     except (TypeError, OSError, SyntaxError, ValueError, ImportError) as error:
         problem = f"its source cannot be read: {error_line(error)}"
         raise InputError(f"network {name}: {problem}") from error
@@ -161,28 +162,21 @@ def _with_parents(module: str) -> Iterator[str]:
     return accumulate(module.split("."), "{}.{}".format)
 
 
-def _own_file(module: str) -> Path | None:
-    """Return the file of a module of the user's own, without importing it; None for others."""
+def _file(module: str) -> Path | None:
+    """Return the file that Python finds for a module, without importing it; None if there is none.
+
+    A namespace package has none, nor has a module of the interpreter.
+    """
     first, *parts = module.split(".")
-    spec = _top_level(first)
+    try:
+        spec = find_spec(first)
+    except ValueError:  # __main__ has no spec
+        return None
     for part in parts:
         if spec is None or spec.submodule_search_locations is None:
             return None
         spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
-    if spec is None:
-        return None
-    return next((path for path in _location(spec) if _is_own(module, path)), None)
-
-
-def _top_level(name: str) -> ModuleSpec | None:
-    with suppress(ValueError):  # __main__ has none
-        return find_spec(name)
-    return None
-
-
-def _location(spec: ModuleSpec) -> list[Path]:
-    """Return the file of a module; none for a namespace package or a built-in module."""
-    return [Path(spec.origin)] if spec.has_location and spec.origin else []
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def _is_own(module: str, file: Path) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ for _name, _value in _SETTINGS.items():  # before Ray is imported
     os.environ.setdefault(_name, _value)
 
 import ray
+from ray.job_config import JobConfig
 
 _START_SECONDS = 60.0
 _NOT_STARTED = "Ray did not start on this machine {}; the same command tries again"
@@ -89,7 +91,14 @@ def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable
 
 
 def _connect(address: str | None, network: NetworkConfig) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    job = JobConfig()
+    # Else Ray puts the current folder first in a worker's sys.path: its pandas.py would be pandas.
+    job._py_driver_sys_path = deque(maxlen=0)  # type: ignore[assignment]
+    quiet: dict[str, Any] = {
+        "job_config": job,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     if address is None:
         try:
             ray.init("local", include_dashboard=False, **quiet)

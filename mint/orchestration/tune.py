@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 import traceback
 import warnings
@@ -130,6 +131,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
     from mint.trial.setup import kept_initial_weights
 
     start = time.monotonic()
+    sys.path.extend(path for path in settings.module_folders if path not in sys.path)
     config = trial_config(parameters)
     node = os.environ if settings.ray_address else {}
     report: dict[str, Any] = {}

@@ -55,6 +55,8 @@ def _runs(folder: Path) -> list[Run]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
+    for module in ("pandas", "queue", "types"):  # no process of a sweep may take them for its own
+        (folder / f"{module}.py").write_text("raise ImportError('this is a file of the user')\n")
     done = _sweep(folder, AXES)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("[")]

@@ -89,7 +89,7 @@ def test_a_process_keeps_the_digest_of_what_it_has_imported(folder: Path) -> Non
 def test_an_installed_module_of_the_same_name_is_an_error(folder: Path) -> None:
     _write(folder, {"queue.py": NET, "scipy/net.py": NET})
     for name in ("queue:build", "scipy.net:build"):
-        with pytest.raises(InputError, match=rf"^network {name}: Python finds another module"):
+        with pytest.raises(InputError, match=rf"^network {name}: Python finds another"):
             source_digest(NetworkConfig(name=name))
 
 
