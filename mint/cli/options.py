@@ -92,8 +92,8 @@ class ExperimentOptions:
     """Shrink the experiment to run in under a minute on a CPU, to see that everything works."""
 
     model: Annotated[str | None, Parameter(group=EXPERIMENT, metavar="MODULE:FUNCTION")] = None
-    """Your own network, all of whose layer pairs are pruned: a function that returns an nn.Module
-    (default: the experiment's network)."""
+    """Your own network, all of whose layer pairs are pruned: a function annotated to return an
+    nn.Module, or a class of it (default: the experiment's network)."""
 
     changes: Annotated[tuple[str, ...] | None, Changes, Parameter(group=EXPERIMENT)] = None
     """Set a value by its key in the experiment's file, such as training.epochs=3 or

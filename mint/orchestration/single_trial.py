@@ -44,6 +44,8 @@ def run_and_report(
         locked(cache, f"{name}-{pipeline.config.key}", command),
         RunWriter(store, cache, pipeline.provenance, finished_runs, _say) as writer,
     ):
+        if cache.find("trials", pipeline.config.key):
+            _say("the trial was finished already; nothing runs again")
         folder = _run(pipeline, TrialMonitor(writer, Silent(), to_run=1))
         unwritten = writer.close()
     result, of_store = TrialResult.load(folder), None

@@ -117,6 +117,9 @@ def test_stage_after_stage_is_the_trial_in_one_go(
     other.mkdir()
     monkeypatch.chdir(other)
     assert _mint(f"run {options}") == 0
+    assert "finished already" not in capsys.readouterr().out
+    assert _mint(f"run {options}") == 0
+    assert "the trial was finished already; nothing runs again" in capsys.readouterr().out
     again = TrialResult.load(_trial_folder())
     assert again.config.key == result.config.key
     assert again.accuracy == result.accuracy

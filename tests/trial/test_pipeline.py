@@ -182,9 +182,11 @@ def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path)
     assert left == []
 
 
-def test_other_data_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> None:
+def test_other_data_and_other_source_are_refused(quick_trial: TrialConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not what this trial began with"):
         _run(quick_trial.model_copy(update={"data_digest": "0" * 16}), tmp_path)
+    with pytest.raises(InputError, match="network mlp: its source is not what this trial began"):
+        _run(quick_trial.model_copy(update={"network_digest": "0" * 16}), tmp_path)
 
 
 @pytest.mark.slow
