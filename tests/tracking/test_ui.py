@@ -15,12 +15,13 @@ from services import environment, free_port
 from mint.cli.app import main
 from mint.tracking.mlflow_store import MlflowStore
 
-MINT = [sys.executable, "-c", "from mint.cli.app import main; raise SystemExit(main())"]
+MINT = [sys.executable, "-P", "-c", "from mint.cli.app import main; raise SystemExit(main())"]
 
 
 def test_link_of_every_experiment_until_ctrl_c(tmp_path: Path) -> None:
     identifier = MlflowStore(f"sqlite:///{tmp_path / 'mlflow.db'}").prepare("digits_mlp")
     port = free_port()
+    (tmp_path / "queue.py").write_text("raise ImportError('this is a file of the user')\n")
     before = set(tmp_path.iterdir())
     with subprocess.Popen(
         [*MINT, "ui", "--port", str(port)],
