@@ -1,6 +1,7 @@
 """Real parts for the tests: digits, MNIST where it is at hand, and an experiment that is quick."""
 
 import os
+import sys
 from pathlib import Path
 
 # Before Ray is imported, as in mint.orchestration.ray_setup: else Ray packs the working folder.
@@ -90,5 +91,6 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a network's import appends the folder
     for name in ("MINT_DATA_DIR", "MINT_CACHE_DIR", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)

@@ -1,6 +1,7 @@
 """Bad input of every command ends with exit code 2, one line that names it, and nothing written."""
 
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -237,6 +238,7 @@ def _content() -> dict[Path, bytes]:
 def test_bad_input(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name, text in FILES.items():
         Path(name).write_text(text)
+    sys.modules.pop("bad_networks", None)  # that of another test's folder
     Path("records").mkdir()
     Path("records/trials.csv").write_text("junk")
     Path("cache").mkdir()
