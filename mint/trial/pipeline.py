@@ -29,7 +29,7 @@ from mint.models import (
     trace,
 )
 from mint.models.activations import ROWS_AT_ONCE
-from mint.pruning.criteria import FUNCTIONS, CriterionInputs
+from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.flops import multiply_adds, state_bytes
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.layer_table import LayerCount, count_layers
@@ -41,7 +41,7 @@ from mint.rng import stream, torch_seeded
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
-from mint.trial.preflight import counted_weights, load_initial
+from mint.trial.preflight import counted_weights, estimator_bytes, load_initial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
     ACTIVATIONS_FILE,
@@ -110,8 +110,11 @@ class TrialPipeline:
         provenance: Provenance,
         init: Path | None = None,
         callbacks: TrialCallbacks | None = None,
+        at_once: int = 1,
     ) -> None:
         """Prepare the stages; init is the file of the weights that config.init describes.
+
+        So many trials side by side share the memory of the machine or the GPU.
 
         Raises:
             InputError: the data are not those of the configuration.
@@ -128,6 +131,7 @@ class TrialPipeline:
         self.provenance = provenance
         self.callbacks = callbacks or TrialCallbacks()
         self._init = init
+        self._at_once = at_once
         self._begun = time.perf_counter()
 
     @cached_property
@@ -222,12 +226,13 @@ class TrialPipeline:
                 groups_of=self.config.groups_of,
                 estimate=self.config.estimate,
                 device=self.config.estimator,
+                memory_limit=estimator_bytes(self.config, self._at_once),
                 seed=self.config.seed,
                 activations=lambda: self.activations,
                 magnitudes=lambda: self.magnitudes,
                 gradients=lambda: self.gradients,
             )
-            scores = FUNCTIONS[self.config.criterion](pair, inputs)
+            scores = score(self.config.criterion, pair, inputs)
             save_scores(folder / SCORES_FILE, {pair.weight: scores})
             LayerScoring(
                 parent=pair.parent,
