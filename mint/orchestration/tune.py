@@ -50,8 +50,8 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 _MAX_RETRIES = 3  # of a trial whose worker or node died
 # Messages of a GPU besides torch.OutOfMemoryError, when another process has filled it.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-# Ray's message when it kills a worker, such as: was 7.60GB / 8.00GB (0.95), which exceeds ...
-_KILLED_FOR_MEMORY = re.compile(r"was ([\d.]+ ?\w+) / ([\d.]+ ?\w+) \([\d.]+\), which exceeds")
+# In Ray's message when it kills a worker: was 7.60GB used / 8.00GB limit (0.95).
+_KILLED_FOR_MEMORY = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB) limit")
 # Fields of a trial's reports to Ray Tune; the end holds the arguments of TrialMonitor.ended.
 _END, _MEMORY, _SEARCH_STEP, _PROGRESS = "end", "out_of_memory", "search_step", "progress"
 _FACTS = ("stage", "epoch", "epochs", "validation_accuracy", "seconds_left")  # of a progress

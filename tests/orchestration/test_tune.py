@@ -323,10 +323,9 @@ def test_a_trial_is_released_before_its_memory_is_freed(
 
 def test_a_worker_killed_for_memory_has_one_line_with_what_was_used() -> None:
     details = (
-        "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.\n"
-        "Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was 7.60GB / 8.00GB "
-        "(0.95), which exceeds the memory usage threshold of 0.95. Ray killed this worker.\n"
-        "Refer to the documentation on how to address the out of memory issue."
+        "ray.exceptions.OutOfMemoryError: 1 worker(s) were killed due to the node running low on "
+        "memory. Memory on the node (IP: 10.0.0.1, ID: ab) was 7.60GB used / 8.00GB limit (0.95)\n"
+        "OOM kill reason: usage above threshold\nRay killed 1 worker(s)\nTop 10 memory users: ..."
     )
     line = _cause_of_death(details)
     assert line.startswith("Ray killed it because 7.60GB of 8.00GB of the node's memory were in")
