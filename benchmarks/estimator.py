@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from mint.data.loading import balanced_rows, split_source
 from mint.gmi.bootstrap import Split
 from mint.gmi.cpu.engine import count_blocks
 from mint.gmi.cpu.matching import match_points
+from mint.machine import threads
 from mint.models import build_network, chosen_pairs, collect_activations, trace
 from mint.rng import torch_seeded
 from mint.training.loop import train
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="250 x 100 groups at 650 a class too")
     options = parser.parse_args()
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {numba.get_num_threads()} threads of ours; "
+        f"{platform.machine()}, {os.cpu_count()} cores, {threads()} threads of ours; "
         "medians of one run. Yardstick: NumPy adding two n x n float32 matrices. Slow "
         "methods run on a sample of the blocks."
     )

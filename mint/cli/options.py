@@ -140,7 +140,8 @@ class TrialOptions(ExperimentOptions):
     """Seeds every random draw."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=RUNNING)] = "auto"
-    """Device that trains and estimates; auto takes a GPU if there is one."""
+    """Device that trains; auto takes a GPU if there is one. Scores are estimated on the CPU, unless
+    the experiment sets estimate.device to cuda."""
 
 
 def _read_changes(changes: Sequence[str]) -> dict[str, Any]:

@@ -194,6 +194,7 @@ def _request(
         on_check=check_progress(_display(options)),
         is_finished=lambda key: cache.find("trials", key) is not None,
         download=not options.dry_run,
+        at_once=settings.sharing_memory(options.max_concurrent),
     )
     if planned.source is None:
         print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")

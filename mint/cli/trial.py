@@ -121,10 +121,12 @@ def prune(options: TrialOptions, *, words: Words) -> None:
         raise InputError(problem, parameter="fraction")
 
     from mint.reporting.layer_text import layer_lines
+    from mint.training.determinism import reproducible
 
     _require(pipeline, "baselines", "scores")
-    folder, masks = pipeline.pruned, pipeline.masks
-    print("\n".join(layer_lines(pipeline.layer_counts(masks))))
+    with reproducible(pipeline.experiment.threads, pipeline.device):
+        folder, masks = pipeline.pruned, pipeline.masks
+        print("\n".join(layer_lines(pipeline.layer_counts(masks))))
     percent = 100 * masks.pruned / pipeline.counted
     print(f"pruned: {masks.pruned} of {pipeline.counted} counted weights, {percent:.2f}%")
     print(f"masks:  {folder}")

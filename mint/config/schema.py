@@ -127,11 +127,21 @@ class EstimateConfig(_Frozen):
         reliability: stop once the scores reach this reliability; None to use all bootstraps.
         paper: estimate as the MINT paper does, without scaling activations and with nearest
             neighbours as partners; mint.gmi.estimator explains the difference.
+        device: cuda estimates on the GPU of a trial on a GPU. Its scores differ by rounding, so
+            the trial's field estimator, which copies it, belongs to the keys.
+        memory_gb: gigabytes (10^9 bytes) that the estimator of a trial may use; None for half of
+            the trial's share of the machine or the card. It changes no score, so no key has it.
     """
 
     bootstraps: _PositiveInt
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
     paper: _Flag = False
+    device: _Device = "cpu"
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+
+    def content(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """Return the fields that scores depend on as JSON values."""
+        return super().content({*without, "device", "memory_gb"})
 
 
 class SearchConfig(_Frozen):

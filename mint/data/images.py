@@ -1,6 +1,5 @@
 """Images of one size, (n, C, H, W) uint8: in memory, or decoded whenever rows are read."""
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mint.data.preparation import to_pixels
 from mint.errors import InputError, first_line
+from mint.machine import threads
 
 # Formats that Pillow decodes without another program, and modes that it converts as they are meant.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -117,12 +117,12 @@ def any_16_bit(modes: Collection[str]) -> bool:
 
 def for_each(items: NDArray[np.int64], function: Callable[[int], None]) -> None:
     """Call a function with every item, in several threads; each takes neighbouring items."""
-    threads = os.cpu_count() or 1
+    workers = threads()
 
     def call(share: NDArray[np.int64]) -> None:
         for item in share:
             function(int(item))
 
-    shares = np.array_split(items, min(4 * threads, max(1, len(items))))
-    with ThreadPoolExecutor(threads) as pool:
+    shares = np.array_split(items, min(4 * workers, max(1, len(items))))
+    with ThreadPoolExecutor(workers) as pool:
         list(pool.map(call, shares))

@@ -36,7 +36,7 @@ def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
             image_column = _only_column(path, schema, "structs of image bytes", _has_bytes)
             label_column = _only_column(path, schema, "integer labels", pa.types.is_integer)
             names = _class_names(schema, label_column)
-            labels.append(file.read(columns=[label_column]).column(0))
+            labels.append(file.read(columns=[label_column], use_threads=False).column(0))
         if labels[-1].null_count:
             raise InputError(f"{path}: column {label_column} must have a label in every row")
         file_start = starts[-1]
@@ -52,7 +52,7 @@ def open_parquet(paths: Sequence[Path], kept_bytes: int) -> EncodedImages:
     def images_of(group: int) -> Any:
         path, metadata, column, number, _ = groups[group]
         with _opened(path, metadata) as file:
-            return file.read_row_group(number, columns=[column]).column(0)
+            return file.read_row_group(number, columns=[column], use_threads=False).column(0)
 
     def group_of(row: int) -> int:
         return bisect_right(starts, row) - 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from threadpoolctl import threadpool_limits
 
 from mint.gmi.bootstrap import (
     Bootstrap,
@@ -34,16 +35,9 @@ def refined_bootstraps(
     x: Floats, y: Floats, z: Floats, *, seed: int, one_to_one: bool
 ) -> Iterator[Bootstrap]:
     """Yield bootstraps of one block, each of (1, 1) arrays, without end."""
-    x, y, z = scale_near_one(x), scale_near_one(y), scale_near_one(z)
-    z = _unit_variance(z) if z.shape[1] else z
-    if z.any():
-        x, y = _residuals(z, x, y)
-    x, y = _unit_variance(x) * math.sqrt(x.shape[1]), _unit_variance(y) * math.sqrt(y.shape[1])
+    with _one_blas_thread():
+        x, y, z, metric = _isotropic(x, y, z)
     varies = x.any() and y.any()
-    joint = np.hstack([x, y])
-    coordinates = joint.shape[1]
-    covariance = joint.T @ joint / len(joint) + _RIDGE_OF_METRIC * np.eye(coordinates)
-    metric = np.linalg.inv(np.linalg.cholesky(covariance)).T * math.sqrt(2 / coordinates)
     weighted = math.sqrt(_VARIANCE_OF_Z) * z
     for split in random_splits(len(x), seed):
         if not varies:
@@ -51,8 +45,28 @@ def refined_bootstraps(
             continue
         pooled = np.concatenate([split.first, split.second])
         swapped = np.concatenate([y[split.first], y[_partners(z, split, one_to_one)]])
-        points = np.hstack([np.hstack([x[pooled], swapped]) @ metric, weighted[pooled]])
+        with _one_blas_thread():
+            points = np.hstack([np.hstack([x[pooled], swapped]) @ metric, weighted[pooled]])
         yield _jackknife(points[: len(split.first)], points[len(split.first) :])
+
+
+def _one_blas_thread() -> threadpool_limits:
+    """Limit BLAS, whose sums depend on its number of threads."""
+    return threadpool_limits(1, user_api="blas")
+
+
+def _isotropic(x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the residuals of X and Y, scaled Z, and the metric that makes X and Y isotropic."""
+    x, y, z = scale_near_one(x), scale_near_one(y), scale_near_one(z)
+    z = _unit_variance(z) if z.shape[1] else z
+    if z.any():
+        x, y = _residuals(z, x, y)
+    x, y = _unit_variance(x) * math.sqrt(x.shape[1]), _unit_variance(y) * math.sqrt(y.shape[1])
+    joint = np.hstack([x, y])
+    coordinates = joint.shape[1]
+    covariance = joint.T @ joint / len(joint) + _RIDGE_OF_METRIC * np.eye(coordinates)
+    metric = np.linalg.inv(np.linalg.cholesky(covariance)).T * math.sqrt(2 / coordinates)
+    return x, y, z, metric
 
 
 def _jackknife(first: Floats, second: Floats) -> Bootstrap:

@@ -68,8 +68,7 @@ def show_plan(request: SweepRequest, display: Lines) -> None:
     if to_run and planned.source and planned.traced:
         # The corners of its search space stand for the trials that Optuna will draw.
         expected = missing or list(islice(cycle(planned.configs), to_run))
-        fitting = max(1, (os.cpu_count() or 1) // request.settings.threads)
-        at_once = min(to_run, request.max_concurrent_trials or fitting)
+        at_once = min(to_run, request.settings.sharing_memory(request.max_concurrent_trials))
         for line in forecast(expected, planned.source, planned.traced, request.cache, at_once):
             display.say(line)
 

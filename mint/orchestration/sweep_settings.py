@@ -1,5 +1,6 @@
 """Values that the command line, the driver and the workers of a sweep exchange."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class SweepSettings:
     search: Literal["grid", "asha", "optuna"] = "grid"
     live: bool = False
     ray_address: str | None = None
+
+    def sharing_memory(self, at_once: int | None) -> int:
+        """Return how many of so many trials share the memory of a machine like this one."""
+        fitting = max(1, (os.cpu_count() or 1) // self.threads)
+        return min(at_once or fitting, fitting)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Many trials on Ray Tune, on this machine or on a cluster."""
 
+import gc
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -49,6 +51,8 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 _MAX_RETRIES = 3  # of a trial whose worker or node died
 # Messages of a GPU besides torch.OutOfMemoryError, when another process has filled it.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# In Ray's message when it kills a worker: was 7.60GB used / 8.00GB limit (0.95).
+_KILLED_FOR_MEMORY = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB) limit")
 # Fields of a trial's reports to Ray Tune; the end holds the arguments of TrialMonitor.ended.
 _END, _MEMORY, _SEARCH_STEP, _PROGRESS = "end", "out_of_memory", "search_step", "progress"
 _FACTS = ("stage", "epoch", "epochs", "validation_accuracy", "seconds_left")  # of a progress
@@ -66,7 +70,7 @@ def run_trials(
     """
     watcher = _Watcher(monitor, retry_memory=0 < settings.gpus_per_trial < 1)
     trainable = tune.with_resources(
-        tune.with_parameters(_run_one, settings=settings),
+        tune.with_parameters(_run_one, settings=settings, at_once=max_concurrent_trials),
         {"cpu": settings.threads, "gpu": settings.gpus_per_trial},
     )
     with (
@@ -123,14 +127,26 @@ def _tune_folder(settings: SweepSettings) -> Iterator[tuple[pyarrow.fs.FileSyste
             storage.remove(name)
 
 
-def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
+def _run_one(parameters: dict[str, Any], settings: SweepSettings, at_once: int) -> None:
     """Run one trial in a worker, and report how it ended."""
+    start = time.monotonic()
+    report = _ended(parameters, settings, at_once)
+    if settings.gpus_per_trial:
+        import torch
+
+        gc.collect()  # a traced network refers to itself
+        torch.cuda.empty_cache()  # the next trial on this GPU may be another process's
+    report[_END]["seconds"] = time.monotonic() - start
+    tune.report(report)
+
+
+def _ended(parameters: dict[str, Any], settings: SweepSettings, at_once: int) -> dict[str, Any]:
+    """Run one trial and return the report of its end; none of its objects outlive the call."""
     import torch
 
     from mint.trial.pipeline import TrialPipeline, run_trial
     from mint.trial.setup import kept_initial_weights
 
-    start = time.monotonic()
     sys.path.extend(path for path in settings.module_folders if path not in sys.path)
     config = trial_config(parameters)
     node = os.environ if settings.ray_address else {}
@@ -146,11 +162,12 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
             provenance=settings.provenance,
             init=kept_initial_weights(cache, config),
             callbacks=_callbacks(settings),
+            at_once=settings.sharing_memory(at_once),
         )
         result = TrialResult.load(run_trial(pipeline))
         report[VALIDATION_ACCURACY] = result.validation_accuracy
         report[PARAMS_PRUNED] = result.params_pruned
-        end = {"status": "finished"}
+        end: dict[str, Any] = {"status": "finished"}
     except Exception as error:  # it ends this trial and no other
         reason, details = error_line(error), without_secrets(traceback.format_exc())
         if isinstance(error, torch.OutOfMemoryError) or any(
@@ -158,9 +175,7 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
         ):
             report[_MEMORY], reason = True, f"out of GPU memory: {reason}"
         end = {"status": "failed", "reason": reason, "details": details}
-    if settings.gpus_per_trial:
-        torch.cuda.empty_cache()  # the next trial on this GPU may be another process's
-    tune.report({**report, _END: {**end, "seconds": time.monotonic() - start}})
+    return {**report, _END: end}
 
 
 def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
@@ -190,6 +205,16 @@ def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
         tune.report({_SEARCH_STEP: step.model_dump_json()})
 
     return TrialCallbacks(on_epoch, on_layer_scores, on_search_step)
+
+
+def _cause_of_death(details: str) -> str:
+    """Return one line on why a worker died, from the text of Ray's error."""
+    if used := _KILLED_FOR_MEMORY.search(details):
+        return (
+            f"Ray killed it because {used[1]} of {used[2]} of the node's memory were in use; lower "
+            "max_concurrent, samples_per_class or training.batch_size"
+        )
+    return (details.strip().splitlines() or [""])[-1].strip()
 
 
 class _Watcher(tune.Callback):
@@ -266,8 +291,7 @@ class _Watcher(tune.Callback):
         # Ray's own functions would look in the storage, where the file is not yet.
         file = trial.error_file
         details = without_secrets(Path(file).read_text() if file and Path(file).exists() else "")
-        lines = details.strip().splitlines() or [""]
-        reason = f"the worker died {trial.num_failures} times: {lines[-1].strip()}"
+        reason = f"the worker died {trial.num_failures} times: {_cause_of_death(details)}"
         with self._monitoring():
             self._monitor.ended(config, "failed", self._elapsed(trial), reason, details)
 

@@ -37,6 +37,7 @@ class CriterionInputs:
         groups_of: returns the number of groups for a layer's name and number of filters.
         estimate: settings of MINT's bootstraps.
         device: cpu or cuda, where the scores of MINT are estimated.
+        memory_limit: bytes that the bootstraps may use on that device.
         seed: seeds every random draw.
         activations: returns for each node of a pair (rows, filters) over the estimation rows.
         magnitudes: the same of absolute activations.
@@ -47,6 +48,7 @@ class CriterionInputs:
     groups_of: Callable[[str, int], int]
     estimate: EstimateConfig
     device: str
+    memory_limit: int
     seed: int
     activations: Callable[[], Mapping[str, NDArray[np.float32]]]
     magnitudes: Callable[[], Mapping[str, NDArray[np.float32]]]
@@ -91,6 +93,7 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
         parent_labels,
         seed=inputs.seed,
         device=inputs.device,
+        memory_limit=inputs.memory_limit,
         scaled=not estimate.paper,
         one_to_one=not estimate.paper,
         conditional=conditional,
@@ -196,6 +199,24 @@ FUNCTIONS: Mapping[str, Criterion] = {
     "taylor": taylor,
     "activation-magnitude": activation_magnitude,
 }
+
+
+def score(criterion: str, pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
+    """Return the scores of a pair's blocks by the criterion of that name.
+
+    Raises:
+        InputError: there are too few rows, or activations or scores that are not finite.
+    """
+    try:
+        scores = FUNCTIONS[criterion](pair, inputs)
+    except ValueError as error:
+        raise InputError(f"{pair.parent} -> {pair.child}: {error}") from error
+    if undefined := int(np.isnan(scores.value).sum()):
+        raise InputError(
+            f"{pair.parent} -> {pair.child}: {undefined} of {scores.value.size} scores of "
+            f"{criterion} are not a number; the network's weights or activations are not finite"
+        )
+    return scores
 
 
 def _block_sums(pair: LayerPair, inputs: CriterionInputs, entries: Floats) -> BlockScores:

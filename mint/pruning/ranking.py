@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from mint.errors import InputError
 from mint.gmi.cpu.kernel_cache import compile_kernel
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores
@@ -40,7 +41,13 @@ class BlockRanking:
             generator: orders equal scores; an order by position would favour some filters.
             keep_connected: rank the last block of a child or parent group after all blocks that are
                 not the last of a group, and a block that is the last of both at the end.
+
+        Raises:
+            InputError: a score is not a number.
         """
+        for name, blocks in scores.items():
+            if np.isnan(blocks.value).any():
+                raise InputError(f"scores of {name}: some are not a number, and cannot be ranked")
         self._scores = dict(scores)
         sizes = [blocks.sizes for blocks in scores.values()]
         layer = np.repeat(np.arange(len(sizes)), [of_layer.size for of_layer in sizes])

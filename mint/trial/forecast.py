@@ -15,7 +15,7 @@ from mint.machine import memory_bytes
 from mint.models import Traced, chosen_pairs
 from mint.store.stage_cache import StageCache
 from mint.training.loop import evaluation_batch_size
-from mint.trial.preflight import image_shape
+from mint.trial.preflight import estimator_bytes, image_shape
 from mint.trial.result import Baseline, TrialResult
 
 # Resident bytes of a process with torch, numba, its kernels and scikit-learn, before any data.
@@ -24,7 +24,6 @@ _PROGRAM = 950 * 2**20
 _COPIES_OF_PARAMETERS = 4
 # Copies of the largest value in a forward pass: input, output, and a working copy.
 _COPIES_OF_LARGEST = 3
-_ESTIMATOR_LIMIT = 2 * 2**30  # the default of gmi_bootstraps
 
 
 class Time(NamedTuple):
@@ -91,7 +90,7 @@ def forecast(
         ]
     if trials[0].device != "cpu":
         return [*lines, "memory: not estimated for a GPU"]
-    memory = memory_of(trials, source, traced)
+    memory = memory_of(trials, source, traced, at_once)
     together = f", {_gb(at_once * memory.total)} GB for {at_once}" if at_once > 1 else ""
     return [
         *lines,
@@ -141,8 +140,10 @@ def time_of(trials: Sequence[TrialConfig], cache: StageCache) -> Time | None:
     )
 
 
-def memory_of(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> Memory:
-    """Return the memory of the largest of some trials of one experiment."""
+def memory_of(
+    trials: Sequence[TrialConfig], source: Source, traced: Traced, at_once: int = 1
+) -> Memory:
+    """Return the memory of the largest of some trials of one experiment, so many side by side."""
     experiment = trials[0].experiment
     shape = image_shape(experiment.data, source)
     assert shape
@@ -163,15 +164,16 @@ def memory_of(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> 
         program=_PROGRAM,
         data=sum(images.nbytes for images in stored),
         training=max(trained, evaluated),
-        scores=max(_score_bytes(trial, source.classes, filters) for trial in trials),
+        scores=max(_score_bytes(trial, source.classes, filters, at_once) for trial in trials),
     )
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time as text, such as 3 min 05 s."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    """Return a time as text, such as 3 min 05 s; one below zero is 0 s."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
@@ -200,11 +202,13 @@ def _baseline_seconds(config: TrialConfig, cache: StageCache) -> float | None:
     return Baseline.load(folder).seconds if folder else None
 
 
-def _score_bytes(config: TrialConfig, classes: int, filters: Mapping[str, int]) -> int:
+def _score_bytes(
+    config: TrialConfig, classes: int, filters: Mapping[str, int], at_once: int
+) -> int:
     rows = classes * config.samples_per_class
     activations = 4 * rows * sum(filters.values())
     if not config.uses("bootstraps"):
         return activations
     in_trees = rows - rows // 3
     matrices = min(config.groups, max(filters.values())) + 2 * config.experiment.threads + 1
-    return activations + min(_ESTIMATOR_LIMIT, matrices * matrix_nbytes(in_trees))
+    return activations + min(estimator_bytes(config, at_once), matrices * matrix_nbytes(in_trees))

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from mint.config.loading import validated
 from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion
 from mint.errors import InputError, allowed
+from mint.machine import memory_bytes
 from mint.models import LayerPair, Traced, collect_activations, trace
 from mint.models.activations import ROWS_AT_ONCE
-from mint.pruning.criteria import FUNCTIONS, CriterionInputs
+from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
@@ -50,7 +51,7 @@ def score_network(
     stays unchanged. See apply_masks for an example.
 
     Args:
-        network: traceable by torch.fx, on the CPU or a GPU.
+        network: traceable by torch.fx, on the CPU or a GPU; MINT estimates on the CPU.
         inputs: (n, ...) images as the network takes them; at least 6 for MINT, better hundreds.
         labels: (n,) whole-numbered classes; only the criterion taylor needs them.
         criterion: one of mint.config.schema.CRITERIA.
@@ -65,7 +66,7 @@ def score_network(
 
     Raises:
         InputError: an argument is not allowed, the network cannot be traced or has no weights to
-            prune, or its activations are not finite.
+            prune, or its activations or scores are not finite.
     """
     given = {"criterion": criterion, "groups": groups, "bootstraps": bootstraps, "seed": seed}
     settings = validated(_Settings, given, "score_network")
@@ -78,10 +79,7 @@ def score_network(
     scores = {}
     with reproducible(torch.get_num_threads(), device):
         for pair in pairs:
-            try:
-                scores[pair.weight] = FUNCTIONS[criterion](pair, criterion_inputs)
-            except ValueError as error:  # too few rows, or activations that are not finite
-                raise InputError(f"{pair.parent} -> {pair.child}: {error}") from error
+            scores[pair.weight] = score(criterion, pair, criterion_inputs)
     return scores
 
 
@@ -111,8 +109,8 @@ def prune(
         seed: settles the order of equal scores.
 
     Raises:
-        InputError: a share is not allowed, the limit leaves less than the fraction, or there are
-            no scores.
+        InputError: a share is not allowed, the limit leaves less than the fraction, a score is not
+            a number, or there are no scores.
     """
     if not scores:
         raise InputError("scores: are empty")
@@ -157,7 +155,8 @@ def _criterion_inputs(
         traced=traced,
         groups_of=lambda layer, filters: min(settings.groups, filters),
         estimate=EstimateConfig(bootstraps=settings.bootstraps),
-        device=device.type,
+        device="cpu",
+        memory_limit=memory_bytes() // 2,
         seed=settings.seed,
         activations=activations,
         magnitudes=partial(activations, absolute=True),

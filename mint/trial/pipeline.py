@@ -30,7 +30,7 @@ from mint.models import (
     trace,
 )
 from mint.models.activations import ROWS_AT_ONCE
-from mint.pruning.criteria import FUNCTIONS, CriterionInputs
+from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.flops import multiply_adds, state_bytes
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.layer_table import LayerCount, count_layers
@@ -42,7 +42,7 @@ from mint.rng import stream, torch_seeded
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
-from mint.trial.preflight import counted_weights, load_initial
+from mint.trial.preflight import counted_weights, estimator_bytes, load_initial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
     ACTIVATIONS_FILE,
@@ -111,8 +111,11 @@ class TrialPipeline:
         provenance: Provenance,
         init: Path | None = None,
         callbacks: TrialCallbacks | None = None,
+        at_once: int = 1,
     ) -> None:
         """Prepare the stages; init is the file of the weights that config.init describes.
+
+        So many trials side by side share the memory of the machine or the GPU.
 
         Raises:
             InputError: the data or the source of the network are not those of the configuration.
@@ -132,6 +135,7 @@ class TrialPipeline:
         self.provenance = provenance
         self.callbacks = callbacks or TrialCallbacks()
         self._init = init
+        self._at_once = at_once
         self._begun = time.perf_counter()
 
     @cached_property
@@ -226,12 +230,13 @@ class TrialPipeline:
                 groups_of=self.config.groups_of,
                 estimate=self.config.estimate,
                 device=self.config.estimator,
+                memory_limit=estimator_bytes(self.config, self._at_once),
                 seed=self.config.seed,
                 activations=lambda: self.activations,
                 magnitudes=lambda: self.magnitudes,
                 gradients=lambda: self.gradients,
             )
-            scores = FUNCTIONS[self.config.criterion](pair, inputs)
+            scores = score(self.config.criterion, pair, inputs)
             save_scores(folder / SCORES_FILE, {pair.weight: scores})
             LayerScoring(
                 parent=pair.parent,

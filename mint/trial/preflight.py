@@ -13,6 +13,8 @@ from mint.config.schema import DataConfig, Experiment, TrialConfig
 from mint.data.datasets import KNOWN_SHAPES, Source
 from mint.data.loading import smallest_class
 from mint.errors import InputError
+from mint.gmi.estimator import least_memory
+from mint.machine import memory_bytes
 from mint.models import (
     PUBLISHED_NAMES,
     LayerPair,
@@ -79,11 +81,14 @@ def check_network(
     return traced
 
 
-def check_data(trials: Sequence[TrialConfig], source: Source, traced: Traced) -> None:
-    """Check trials of one experiment against their data.
+def check_data(
+    trials: Sequence[TrialConfig], source: Source, traced: Traced, at_once: int = 1
+) -> None:
+    """Check trials of one experiment, so many side by side, against their data.
 
     Raises:
-        InputError: a validation split, an output or a number of samples that the data do not allow.
+        InputError: a validation split, an output or a number of samples that the data do not allow,
+            or scores that need more memory than there is.
     """
     experiment = trials[0].experiment
     data = experiment.data
@@ -110,6 +115,42 @@ def check_data(trials: Sequence[TrialConfig], source: Source, traced: Traced) ->
         if config.samples_per_class > available:
             raise InputError(
                 f"{data.name} allows 1 to {available}, the training images of its rarest class",
+                parameter="samples_per_class",
+                value=config.samples_per_class,
+            )
+        if config.uses("bootstraps"):
+            _check_memory(config, source.classes, chosen_pairs(traced, experiment), at_once)
+
+
+def estimator_bytes(config: TrialConfig, at_once: int) -> int:
+    """Return the memory that a trial's estimator may use, on the device where it runs.
+
+    It is what the experiment sets, or half of the share of each trial side by side.
+    """
+    given = config.estimate.memory_gb
+    return int(1e9 * given) if given else memory_bytes(config.estimator) // (2 * at_once)
+
+
+def _check_memory(
+    config: TrialConfig, classes: int, pairs: Sequence[LayerPair], at_once: int
+) -> None:
+    limit, there = estimator_bytes(config, at_once), memory_bytes(config.estimator)
+    if limit > there:
+        raise InputError(
+            f"allowed are at most {there / 1e9:.1f}, the memory of this device",
+            parameter="estimate.memory_gb",
+            value=config.estimate.memory_gb,
+        )
+    rows = classes * config.samples_per_class
+    for pair in pairs:
+        filters = pair.child_filters, pair.parent_filters
+        groups = config.groups_of(pair.child, filters[0]), config.groups_of(pair.parent, filters[1])
+        needed = least_memory(rows, filters, groups, config.estimator)
+        if needed > limit:
+            raise InputError(
+                f"the scores of {pair.parent} -> {pair.child} in {config.experiment.name} need "
+                f"{needed / 1e9:.2f} GB for {rows} rows, and a trial may use {limit / 1e9:.2f} GB "
+                "for them: take fewer samples or trials at a time, or raise estimate.memory_gb",
                 parameter="samples_per_class",
                 value=config.samples_per_class,
             )

@@ -44,6 +44,7 @@ def plan_trials(
     on_check: OnCheck = no_report,
     is_finished: Callable[[str], bool] = lambda key: False,
     download: bool = True,
+    at_once: int = 1,
 ) -> PlannedTrials:
     """Plan trials of one experiment, and check the unfinished ones before any work.
 
@@ -52,21 +53,28 @@ def plan_trials(
         axes: for each trial the fields criterion, groups, samples_per_class, upper_limit,
             fraction, bootstraps and seed of its TrialConfig.
         init: file of weights to start from; None for random ones.
-        device: that trains and estimates.
+        device: that trains; the experiment says where scores are estimated.
         data_dir: folder of the data sets.
         cache_root: folder of finished stages, as for load_source.
         on_check: reports the progress of the check of the images.
         is_finished: returns whether the trial of a key is finished.
         download: an absent data set.
+        at_once: number of trials side by side on a machine.
 
     Raises:
         InputError: a value is not allowed, or the machine, the network or the data cannot serve a
             trial.
     """
+    if experiment.estimate.device == "cuda" != device:
+        raise InputError(
+            "the trial trains on the CPU; allowed is cpu, or a GPU for both",
+            parameter="estimate.device",
+            value="cuda",
+        )
     shared = {
         "experiment": experiment,
         "device": device,
-        "estimator": device,
+        "estimator": experiment.estimate.device,
         "data_digest": "unknown",
         "network_digest": source_digest(experiment.network),
         "init": _initial_weights(init, experiment),
@@ -87,7 +95,7 @@ def plan_trials(
             shape = image_shape(experiment.data, source)
             assert shape
             traced = check_network(unfinished, shape, init)
-        check_data(unfinished, source, traced)
+        check_data(unfinished, source, traced, at_once)
     return PlannedTrials(trials, source, traced)
 
 

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from scipy.spatial.distance import cdist
 from mint.gmi.bootstrap import EdgeCounts, Split
 from mint.gmi.cpu.engine import count_blocks
 from mint.gmi.gpu.engine import count_blocks_on
+from mint.machine import limited_threads
 
 Floats = NDArray[np.float32]
 Groups = list[NDArray[np.int64]]
@@ -35,13 +35,6 @@ OPTIONS = [
 @pytest.fixture(params=ENGINES)
 def count(request: pytest.FixtureRequest) -> Count:
     return ENGINES[request.param]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = numba.get_num_threads()
-    yield
-    numba.set_num_threads(before)
 
 
 def activations(n: int, filters: int, seed: int) -> Floats:
@@ -213,15 +206,15 @@ def test_maps_that_keep_distances_keep_counts(count: Count) -> None:
     assert_equal(count(child[order], parent[order], groups, groups, moved), original)
 
 
-def test_counts_do_not_depend_on_threads(threads: None) -> None:
+def test_counts_do_not_depend_on_threads() -> None:
     case = case_of(360, 8, 12, (3, 3))
     # Equal rows have many equally short trees; the same one must be found each time.
     for layer in case[:2]:
         layer[:] = np.tile(layer[:90], (4, 1))
     found = []
-    for number in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-        numba.set_num_threads(number)
-        found += [count_blocks(*case), count_blocks(*case)]
+    for number in (1, 2, 3):
+        with limited_threads(number):
+            found += [count_blocks(*case), count_blocks(*case)]
     for other in found[1:]:
         assert_equal(found[0], other)
     assert (found[0].crossing > 20).all()

@@ -1,5 +1,6 @@
 """Trials that fail on a real Ray in every way: each has its reason, and the others finish."""
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import ray
+import torch
+from ray import tune
 from services import resize_disk, small_disk
 
 from mint.config.grid import Grid
@@ -18,11 +21,12 @@ from mint.orchestration.display import Lines
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
 from mint.orchestration.sweep_settings import SweepSettings
 from mint.orchestration.trial_monitor import TrialMonitor
-from mint.orchestration.tune import run_trials
+from mint.orchestration.tune import _cause_of_death, _run_one, run_trials
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
 from mint.tracking.run_writer import RunWriter
 from mint.trial.failed_trials import FailedTrial, missing_trials
+from mint.trial.pipeline import TrialPipeline
 from mint.trial.provenance import Provenance
 from mint.trial.result import SearchStep
 
@@ -299,3 +303,31 @@ def test_ray_listens_on_this_machine_alone(folder: Path) -> None:
         for connection in server.net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+def test_a_trial_is_released_before_its_memory_is_freed(
+    tmp_path: Path, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = []
+
+    def empty_cache() -> None:
+        alive.append(sum(isinstance(each, TrialPipeline) for each in gc.get_objects()))
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    monkeypatch.setattr(tune, "report", lambda report: None)
+    space = grid_plan([quick_trial]).space
+    parameters = {name: values["grid_search"][0] for name, values in space.items()}
+    _run_one(parameters, _settings(tmp_path, gpus_per_trial=0.5), 1)
+    assert alive == [0]
+
+
+def test_a_worker_killed_for_memory_has_one_line_with_what_was_used() -> None:
+    details = (
+        "ray.exceptions.OutOfMemoryError: 1 worker(s) were killed due to the node running low on "
+        "memory. Memory on the node (IP: 10.0.0.1, ID: ab) was 7.60GB used / 8.00GB limit (0.95)\n"
+        "OOM kill reason: usage above threshold\nRay killed 1 worker(s)\nTop 10 memory users: ..."
+    )
+    line = _cause_of_death(details)
+    assert line.startswith("Ray killed it because 7.60GB of 8.00GB of the node's memory were in")
+    assert "lower max_concurrent" in line
+    assert _cause_of_death("Traceback\n  ActorDiedError: gone\n") == "ActorDiedError: gone"

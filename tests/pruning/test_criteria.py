@@ -1,5 +1,6 @@
 """Criteria give the scores that were computed by hand for a small layer."""
 
+import math
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from mint.config.schema import CRITERIA, EstimateConfig
 from mint.errors import InputError
 from mint.gmi.estimator import gmi_scores
 from mint.models import LayerPair, trace
-from mint.pruning.criteria import FUNCTIONS, CriterionInputs
+from mint.pruning.criteria import FUNCTIONS, CriterionInputs, score
 from mint.pruning.scores import BlockScores
 from mint.trial.in_memory import score_network
 
@@ -54,6 +55,7 @@ def _inputs(
         groups_of=lambda _, filters: min(groups, filters),
         estimate=EstimateConfig(bootstraps=1),
         device="cpu",
+        memory_limit=2**30,
         seed=seed,
         activations=lambda: {pair.parent_node: np.array(PARENT_ACTIVATIONS, np.float32)},
         magnitudes=lambda: {pair.parent_node: np.abs(np.array(PARENT_ACTIVATIONS, np.float32))},
@@ -219,3 +221,13 @@ def test_the_papers_estimate_uses_raw_activations_and_nearest_neighbours() -> No
     scores = _mint_scores("mint", EstimateConfig(bootstraps=1, paper=True))
     np.testing.assert_array_equal(scores.value, expected.value)
     assert not np.array_equal(scores.value, gmi_scores(child, parent, 2, 2).value)
+
+
+@pytest.mark.parametrize("criterion", ["block-magnitude", "magnitude", "l1-filters", "taylor"])
+def test_scores_that_are_not_a_number_name_layer_and_criterion(criterion: str) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        network[1].weight[0, 0] = math.nan
+    pair, inputs = _inputs(network, torch.zeros(1, 3))
+    with pytest.raises(InputError, match=rf"0 -> 1: \d+ of \d+ scores of {criterion} are not"):
+        score(criterion, pair, inputs)

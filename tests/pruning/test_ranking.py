@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mint.errors import InputError
 from mint.gmi.estimator import contiguous_groups
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
@@ -192,3 +193,10 @@ def test_keep_connected_ignores_blocks_without_weights() -> None:
     # Each of the four blocks with weights is the last of its child; two can be pruned while every
     # parent is still read.
     assert ranking.masks(2)["w"].ravel().tolist() == [False, True, False, True]
+
+
+def test_a_score_that_is_not_a_number_is_refused() -> None:
+    value = np.array([[0.5, np.nan], [0.1, 0.2]])
+    scores = {"fc2.weight": BlockScores(value, np.arange(2), np.arange(2)[None])}
+    with pytest.raises(InputError, match=r"fc2.weight: some are not a number"):
+        BlockRanking(scores, limits={"fc2.weight": None}, generator=np.random.default_rng(0))

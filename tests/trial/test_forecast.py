@@ -10,7 +10,7 @@ from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.models import Traced
 from mint.store.stage_cache import StageCache
-from mint.trial.forecast import forecast, memory_of, time_of
+from mint.trial.forecast import forecast, format_duration, memory_of, time_of
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_network
 from mint.trial.provenance import Provenance
@@ -114,3 +114,11 @@ def test_memory_bounds_what_a_trial_takes(
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     measured = int(done.stdout)
     assert measured <= forecast_bytes <= 2 * measured
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-0.3, "0 s"), (-70, "0 s"), (59.7, "1 min 00 s"), (5, "5 s"), (3600, "1 h 00 min")],
+)
+def test_times_are_never_negative(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

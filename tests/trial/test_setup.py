@@ -141,3 +141,11 @@ def test_without_a_download_an_absent_data_set_is_still_checked_as_far_as_possib
     with pytest.raises(InputError, match="groups 301: fc1 -> fc2 of mnist_mlp allows 1 to 300"):
         _plan(mnist, {"groups": 301}, data_dir=tmp_path, download=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_on_a_gpu_estimates_on_the_cpu_unless_asked(quick: Experiment) -> None:
+    assert _plan(quick, device="cuda").configs[0].estimator == "cpu"
+    estimate = quick.estimate.model_copy(update={"device": "cuda"})
+    asked = quick.model_copy(update={"estimate": estimate})
+    with pytest.raises(InputError, match=r"estimate.device cuda: the trial trains on the CPU"):
+        _plan(asked)

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ from mint.gmi.cpu.groups import MOMENT_ROWS, Base, Group, Layer, shared_bases, u
 from mint.gmi.cpu.matching import find_partners
 from mint.gmi.cpu.mst import TREES, count_edges, star_seeds
 from mint.gmi.cpu.spatial_order import LANDMARKS, point_order
+from mint.machine import threads
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -56,7 +57,7 @@ def count_blocks(
     For child group X and parent group Y, with Z all other columns of the parent, the tree spans
     the rows of A and B in the coordinates (X, Y, Z), where a row of B has the Y of its partner
     in R. Equal rows are joined by edges of length zero. The result depends neither on the number
-    of threads, which is numba's, nor on the memory limit.
+    of threads, which is that of mint.machine, nor on the memory limit.
 
     Layers are (N, filters), groups are their column indices, and A and B together have at least
     four rows. Options are those of gmi_scores; one_to_one is explained in find_partners, and the
@@ -138,38 +139,66 @@ def _count_trees(
     return EdgeCounts(*counts)
 
 
-def _budget(
-    filters: int, groups: tuple[Sequence[Indices], ...], split: Split, memory_limit: int
-) -> tuple[int, int, int]:
-    """Return threads that grow trees, kept matrices of child groups, and threads that match."""
-    m = len(split.second)
-    n = len(split.first) + m
+class _Needs(NamedTuple):
+    """Bytes of growing trees and of matching, and of each of their threads and matrices."""
+
+    growing: int
+    grower: int
+    matrix: int
+    matching: int
+    matcher: int
+
+    @property
+    def least(self) -> int:
+        """The smallest memory limit: one thread, and one matrix of a child group."""
+        needed = max(self.growing + self.grower + self.matrix, self.matching + self.matcher)
+        return needed + needed // (_ALLOCATOR_SHARE - 1) + 1
+
+
+def memory_needs(sizes: tuple[int, int], filters: int, parents: int, widest: int) -> _Needs:
+    """Return the memory that one bootstrap needs.
+
+    Args:
+        sizes: of the samples A and B.
+        filters: of the wider layer.
+        parents: number of parent groups.
+        widest: filters of the widest group.
+    """
+    n, m = sum(sizes), sizes[1]
     columns, matched_columns = padded(n), padded(m)
     matrix, matched = matrix_nbytes(n), 4 * (m + 1) * matched_columns
-    children, parents = (len(of_layer) for of_layer in groups)
-    widest = max(len(group) for of_layer in groups for group in of_layer)
     # Partners, the rows of every parent group in both orders, moments, landmarks, and the order.
     fixed = 8 * parents * (m + 2 * n)
     fixed += 24 * MOMENT_ROWS * filters + 16 * LANDMARKS * n + 64 * n
     # A base: its distances and its points, by point and by feature. A thread: a matrix, the points
     # of a group at two sets of rows, and the arrays of count_edges or of assign.
-    growing = fixed + 4 * (n + 1) * columns + 8 * filters * columns
-    grower = matrix + 16 * widest * columns + 8 * n * (TREES + 1) + (14 * TREES + 64) * columns
-    matching = fixed + matched + 16 * filters * matched_columns
-    matcher = matched + (16 * widest + 128) * matched_columns
+    return _Needs(
+        growing=fixed + 4 * (n + 1) * columns + 8 * filters * columns,
+        grower=matrix + 16 * widest * columns + 8 * n * (TREES + 1) + (14 * TREES + 64) * columns,
+        matrix=matrix,
+        matching=fixed + matched + 16 * filters * matched_columns,
+        matcher=matched + (16 * widest + 128) * matched_columns,
+    )
 
-    needed = max(growing + grower + matrix, matching + matcher)
-    least = needed + needed // (_ALLOCATOR_SHARE - 1) + 1
-    if memory_limit < least:
+
+def _budget(
+    filters: int, groups: tuple[Sequence[Indices], ...], split: Split, memory_limit: int
+) -> tuple[int, int, int]:
+    """Return threads that grow trees, kept matrices of child groups, and threads that match."""
+    sizes = len(split.first), len(split.second)
+    children, parents = (len(of_layer) for of_layer in groups)
+    widest = max(len(group) for of_layer in groups for group in of_layer)
+    needs = memory_needs(sizes, filters, parents, widest)
+    if memory_limit < needs.least:
         raise ValueError(
-            f"memory_limit {memory_limit}: trees of {n} rows need at least {least} bytes"
+            f"memory_limit {memory_limit}: trees of {sum(sizes)} rows need at least "
+            f"{needs.least} bytes"
         )
     available = memory_limit - memory_limit // _ALLOCATOR_SHARE
-    threads: int = numba.get_num_threads()
     # Fewer matrices than trees that grow in lock-step would cost more than a thread less.
-    fewest = min(TREES, children)
-    growers = min(threads, parents)
-    while growers > 1 and growing + growers * grower + fewest * matrix > available:
+    fewest = min(TREES, children) * needs.matrix
+    growers = min(threads(), parents)
+    while growers > 1 and needs.growing + growers * needs.grower + fewest > available:
         growers -= 1
-    kept = (available - growing - growers * grower) // matrix
-    return growers, kept, min(threads, (available - matching) // matcher)
+    kept = (available - needs.growing - growers * needs.grower) // needs.matrix
+    return growers, kept, min(threads(), (available - needs.matching) // needs.matcher)

@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from mint.gmi.bootstrap import MEMORY_LIMIT, EdgeCounts, Split
 from mint.gmi.cpu.groups import Layer, shared_bases
 from mint.gmi.cpu.matching import find_partners
+from mint.machine import threads
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -56,8 +56,7 @@ def count_blocks_on(
     """
     layers = Layer.of(child), Layer.of(parent)
     bases = shared_bases(layers[1], parent_groups, None, conditional)
-    threads = numba.get_num_threads()
-    partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads)
+    partners = find_partners(layers[1], bases, split, one_to_one=one_to_one, threads=threads())
     others = [np.setdiff1d(np.arange(parent.shape[1]), group) for group in parent_groups]
     child_weights = _weights(layers[0], child_groups, scaled)
     own_weights = _weights(layers[1], parent_groups, scaled)
@@ -101,7 +100,7 @@ class _Blocks:
     ) -> None:
         self.device, self.first = device, split.first
         self.pooled = np.concatenate([split.first, split.second])
-        self.stride = math.ceil(len(self.pooled) / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+        self.stride = _stride(len(self.pooled))
         self.child, self.parent = (
             torch.from_numpy(np.ascontiguousarray(layer.values.T)).to(device) for layer in layers
         )
@@ -111,15 +110,10 @@ class _Blocks:
 
     def fit(self, memory_limit: int, children: int, parents: int) -> tuple[int, int]:
         """Return the numbers of child and parent groups whose launch fits the limit best."""
-        rows = len(self.pooled)
-        matrix = _FLOAT_BYTES * rows * self.stride
-        points = rows * max(len(self.child), 2 * len(self.parent))  # before and after the swap
-        fixed = _FLOAT_BYTES * (self.child.numel() + self.parent.numel() + points)
-        # Two matrices of scratch: the group's distances before the swap, and torch's differences.
-        fixed += matrix * (2 + len(self.base))
+        filters, with_rest = (len(self.child), len(self.parent)), len(self.base) > 0
+        rows, samples = len(self.pooled), self.child.shape[1]
         while True:
-            trees = children * parents * _TREE_BYTES * self.stride
-            needed = fixed + (children + parents) * matrix + trees
+            needed = launch_bytes(samples, rows, filters, (children, parents), with_rest=with_rest)
             if needed <= memory_limit:
                 return children, parents
             if children == parents == 1:
@@ -172,6 +166,31 @@ class _Blocks:
         degrees[..., 1:] += 1
         adjacent = (degrees * (degrees - 1)).sum(-1) // 2
         return torch.stack([crossing, adjacent]).cpu().numpy()
+
+
+def launch_bytes(
+    samples: int,
+    rows: int,
+    filters: tuple[int, int],
+    groups: tuple[int, int] = (1, 1),
+    *,
+    with_rest: bool = True,
+) -> int:
+    """Return the bytes on the device for so many child and parent groups in a launch.
+
+    Layers are (samples, filters), of which the trees have so many rows.
+    """
+    child, parent = filters
+    matrix = _FLOAT_BYTES * rows * _stride(rows)
+    points = rows * max(child, 2 * parent)  # before and after the swap
+    fixed = _FLOAT_BYTES * (samples * (child + parent) + points)
+    # Two matrices of scratch: the group's distances before the swap, and torch's differences.
+    fixed += matrix * (2 + with_rest)
+    return fixed + sum(groups) * matrix + math.prod(groups) * _TREE_BYTES * _stride(rows)
+
+
+def _stride(rows: int) -> int:
+    return math.ceil(rows / _ROW_ALIGNMENT) * _ROW_ALIGNMENT
 
 
 def _batches(count: int, size: int) -> list[range]:
