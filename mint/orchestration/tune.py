@@ -34,6 +34,7 @@ from mint.orchestration.search_spaces import (
     trial_config,
 )
 from mint.orchestration.sweep_settings import SweepSettings
+from mint.store.locks import in_use
 from mint.store.remote import RemoteStore
 from mint.store.stage_cache import StageCache
 from mint.trial.result import LayerScoring, SearchStep, TrialResult
@@ -147,7 +148,8 @@ def _run_one(parameters: dict[str, Any], settings: SweepSettings) -> None:
             init=kept_initial_weights(cache, config),
             callbacks=_callbacks(settings),
         )
-        result = TrialResult.load(run_trial(pipeline))
+        with in_use(cache):  # a node's own: the driver has locked another
+            result = TrialResult.load(run_trial(pipeline))
         report[VALIDATION_ACCURACY] = result.validation_accuracy
         report[PARAMS_PRUNED] = result.params_pruned
         end = {"status": "finished"}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mint.store.manifest import MANIFEST
 from mint.store.remote import RemoteStore
-from mint.store.stage_cache import MANIFEST, StageCache
+from mint.store.stage_cache import StageCache
 
 
 def _write(folder: Path) -> None:
