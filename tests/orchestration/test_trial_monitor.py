@@ -31,7 +31,8 @@ def provenance() -> Provenance:
 
 @pytest.fixture
 def unpruned(quick_trial: TrialConfig) -> TrialConfig:
-    return quick_trial.model_copy(update={"criterion": "magnitude", "upper_limit": 0.0})
+    changes = {"criterion": "magnitude", "upper_limit": 0.0}
+    return TrialConfig.model_validate({**quick_trial.model_dump(), **changes})
 
 
 def test_trial_of_a_node_is_finished_although_the_storage_fails(
