@@ -26,19 +26,20 @@ class RemoteStore:
     """
 
     def __init__(self, uri: str) -> None:
-        """Open the folder, and create it if it is missing; InputError if it cannot be used."""
+        """Name the folder; InputError if no file system is known for it. Nothing is read yet."""
         self.uri = uri if "://" in uri else str(Path(uri).absolute())
         try:
             self.files, self._path = fsspec.core.url_to_fs(self.uri)
+        except Exception as error:  # each file system has errors of its own
+            raise self._unusable(error) from error
+        self.root = DirFileSystem(self._path, self.files)
+
+    def check(self) -> None:
+        """Create the folder if it is missing; InputError if it cannot be used."""
+        try:
             retried(self.files.makedirs, self._path, exist_ok=True)
         except Exception as error:  # each file system has errors of its own
-            raise InputError(
-                f"cannot be used: {error_line(error)}; allowed are a folder that all nodes share, "
-                "and the URI of a file system that fsspec knows",
-                parameter="storage",
-                value=without_secrets(uri),
-            ) from error
-        self.root = DirFileSystem(self._path, self.files)
+            raise self._unusable(error) from error
 
     def has(self, stage: str) -> bool:
         """Return whether a stage, such as scores/KEY, is there."""
@@ -94,6 +95,14 @@ class RemoteStore:
         self.remove(name)
         retried(self.root.makedirs, name, exist_ok=True)
         return f"{self._path.rstrip('/')}/{name}"
+
+    def _unusable(self, error: Exception) -> InputError:
+        return InputError(
+            f"cannot be used: {error_line(error)}; allowed are a folder that all nodes share, "
+            "and the URI of a file system that fsspec knows",
+            parameter="storage",
+            value=without_secrets(self.uri),
+        )
 
     def _read(self, name: str) -> bytes | None:
         try:
