@@ -9,24 +9,14 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from mint.cli.options import CacheDir, Flag, TrackingUri, Words, store_uri
-from mint.config.locations import cache_folder
+from mint.config.locations import Stage, cache_folder
 from mint.errors import InputError
 
 if TYPE_CHECKING:
     from mint.store.cleanup import Entry
 
 app = App("cache", help="Show or free the folder of finished stages.")
-Stage = Literal[
-    "baselines",
-    "activations",
-    "scores",
-    "masks",
-    "retrained",
-    "trials",
-    "initial",
-    "checks",
-    "leftovers",
-]
+_Entry = Literal[Stage, "leftovers"]
 
 
 @app.command(name="ls")
@@ -43,7 +33,7 @@ def list_stages(*, cache_dir: CacheDir = None) -> None:
 
 @app.command
 def prune(
-    *stages: Annotated[Stage, Parameter(metavar="STAGE")],
+    *stages: Annotated[_Entry, Parameter(metavar="STAGE")],
     unused_days: Annotated[float, Parameter(validator=Number(gte=0, lte=36500))] = 0,
     dry_run: Flag = False,
     cache_dir: CacheDir = None,
@@ -108,7 +98,7 @@ def _stage_table(entries: "Sequence[Entry]") -> list[str]:
     from mint.reporting.markdown import table
 
     rows = []
-    for stage in get_args(Stage):
+    for stage in get_args(_Entry):
         of_stage = [entry for entry in entries if entry.stage == stage]
         if of_stage:
             used = sorted(entry.last_used for entry in of_stage)

@@ -181,6 +181,8 @@ def _request(
 
     check_results(options.output, file.references)
     storage = RemoteStore(options.storage) if options.storage else None
+    if storage:
+        storage.check()
     cache = StageCache(cache_folder(options.cache_dir), storage)
     data_dir = data_folder(options.data_dir)
     settings = _settings(sweep, experiment, options, cache, data_dir, words)

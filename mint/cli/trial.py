@@ -84,7 +84,7 @@ def train(options: TrialOptions, *, words: Words) -> None:
     from mint.training.determinism import reproducible
     from mint.trial.result import Baseline
 
-    with reproducible(pipeline.experiment.threads, pipeline.device):
+    with pipeline.locked(), reproducible(pipeline.experiment.threads, pipeline.device):
         folder = pipeline.baseline
     print(f"baseline: validation accuracy {Baseline.load(folder).validation_accuracy:.2f}%")
     print(f"weights:  {folder}")
@@ -100,9 +100,9 @@ def estimate(options: TrialOptions, *, words: Words) -> None:
     from mint.training.determinism import reproducible
     from mint.trial.forecast import format_duration
 
-    _require(pipeline, "baselines")
     start = time.monotonic()
-    with reproducible(pipeline.experiment.threads, pipeline.device):
+    with pipeline.locked(), reproducible(pipeline.experiment.threads, pipeline.device):
+        _require(pipeline, "baselines")
         folders = pipeline.all_scores
     print(f"scores of {len(folders)} layers, {format_duration(time.monotonic() - start)}")
     print(f"scores: {next(iter(folders.values())).parent}")
@@ -123,8 +123,8 @@ def prune(options: TrialOptions, *, words: Words) -> None:
     from mint.reporting.layer_text import layer_lines
     from mint.training.determinism import reproducible
 
-    _require(pipeline, "baselines", "scores")
-    with reproducible(pipeline.experiment.threads, pipeline.device):
+    with pipeline.locked(), reproducible(pipeline.experiment.threads, pipeline.device):
+        _require(pipeline, "baselines", "scores")
         folder, masks = pipeline.pruned, pipeline.masks
         print("\n".join(layer_lines(pipeline.layer_counts(masks))))
     percent = 100 * masks.pruned / pipeline.counted
@@ -147,9 +147,13 @@ def retrain(
     """
     file = _read_experiment(options, output)
     pipeline = _plan(options, words, file).pipeline
+
+    from mint.store.locks import in_use
+
     given = pipeline.config.search.fraction is not None
-    _require(pipeline, "baselines", "scores", *(["masks"] if given else []))
-    _finish(pipeline, store_uri(tracking_uri), output, file)
+    with in_use(pipeline.cache):
+        _require(pipeline, "baselines", "scores", *(["masks"] if given else []))
+        _finish(pipeline, store_uri(tracking_uri), output, file)
 
 
 def layers(

@@ -2,8 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from mint.errors import InputError
+
+Stage = Literal[
+    "baselines", "activations", "scores", "masks", "retrained", "trials", "initial", "checks"
+]
+"""The folders of finished stages in a cache."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

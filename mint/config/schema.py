@@ -286,6 +286,11 @@ class TrialConfig(_Frozen):
         return axis in CRITERIA[self.criterion]
 
     @property
+    def scores_single_weights(self) -> bool:
+        """Whether every weight's score is its absolute value in the baseline, which is kept."""
+        return self.criterion == "magnitude"
+
+    @property
     def name(self) -> str:
         """Short name, such as g20-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
         fraction = self.search.fraction

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mint.data.images import (
 from mint.data.parquet import open_parquet
 from mint.errors import InputError, WorkFailedError, error_line, first_line
 from mint.machine import memory_bytes
+from mint.store.atomic import sync_to_disk
 
 KNOWN_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 """(channels, height, width) of the data sets that mint knows before reading them."""
@@ -215,15 +215,26 @@ def _read_torchvision(name: str, data_dir: Path, _: int) -> _Published:
 
 
 def _download(dataset: Any, files: Sequence[Path], data_dir: Path) -> None:
-    """Download into a temporary folder first: a failure leaves the data folder unchanged."""
-    anchor = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    """Download into a temporary folder, and give it its name when it is complete.
+
+    A failure leaves the data folder unchanged, and no process ever sees a part of the files.
+    """
+    target = files[0].parent
+    anchor = next(folder for folder in target.parents if folder.exists())
     begun = False
     try:
         with tempfile.TemporaryDirectory(prefix=".mint-download-", dir=anchor) as folder:
             try:
                 dataset(folder, train=True, download=True)
-                (made,) = (entry for entry in Path(folder).iterdir() if entry.is_dir())
-                shutil.copytree(made, data_dir / made.name, dirs_exist_ok=True)
+                made = Path(folder) / target.relative_to(data_dir)
+                for path in (*made.iterdir(), made):
+                    sync_to_disk(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    made.rename(target)
+                except OSError:  # another process may have been faster
+                    if not all(file.exists() for file in files):
+                        raise
             finally:
                 begun = any(path.is_file() for path in Path(folder).rglob("*"))
     except Exception as error:  # torchvision passes on errors of many libraries

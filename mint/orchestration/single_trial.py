@@ -13,7 +13,6 @@ from mint.orchestration.trial_monitor import TrialMonitor
 from mint.reporting.folder import rebuild_report
 from mint.reporting.trial_page import write_trial_page
 from mint.reporting.trials_csv import trial_table
-from mint.store.locks import locked
 from mint.tracking.mlflow_store import MlflowStore
 from mint.tracking.run_writer import RunWriter
 from mint.trial.pipeline import TrialPipeline, run_trial
@@ -37,11 +36,11 @@ def run_and_report(
         InputError: another process runs the trial, or the store cannot be used.
         WorkFailedError: a training loss is no longer finite, or the run could not be written.
     """
-    cache, command, name = pipeline.cache, pipeline.provenance.command, pipeline.experiment.name
+    cache, name = pipeline.cache, pipeline.experiment.name
     experiment_id = store.prepare(name)
     finished_runs = store.finished_runs(name)
     with (
-        locked(cache, f"{name}-{pipeline.config.key}", command),
+        pipeline.locked(),
         RunWriter(store, cache, pipeline.provenance, finished_runs, _say) as writer,
     ):
         if cache.find("trials", pipeline.config.key):

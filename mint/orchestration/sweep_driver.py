@@ -134,11 +134,16 @@ def _run(
             monitor = TrialMonitor(writer, display, to_run)
             if to_run:
                 interrupted = _run_on_ray(request, missing, wait_for_nodes, monitor, display)
+            if not interrupted:
+                writer.ended(monitor.unread)  # the storage may answer again
             unwritten = writer.close(STOP_SECONDS if interrupted else None)
         problems = []
         if unwritten:
             problem = f"could not be written to the tracking store ({writer.trouble})"
             problems.append(f"the runs of {unwritten} trials {problem}; mint sync writes them")
+        if unread := [key for key in monitor.unread if not cache.folder("trials", key).exists()]:
+            problem = "finished, but the storage has not given their results"
+            problems.append(f"{len(unread)} trials {problem}; the same command tries again")
         finished, left = monitor.finished, to_run - len(monitor.keys)
         line = f"stopped: {finished} of {to_run} trials finished, {left} to run"
         if not interrupted:

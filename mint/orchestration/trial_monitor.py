@@ -23,12 +23,14 @@ class TrialMonitor:
         finished: number of trials that finished.
         failed: number of trials that failed.
         seconds: sum of the trials' run times.
+        unread: keys of the finished trials whose results the storage did not give.
     """
 
     def __init__(self, writer: RunWriter, display: Lines, to_run: int) -> None:
         self.keys: dict[str, None] = {}
         self.finished = self.failed = 0
         self.seconds = 0.0
+        self.unread: list[str] = []
         self._writer = writer
         self._display = display
         self._to_run = to_run
@@ -83,12 +85,13 @@ class TrialMonitor:
         self.seconds += seconds
         result = None
         if status == "finished":
-            folder = self._writer.cache.find("trials", config.key)
-            assert folder, f"{config.name}: finished, but its result cannot be found"
-            result = TrialResult.load(folder)
             self.finished += 1
             self._failed_trials.forget(config.key)
-            self._writer.finished(config.key)
+            if folder := self._writer.cache.find("trials", config.key):
+                result = TrialResult.load(folder)
+                self._writer.finished(config.key)
+            else:
+                self.unread.append(config.key)
         else:
             trial = FailedTrial(
                 keys=TrialKeys.of(config),
@@ -104,7 +107,7 @@ class TrialMonitor:
             self._writer.failed(trial)
         self._running.pop(config.key, None)  # last: interrupt() closes the others
         figures = {name: getattr(result, name, None) for name in _FIGURES}
-        what = f"{status.upper()}: {reason}"
+        what = f"{status.upper()}: {reason or 'the storage has not given its result yet'}"
         if result:
             what = "pruned {:6.2f}%  accuracy {:.2f}%  (baseline {:.2f}%)".format(*figures.values())
         ended, width = len(self.keys), len(str(self._to_run))

@@ -36,6 +36,7 @@ from mint.orchestration.search_spaces import (
     trial_config,
 )
 from mint.orchestration.sweep_settings import SweepSettings
+from mint.store.locks import in_use
 from mint.store.remote import RemoteStore
 from mint.store.stage_cache import StageCache
 from mint.trial.result import LayerScoring, SearchStep, TrialResult
@@ -164,7 +165,8 @@ def _ended(parameters: dict[str, Any], settings: SweepSettings, at_once: int) ->
             callbacks=_callbacks(settings),
             at_once=settings.sharing_memory(at_once),
         )
-        result = TrialResult.load(run_trial(pipeline))
+        with in_use(cache):  # a node's own: the driver has locked another
+            result = TrialResult.load(run_trial(pipeline))
         report[VALIDATION_ACCURACY] = result.validation_accuracy
         report[PARAMS_PRUNED] = result.params_pruned
         end: dict[str, Any] = {"status": "finished"}

@@ -134,10 +134,14 @@ def block_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
 
 def magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     """Score every weight by its absolute value: unstructured, as Han et al., NeurIPS 2015."""
-    weight = np.abs(inputs.weight(pair))
+    return absolute_weights(inputs.weight(pair))
+
+
+def absolute_weights(weight: Floats) -> BlockScores:
+    """Return the scores of the criterion magnitude for a weight: (child filters, columns, ...)."""
     entries = np.arange(weight[0].size).reshape(1, *weight.shape[1:])
-    value = weight.reshape(len(weight), -1)
-    return BlockScores(value, np.arange(len(weight)), entries, pair.kernel)
+    value = np.abs(weight).reshape(len(weight), -1)
+    return BlockScores(value, np.arange(len(weight)), entries, weight.shape[2:])
 
 
 def l1_filters(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:

@@ -1,21 +1,30 @@
 """Files that appear complete or not at all, and survive a power cut."""
 
 import os
+import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file beside the path and rename it; an error leaves the previous file unchanged."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    _write(path, content, os.replace)
+
+
+def create_atomic(path: Path, content: bytes) -> None:
+    """Write a file as write_atomic does; FileExistsError if there is one already."""
+    _write(path, content, _link)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is never changed a second name, or copy it where that is not possible."""
     try:
-        partial.write_bytes(content)
-        sync_to_disk(partial)
-        partial.replace(path)
-        sync_to_disk(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def sync_to_disk(path: Path) -> None:
@@ -25,3 +34,25 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _write(path: Path, content: bytes, appear: Callable[[Path, Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        sync_to_disk(partial)
+        appear(partial, path)
+        sync_to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _link(partial: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with path.open("xb") as file:
+            file.write(partial.read_bytes())

@@ -6,16 +6,15 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from filelock import Timeout
 
-from mint.store.stage_cache import MANIFEST, PROGRESS, StageCache
+from mint.config.locations import Stage
+from mint.store.manifest import MANIFEST
+from mint.store.stage_cache import PROGRESS, StageCache
 
-STAGES = (
-    *("baselines", "activations", "scores", "masks", "retrained", "trials", "initial"),
-    "checks",
-)
+STAGES: tuple[str, ...] = get_args(Stage)
 LEFTOVERS = "leftovers"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -43,7 +42,8 @@ def entries(cache: StageCache) -> Iterator[Entry]:
             key = (_KEY.findall(path.name) or [path.name])[0]
             with suppress(FileNotFoundError):  # another process has just moved it
                 files = [file for file in (path, *path.rglob("*")) if file.is_file()]
-                size = sum(file.stat().st_size for file in files)
+                # A trial shares the file of its weights with the stage that made it.
+                size = sum(file.stat().st_size // file.stat().st_nlink for file in files)
                 used = (path / MANIFEST if path / MANIFEST in files else path).stat().st_mtime
                 yield Entry(LEFTOVERS if leftover else stage, path, f"{stage}/{key}", size, used)
 

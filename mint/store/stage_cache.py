@@ -1,6 +1,5 @@
 """Finished stages on disk: computed once, and reused by every process that needs them."""
 
-import hashlib
 import shutil
 import uuid
 import warnings
@@ -8,23 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 from filelock import FileLock
-from pydantic import BaseModel, Field
 
 from mint.errors import error_line, without_secrets
 from mint.store.atomic import sync_to_disk, write_atomic
+from mint.store.manifest import MANIFEST, Manifest, damage
 from mint.store.remote import RemoteStore
+from mint.store.retry import retried
 
-MANIFEST = "manifest.json"
 PROGRESS = "progress"
-
-
-class _Manifest(BaseModel):
-    """Size and SHA-256 of every file of a stage."""
-
-    files: dict[Annotated[str, Field(pattern=r"^[^/\\]+$")], tuple[int, str]]
 
 
 class StageCache:
@@ -63,10 +55,20 @@ class StageCache:
         return sorted(path.name for path in (self.root / stage).glob("[!.]*") if path.is_dir())
 
     def find(self, stage: str, key: str) -> Path | None:
-        """Return the folder of a finished, undamaged stage, here or in the storage."""
+        """Return the folder of a finished, undamaged stage, here or in the storage.
+
+        Looking is no use of the stage. What the storage does not answer is not found: a warning
+        says so. OSError if files here cannot be read.
+        """
         found = self._find_here(stage, key)
-        if found or not self.storage or not self.storage.root.exists(f"{stage}/{key}/{MANIFEST}"):
+        if found or not self.storage:
             return found
+        try:
+            if not self.storage.has(f"{stage}/{key}"):
+                return None
+        except Exception as error:  # of any file system
+            self._warn(f"{stage}/{key}", error)
+            return None
         with self.lock(f"{stage}/{key}"):
             return self._find_here(stage, key) or self._fetch(stage, key)
 
@@ -75,11 +77,14 @@ class StageCache:
 
         The key stands for everything that the stage depends on. A second process waits for the
         first. The folder gets its name only when it is complete and on the disk, so that a crash
-        leaves nothing that looks like a result.
+        leaves nothing that looks like a result. If another node has published the stage meanwhile,
+        its copy is the one that counts.
         """
         finished = self.folder(stage, key)
         if self._find_here(stage, key):
-            self._publish(stage, finished)  # the process that computed it may have died before this
+            with suppress(OSError):  # such as a folder of somebody else
+                (finished / MANIFEST).touch()  # the time of last use, for mint.store.cleanup
+            self._publish(stage, key, finished)  # its maker may have died before this
             return finished
         with self.lock(f"{stage}/{key}"):
             if self._find_here(stage, key) or self._fetch(stage, key):
@@ -88,114 +93,109 @@ class StageCache:
                 shutil.rmtree(abandoned)
             if finished.exists():
                 aside = finished.parent / f".damaged-{key}-{uuid.uuid4().hex[:8]}"
-                problem = f"{finished}: {_damage(finished)}"
+                problem = f"{finished}: {damage(finished)}"
                 warnings.warn(f"{problem}; moved to {aside.name} and computed again", stacklevel=2)
                 finished.rename(aside)
             with TemporaryDirectory(prefix=f".{key}-", dir=finished.parent) as folder:
                 partial = Path(folder)
                 make(partial)
-                files = sorted(path for path in partial.iterdir() if path.is_file())
-                manifest = _Manifest(files={path.name: _checksum(path) for path in files})
-                content = manifest.model_dump_json(indent=1)
-                (partial / MANIFEST).write_text(content, encoding="utf-8")
-                for path in (*files, partial / MANIFEST, partial):
+                Manifest.of(partial, self.identity).save(partial)
+                for path in (*partial.iterdir(), partial):
                     sync_to_disk(path)
-                partial.rename(finished)
-                sync_to_disk(finished.parent)
+                if self._publish(stage, key, partial) or not self._fetch(stage, key):
+                    partial.rename(finished)
+                    sync_to_disk(finished.parent)
             self._verified.add(finished)
-            self._publish(stage, finished)
         return finished
 
+    def discard(self, stage: str, key: str) -> None:
+        """Remove a stage that nobody needs any more, here and in the storage; warn on failure."""
+        finished = self.folder(stage, key)
+        try:
+            with self.lock(f"{stage}/{key}"):
+                if finished.exists():
+                    aside = finished.rename(finished.parent / f".{key}-{uuid.uuid4().hex[:8]}")
+                    shutil.rmtree(aside)
+        except OSError as error:
+            warnings.warn(f"{finished} cannot be removed ({error_line(error)})", stacklevel=2)
+        self._verified.discard(finished)
+        self._withdraw(f"{stage}/{key}")
+
     def checkpoint(self, stage: str, key: str) -> Path:
-        """Return the path of an unfinished stage's checkpoint, fetched if another node wrote it."""
+        """Return the path of an unfinished stage's checkpoint."""
         path = self.root / PROGRESS / f"{stage}-{key}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (
-            self.storage
-            and not path.exists()
-            and self.storage.root.exists(f"{PROGRESS}/{path.name}")
-        ):
-            partial = path.with_name(f".{path.name}")
-            self.storage.root.get_file(f"{PROGRESS}/{path.name}", str(partial))
-            partial.replace(path)
         return path
 
-    def keep_checkpoint(self, path: Path) -> None:
-        """Copy a checkpoint to the storage, or remove it there if it is gone here."""
-        if not self.storage:
+    def fetch_checkpoint(self, path: Path) -> None:
+        """Copy a checkpoint from the storage if another node wrote it there."""
+        if not self.storage or path.exists():
             return
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            if path.exists():
-                self.storage.put(PROGRESS, path.parent, [path.name])
-            else:
-                self.storage.remove(f"{PROGRESS}/{path.name}")
+            if self.storage.get(f"{PROGRESS}/{path.name}", partial):
+                partial.replace(path)
+        except Exception as error:  # of any file system
+            self._warn(path.name, error)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def keep_checkpoint(self, path: Path) -> None:
+        """Copy a checkpoint to the storage."""
+        try:
+            if self.storage:
+                self.storage.put(f"{PROGRESS}/{path.name}", path)
         except Exception as error:  # of any file system: it must not fail the stage
-            warnings.warn(f"{path.name}: storage not updated ({error_line(error)})", stacklevel=2)
+            self._warn(path.name, error)
 
     def drop_checkpoint(self, path: Path) -> None:
-        """Remove the checkpoint of a finished stage."""
-        path.unlink(missing_ok=True)
-        self.keep_checkpoint(path)
+        """Remove the checkpoint of a finished stage, if there is one here, in the storage, too."""
+        if path.exists():
+            path.unlink()
+            self._withdraw(f"{PROGRESS}/{path.name}")
 
     def _find_here(self, stage: str, key: str) -> Path | None:
         folder = self.folder(stage, key)
-        if not folder.exists() or (folder not in self._verified and _damage(folder)):
+        if not folder.exists():
             return None
         if folder not in self._verified:
-            (folder / MANIFEST).touch()  # the time of last use, for mint.store.cleanup
+            if retried(damage, folder):
+                return None
             self._verified.add(folder)
         return folder
 
     def _fetch(self, stage: str, key: str) -> Path | None:
         """Copy a stage from the storage; the caller holds its lock."""
-        finished, remote = self.folder(stage, key), f"{stage}/{key}"
-        if (
-            not self.storage
-            or finished.exists()
-            or not self.storage.root.exists(f"{remote}/{MANIFEST}")
-        ):
+        finished = self.folder(stage, key)
+        if not self.storage or finished.exists():
             return None
-        with TemporaryDirectory(prefix=f".{key}-", dir=finished.parent) as folder:
-            partial = Path(folder)
-            self.storage.root.get_file(f"{remote}/{MANIFEST}", str(partial / MANIFEST))
-            with suppress(ValueError):  # a damaged manifest, reported below
-                for name in _load_manifest(partial):
-                    self.storage.root.get_file(f"{remote}/{name}", str(partial / name))
-            if problem := _damage(partial):
-                warnings.warn(
-                    f"{without_secrets(self.storage.uri)}/{remote}: {problem}", stacklevel=3
-                )
-                self.storage.remove(f"{remote}/{MANIFEST}")
-                return None
-            partial.rename(finished)
+        try:
+            with TemporaryDirectory(prefix=f".{key}-", dir=finished.parent) as folder:
+                if not self.storage.fetch(f"{stage}/{key}", Path(folder)):
+                    return None
+                Path(folder).rename(finished)
+        except Exception as error:  # of any file system: the stage can be computed here
+            self._warn(f"{stage}/{key}", error)
+            return None
         self._verified.add(finished)
         return finished
 
-    def _publish(self, stage: str, finished: Path) -> None:
-        """Copy a stage to the storage, if there is one, with the manifest last."""
-        name = f"{stage}/{finished.name}"
-        if self.storage and not self.storage.root.exists(f"{name}/{MANIFEST}"):
-            self.storage.put(name, finished, [*_load_manifest(finished), MANIFEST])
+    def _publish(self, stage: str, key: str, folder: Path) -> bool:
+        """Copy a stage to the storage; return False if another node's copy was there first."""
+        try:
+            return not self.storage or self.storage.publish(f"{stage}/{key}", folder)
+        except Exception as error:  # of any file system: the stage is finished all the same
+            self._warn(f"{stage}/{key}", error)
+            return True
 
+    def _withdraw(self, name: str) -> None:
+        try:
+            if self.storage:
+                self.storage.remove(name)
+        except Exception as error:  # of any file system
+            self._warn(name, error)
 
-def _load_manifest(folder: Path) -> dict[str, tuple[int, str]]:
-    return _Manifest.model_validate_json((folder / MANIFEST).read_bytes()).files
-
-
-def _checksum(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _damage(folder: Path) -> str | None:
-    """Return what is wrong with the files of a finished stage; None if they are intact."""
-    try:
-        checksums = _load_manifest(folder)
-    except (OSError, ValueError) as error:
-        return f"its {MANIFEST} cannot be read ({type(error).__name__})"
-    for name, checksum in checksums.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if _checksum(folder / name) != checksum:
-            return f"{name} has changed since it was written"
-    return None
+    def _warn(self, name: str, error: Exception) -> None:
+        assert self.storage
+        place = f"{without_secrets(self.storage.uri)}/{name}"
+        warnings.warn(f"{place}: the storage does not answer ({error_line(error)})", stacklevel=3)

@@ -242,7 +242,8 @@ class MlflowStore:
             f"{_headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
             f"pruned, accuracy {result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
         )
-        artifacts = [folder / MASKS_FILE, folder / SCORES_FILE]
+        files = (folder / MASKS_FILE, folder / SCORES_FILE)
+        artifacts = [path for path in files if path.exists()]  # not every trial keeps its scores
         if plot:
             artifacts.append(plot)
             shown = f"masks/{plot.name}"

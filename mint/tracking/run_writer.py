@@ -14,7 +14,7 @@ from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
 from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
-from mint.trial.result import SearchStep, TrialKeys, TrialResult
+from mint.trial.result import SCORES_FILE, SearchStep, TrialKeys, TrialResult
 
 STOP_SECONDS = 4.0
 """Time to write after an interruption; a process gets ten seconds in all to stop."""
@@ -178,7 +178,9 @@ class RunWriter:
                 self._store.finish(run_id, result, folder, plot)
 
     def _draw_scores(self, trial: Path, plot: Path) -> Path | None:
-        """Draw the scores of a finished trial; a failure costs the plot alone."""
+        """Draw the scores of a finished trial, if it keeps them; a failure costs the plot alone."""
+        if not (trial / SCORES_FILE).exists():
+            return None
         try:
             from mint.reporting.heat_maps import draw_trial_scores
 

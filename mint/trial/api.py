@@ -11,9 +11,9 @@ from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
 from mint.models import build_network, load_weights, source_digest
+from mint.pruning.criteria import absolute_weights
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores, load_scores
-from mint.store.locks import locked
 from mint.trial.pipeline import run_trial
 from mint.trial.result import MASKS_FILE, SCORES_FILE, WEIGHTS_FILE, TrialResult
 from mint.trial.setup import TrialPaths, plan_trial
@@ -75,8 +75,7 @@ def run_experiment(
     command = ["mint.run_experiment", file.experiment.name]
     with torch.random.fork_rng(devices=[]):  # networks are built on the CPU's generator
         pipeline = plan_trial(file, axes, TrialPaths(**paths), device, command).pipeline
-        name = f"{pipeline.config.experiment.name}-{pipeline.config.key}"
-        with locked(pipeline.cache, name, pipeline.provenance.command):
+        with pipeline.locked():
             return FinishedTrial(run_trial(pipeline), model=file.experiment.network.name)
 
 
@@ -129,6 +128,29 @@ class FinishedTrial:
             InputError: the network is not mint's own and was not named as model, or its source
                 has changed since the trial.
         """
+        return self._network_with(self.folder / WEIGHTS_FILE)
+
+    @cached_property
+    def scores(self) -> dict[str, BlockScores]:
+        """The scores that the masks were made from, by the weight's name.
+
+        Those of the criterion magnitude are the absolute weights of the baseline, in the same cache
+        as the trial.
+
+        Raises:
+            InputError: the baseline is needed and no longer there.
+        """
+        kept = self.folder / SCORES_FILE
+        if kept.exists() or not self.result.config.scores_single_weights:
+            return load_scores(kept)
+        baseline = self.folder.absolute().parents[1] / "baselines" / self.result.config.baseline_key
+        if not (baseline / WEIGHTS_FILE).exists():
+            raise InputError(f"{self.folder}: its scores are the weights of {baseline}, now gone")
+        network = self._network_with(baseline / WEIGHTS_FILE)
+        weights = {name: network.get_parameter(name).detach().double() for name in self.masks}
+        return {name: absolute_weights(weight.numpy()) for name, weight in weights.items()}
+
+    def _network_with(self, weights: Path) -> nn.Module:
         config = self.result.config
         chosen = config.experiment.network
         if chosen.name != (self._model or (None if chosen.is_users else chosen.name)):
@@ -141,10 +163,5 @@ class FinishedTrial:
             )
         with torch.random.fork_rng(devices=[]):
             network = build_network(chosen)
-        load_weights(network, self.folder / WEIGHTS_FILE)
+        load_weights(network, weights)
         return network
-
-    @cached_property
-    def scores(self) -> dict[str, BlockScores]:
-        """The scores that the masks were made from, by the weight's name."""
-        return load_scores(self.folder / SCORES_FILE)

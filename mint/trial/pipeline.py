@@ -1,13 +1,12 @@
 """One trial as a pipeline of stages: baseline, activations, scores, masks, retraining, result."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mint.config.keys import content_key
 from mint.config.schema import TrainingConfig, TrialConfig
 from mint.data.checks import OnCheck
 from mint.data.datasets import Source
@@ -31,17 +31,18 @@ from mint.models import (
 )
 from mint.models.activations import ROWS_AT_ONCE
 from mint.pruning.criteria import CriterionInputs, score
-from mint.pruning.flops import multiply_adds, state_bytes
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.layer_table import LayerCount, count_layers
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores, load_scores, save_scores
-from mint.pruning.sparsity_search import largest_passing
 from mint.rng import stream, torch_seeded
+from mint.store.locks import locked
+from mint.store.manifest import Manifest
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.training.loop import Epoch, accuracy, train
+from mint.trial.ending import finish
 from mint.trial.preflight import counted_weights, estimator_bytes, load_initial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
@@ -53,8 +54,6 @@ from mint.trial.result import (
     LayerScoring,
     Retraining,
     SearchStep,
-    TrialKeys,
-    TrialResult,
 )
 
 
@@ -81,8 +80,9 @@ def run_trial(pipeline: "TrialPipeline") -> Path:
     """Run a trial, or find it finished, and return its folder.
 
     The folder holds the result, the masks, the weights and the scores. The cache keeps the
-    baseline, the scores of every layer and every retrained network, so a trial that was stopped
-    resumes, and trials share the stages that they have in common.
+    baseline, the scores of every layer and the retrained network, so trials share the stages that
+    they have in common. The networks of a search's other steps, from which a trial that was stopped
+    resumes, are removed when it ends.
 
     Raises:
         InputError: the weights to start from do not fit the network.
@@ -91,9 +91,12 @@ def run_trial(pipeline: "TrialPipeline") -> Path:
 
     def make(folder: Path) -> None:
         with reproducible(pipeline.experiment.threads, pipeline.device):
-            pipeline.finish(folder)
+            finish(pipeline, folder)
 
-    return pipeline.cache.produce("trials", pipeline.config.key, make)
+    folder = pipeline.cache.produce("trials", pipeline.config.key, make)
+    for key in pipeline.unused_networks:
+        pipeline.cache.discard("retrained", key)
+    return folder
 
 
 class TrialPipeline:
@@ -134,9 +137,16 @@ class TrialPipeline:
         self.device = torch.device(config.device)
         self.provenance = provenance
         self.callbacks = callbacks or TrialCallbacks()
+        self.begun = time.perf_counter()
+        self.artefacts: dict[str, str] = {}  # as in TrialResult
+        self.unused_networks: set[str] = set()  # keys of the steps that the trial does not end with
         self._init = init
         self._at_once = at_once
-        self._begun = time.perf_counter()
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Let no other process run the trial, or remove stages; InputError if one does."""
+        name = f"{self.experiment.name}-{self.config.key}"
+        return locked(self.cache, name, self.provenance.command)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -147,13 +157,27 @@ class TrialPipeline:
     @cached_property
     def baseline(self) -> Path:
         """Folder of the trained network before pruning."""
-        return self._trained(
+        folder = self._trained(
             "baselines",
             self.config.baseline_key,
             self._untrained,
             self.experiment.training,
             Baseline,
         )
+        return self.use(folder)
+
+    def _key(self, key: str, *further: str) -> str:
+        """Return the key of a stage of this very baseline.
+
+        Machines of other hardware may have trained other weights under the baseline's key: nothing
+        that was made from those is used.
+        """
+        return content_key(key, _content(self.baseline, WEIGHTS_FILE), *further)
+
+    def use(self, folder: Path) -> Path:
+        """Note whose stage the trial is made from."""
+        self.artefacts[f"{folder.parent.name}/{folder.name}"] = Manifest.load(folder).maker
+        return folder
 
     def _untrained(self) -> nn.Module:
         with torch_seeded(self.config.seed, "initial weights", torch.device("cpu")):
@@ -171,13 +195,14 @@ class TrialPipeline:
         return network.to(self.device)
 
     @cached_property
-    def _example(self) -> Tensor:
+    def example(self) -> Tensor:
+        """(1, C, h, w) an input of zeros."""
         return torch.zeros(1, *self.dataset.image_shape, device=self.device)
 
     @cached_property
     def traced(self) -> Traced:
         """Layers and pairs of the trained network."""
-        return trace(self.network(self.baseline), self._example)
+        return trace(self.network(self.baseline), self.example)
 
     @cached_property
     def pairs(self) -> list[LayerPair]:
@@ -200,7 +225,8 @@ class TrialPipeline:
         def make(folder: Path) -> None:
             np.savez(folder / ACTIVATIONS_FILE, allow_pickle=False, **self._collected())
 
-        folder = self.cache.produce("activations", self.config.activations_key, make)
+        key = self._key(self.config.activations_key)
+        folder = self.use(self.cache.produce("activations", key, make))
         with np.load(folder / ACTIVATIONS_FILE, allow_pickle=False) as kept:
             return dict(kept)
 
@@ -220,24 +246,31 @@ class TrialPipeline:
         batches = self.dataset.train.batches(ROWS_AT_ONCE_BACKWARD, self.rows)
         return loss_gradients(self.traced, batches, [pair.weight for pair in self.pairs])
 
+    def _score(self, pair: LayerPair) -> BlockScores:
+        inputs = CriterionInputs(
+            traced=self.traced,
+            groups_of=self.config.groups_of,
+            estimate=self.config.estimate,
+            device=self.config.estimator,
+            memory_limit=estimator_bytes(self.config, self._at_once),
+            seed=self.config.seed,
+            activations=lambda: self.activations,
+            magnitudes=lambda: self.magnitudes,
+            gradients=lambda: self.gradients,
+        )
+        return score(self.config.criterion, pair, inputs)
+
     def scores(self, pair: LayerPair) -> Path:
-        """Return the folder of the scores of a pair's blocks."""
+        """Return the folder of the scores of a pair's blocks; those of single weights are not kept.
+
+        They are the weights of the baseline, and as large.
+        """
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
-            inputs = CriterionInputs(
-                traced=self.traced,
-                groups_of=self.config.groups_of,
-                estimate=self.config.estimate,
-                device=self.config.estimator,
-                memory_limit=estimator_bytes(self.config, self._at_once),
-                seed=self.config.seed,
-                activations=lambda: self.activations,
-                magnitudes=lambda: self.magnitudes,
-                gradients=lambda: self.gradients,
-            )
-            scores = score(self.config.criterion, pair, inputs)
-            save_scores(folder / SCORES_FILE, {pair.weight: scores})
+            scores = self._score(pair)
+            if not self.config.scores_single_weights:
+                save_scores(folder / SCORES_FILE, {pair.weight: scores})
             LayerScoring(
                 parent=pair.parent,
                 child=pair.child,
@@ -247,7 +280,8 @@ class TrialPipeline:
                 seconds=time.perf_counter() - start,
             ).save(folder)
 
-        folder = self.cache.produce("scores", self.config.scores_key(pair.child), make)
+        key = self._key(self.config.scores_key(pair.child))
+        folder = self.use(self.cache.produce("scores", key, make))
         self.callbacks.on_layer_scores(LayerScoring.load(folder))
         return folder
 
@@ -259,6 +293,8 @@ class TrialPipeline:
     @cached_property
     def block_scores(self) -> dict[str, BlockScores]:
         """The scores, by the names of the prunable weights."""
+        if self.config.scores_single_weights:
+            return {pair.weight: self._score(pair) for pair in self.pairs}
         return {
             weight: scores
             for folder in self.all_scores.values()
@@ -281,13 +317,18 @@ class TrialPipeline:
         return counted_weights(self.traced, self.pairs, self.experiment)
 
     def is_done(self, stage: str) -> bool:
-        """Return whether a stage has finished: baselines, scores (after baselines) or masks."""
+        """Return whether a stage has finished: baselines, and after it scores, and masks."""
         keys = {
             "baselines": lambda: [self.config.baseline_key],
-            "scores": lambda: [self.config.scores_key(pair.child) for pair in self.pairs],
-            "masks": lambda: [self.config.key],
+            "scores": lambda: [self._key(self.config.scores_key(p.child)) for p in self.pairs],
+            "masks": lambda: [self._masks_key],
         }
         return all(self.cache.find(stage, key) for key in keys[stage]())
+
+    @cached_property
+    def _masks_key(self) -> str:
+        files = [] if self.config.scores_single_weights else self.all_scores.values()
+        return self._key(self.config.key, *(_content(folder, SCORES_FILE) for folder in files))
 
     @cached_property
     def pruned(self) -> Path:
@@ -299,7 +340,7 @@ class TrialPipeline:
             blocks = self.ranking.blocks_within(fraction, self.counted)
             self.ranking.masks(blocks).save(folder / MASKS_FILE)
 
-        return self.cache.produce("masks", self.config.key, make)
+        return self.use(self.cache.produce("masks", self._masks_key, make))
 
     @cached_property
     def masks(self) -> Masks:
@@ -314,9 +355,11 @@ class TrialPipeline:
 
     def retrained(self, masks: Masks) -> Path:
         """Return the folder of the network retrained under masks."""
+        key = self._key(self.config.retrained_key(masks.digest))
+        self.unused_networks.add(key)
         return self._trained(
             "retrained",
-            self.config.retrained_key(masks.digest),
+            key,
             lambda: self.network(self.baseline),
             self.experiment.retraining_settings,
             lambda **trained: Retraining(
@@ -340,6 +383,7 @@ class TrialPipeline:
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
+            self.cache.fetch_checkpoint(checkpoint)
             network = start_from()
             history = train(
                 network,
@@ -364,95 +408,7 @@ class TrialPipeline:
         self.cache.drop_checkpoint(checkpoint)
         return folder
 
-    def finish(self, folder: Path) -> None:
-        """Prune and retrain, and write the trial's result, masks, weights and scores."""
-        masks, steps = self._search()
-        masks.save(folder / MASKS_FILE)
-        save_scores(folder / SCORES_FILE, self.block_scores, rows=self.rows)
-        final_folder = self.retrained(masks) if masks.pruned else self.baseline
-        shutil.copyfile(final_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-        pruned_network = self.network(final_folder)
-        TrialResult(
-            keys=TrialKeys.of(self.config),
-            config=self.config,
-            search_steps=tuple(steps),
-            image_shape=self.dataset.image_shape,
-            preparation=self.dataset.preparation,
-            layers=self.layer_counts(masks),
-            device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
-            provenance=self.provenance,
-            **self._accuracies(masks, pruned_network, final_folder),
-            **self._weight_counts(masks, pruned_network),
-            **self._scoring(),
-            seconds=time.perf_counter() - self._begun,
-        ).save(folder)
 
-    def _accuracies(
-        self, masks: Masks, pruned_network: nn.Module, final_folder: Path
-    ) -> dict[str, Any]:
-        """Return all accuracies; this alone reads the test images, after the search is over."""
-        baseline = Baseline.load(self.baseline)
-        final = Retraining.load(final_folder) if masks.pruned else baseline
-        before = accuracy(self.network(self.baseline), self.dataset.test)
-        after = accuracy(pruned_network, self.dataset.test)
-        return {
-            "accuracy": after,
-            "baseline_accuracy": before,
-            "accuracy_drop": before - after,
-            "validation_accuracy": final.validation_accuracy,
-            "baseline_validation_accuracy": baseline.validation_accuracy,
-        }
-
-    def _weight_counts(self, masks: Masks, network: nn.Module) -> dict[str, Any]:
-        example = self._example
-        return {
-            "params_pruned": 100 * masks.pruned / self.counted,
-            "pruned_weights": masks.pruned,
-            "prunable_weights": masks.prunable,
-            "counted_weights": self.counted,
-            "multiply_adds": (
-                multiply_adds(network, example),
-                multiply_adds(network, example, masks),
-            ),
-            "state_bytes": (state_bytes(network), state_bytes(network, masks)),
-        }
-
-    def _scoring(self) -> dict[str, Any]:
-        scoring = tuple(LayerScoring.load(folder) for folder in self.all_scores.values())
-        known = [layer.reliability for layer in scoring if layer.reliability is not None]
-        return {
-            "scoring": scoring,
-            "score_seconds": sum(layer.seconds for layer in scoring),
-            "bootstraps": max(layer.bootstraps for layer in scoring),
-            "reliability": min(known) if len(known) == len(scoring) else None,
-        }
-
-    def _search(self) -> tuple[Masks, list[SearchStep]]:
-        """Return the masks of the given fraction, or the largest that the search passes."""
-        search, baseline = self.config.search, Baseline.load(self.baseline)
-        steps: list[SearchStep] = []
-
-        def passes(masks: Masks) -> bool:
-            retraining = Retraining.load(self.retrained(masks))
-            drop = baseline.validation_accuracy - retraining.validation_accuracy
-            # The slack is for the last bit of a difference of two percentages.
-            passed = None if search.max_drop is None else drop <= search.max_drop + 1e-9
-            pruned = 100 * masks.pruned / self.counted
-            steps.append(SearchStep(params_pruned=pruned, passed=passed, retraining=retraining))
-            self.callbacks.on_search_step(steps[-1])
-            return bool(passed)
-
-        if search.fraction is not None:
-            if self.masks.pruned:
-                passes(self.masks)
-            return self.masks, steps
-        assert search.steps is not None
-        ranking = self.ranking
-        blocks = largest_passing(
-            ranking.pruned,
-            ranking.prunable,
-            lambda blocks: passes(ranking.masks(blocks)),
-            steps=search.steps,
-            try_last_first=int(ranking.pruned[-1]) < ranking.prunable,
-        )
-        return ranking.masks(blocks), steps
+def _content(folder: Path, file: str) -> str:
+    """Return the SHA-256 of a stage's file."""
+    return Manifest.load(folder).files[file][1]

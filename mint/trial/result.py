@@ -103,6 +103,8 @@ class TrialResult(_StageResult):
         device: cpu, or the name of the GPU.
         seconds: since the process that finished the trial began it.
         provenance: of the code and the command.
+        artefacts: the stages that the trial is made from, such as baselines/KEY, with the identity
+            of the cache that each was made in.
     """
 
     keys: TrialKeys
@@ -129,3 +131,4 @@ class TrialResult(_StageResult):
     device: str
     seconds: float
     provenance: Provenance
+    artefacts: dict[str, str] = {}

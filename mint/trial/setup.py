@@ -16,7 +16,8 @@ from mint.data.checks import OnCheck, no_report
 from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
 from mint.models import Traced, source_digest
-from mint.store.stage_cache import MANIFEST, StageCache
+from mint.store.manifest import MANIFEST
+from mint.store.stage_cache import StageCache
 from mint.trial.pipeline import TrialCallbacks, TrialPipeline
 from mint.trial.preflight import check_data, check_network, image_shape
 from mint.trial.provenance import Provenance

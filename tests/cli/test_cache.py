@@ -1,8 +1,10 @@
 """mint cache shows and removes stages; it removes nothing that cannot be computed again."""
 
 import os
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -11,6 +13,7 @@ from mint.cli.app import main
 from mint.store.locks import locked
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
+from mint.training.loop import Epoch, train
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -81,6 +84,22 @@ def test_trials_stay_until_the_store_has_their_results(capsys: pytest.CaptureFix
     client.set_terminated(run_id, "FINISHED")
     assert _mint("cache prune trials") == 0
     assert not folder.exists()
+
+
+def test_nothing_is_removed_while_a_stage_command_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, codes = _stage("baselines"), []
+
+    def prune_and_train(*arguments: Any, **settings: Any) -> list[Epoch]:
+        codes.append(_mint("cache prune baselines"))
+        return train(*arguments, **settings)
+
+    monkeypatch.setattr("mint.trial.pipeline.train", prune_and_train)
+    assert _mint(f"train {QUICK}") == 0
+    assert codes == [2]
+    assert re.search(r"digits_mlp-\w+ is being run by process .*: ", capsys.readouterr().err)
+    assert kept.exists()
 
 
 def test_nothing_is_removed_while_a_sweep_runs(capsys: pytest.CaptureFixture[str]) -> None:

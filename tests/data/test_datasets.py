@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pickle
 import shutil
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -121,6 +122,23 @@ def test_download_that_breaks_off_is_failed_work(
     assert list(tmp_path.iterdir()) == [mirror]
 
 
+@contextmanager
+def _watched(folder: Path) -> Iterator[set[int]]:
+    """Yield the numbers of files that the folder holds whenever this process opens a file."""
+    numbers: set[int] = set()
+    watching = True
+
+    def look(event: str, _: Any) -> None:
+        if event == "open" and watching:
+            numbers.add(len(list(folder.glob("*"))))
+
+    sys.addaudithook(look)
+    try:
+        yield numbers
+    finally:
+        watching = False
+
+
 def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Source) -> None:
     mirror = tmp_path / "mirror"
     mirror.mkdir()
@@ -138,9 +156,10 @@ def test_download_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digi
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     folder = tmp_path / "new" / "data"
     (folder / "MNIST").mkdir(parents=True)  # left after a user removed MNIST/raw
-    with _served(mirror) as address:
+    with _served(mirror) as address, _watched(folder / "MNIST" / "raw") as numbers:
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         downloaded = load_source(MNIST, folder)
+    assert numbers == {0, 8}, "another process sees a part of the files"
     assert downloaded.digest == digits.digest
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
     assert not needs_download(MNIST, folder)

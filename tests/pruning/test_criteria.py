@@ -227,7 +227,7 @@ def test_the_papers_estimate_uses_raw_activations_and_nearest_neighbours() -> No
 def test_scores_that_are_not_a_number_name_layer_and_criterion(criterion: str) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
     with torch.no_grad():
-        network[1].weight[0, 0] = math.nan
+        network.get_parameter("1.weight")[0, 0] = math.nan
     pair, inputs = _inputs(network, torch.zeros(1, 3))
     with pytest.raises(InputError, match=rf"0 -> 1: \d+ of \d+ scores of {criterion} are not"):
         score(criterion, pair, inputs)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mint.store.atomic import link_or_copy
 from mint.store.cleanup import LEFTOVERS, STAGES, entries, prune
 from mint.store.stage_cache import StageCache
 
@@ -68,6 +69,25 @@ def test_leftovers_are_removed_and_stages_stay(cache: StageCache) -> None:
     assert sorted(_prune(cache, [LEFTOVERS])) == sorted(leftovers)
     assert not any(path.exists() for path in leftovers)
     assert stage.exists()
+
+
+def test_looking_at_a_stage_is_no_use_of_it(cache: StageCache) -> None:
+    def days_unused() -> float:
+        (entry,) = entries(cache)
+        return (time.time() - entry.last_used) / (24 * 3600)
+
+    _stage(cache, "scores", days_unused=40)
+    assert StageCache(cache.root).find("scores", KEY)  # as mint verify and dry runs do
+    assert days_unused() > 39
+    StageCache(cache.root).produce("scores", KEY, lambda _: None)  # as a trial does
+    assert days_unused() < 1
+
+
+def test_file_of_two_stages_is_counted_once(cache: StageCache) -> None:
+    shared = _stage(cache, "retrained") / "figures"
+    (cache.folder("trials", KEY)).mkdir(parents=True)
+    link_or_copy(shared, cache.folder("trials", KEY) / "figures")
+    assert 5000 <= sum(entry.size for entry in entries(cache)) < 5500
 
 
 def test_only_stages_unused_for_long_enough_are_removed(cache: StageCache) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mint.errors import InputError
-from mint.store.locks import locked, locked_exclusively
+from mint.store.locks import in_use, locked, locked_exclusively
 from mint.store.stage_cache import StageCache
 
 RUN = (
@@ -44,3 +44,15 @@ def test_nothing_starts_while_the_cache_is_locked(tmp_path: Path) -> None:
         pass
     with locked(cache, "a-sweep", "now"):
         pass
+
+
+def test_cache_in_use_cannot_be_locked_as_a_whole(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)  # such as that of a cluster's node, which no driver locks
+    with in_use(cache), in_use(cache):
+        refused = pytest.raises(InputError, match="the stage cache is used by a trial of a sweep")
+        with refused, locked_exclusively(cache, "mint cache prune"):
+            pass
+    with locked_exclusively(cache, "mint cache prune"):
+        refused = pytest.raises(InputError, match=r"the stage cache is locked by .*: mint cache")
+        with refused, in_use(cache, seconds=0):
+            pass

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mint.store.remote import RemoteStore
-from mint.store.stage_cache import MANIFEST, StageCache
+from mint.store.manifest import MANIFEST
+from mint.store.stage_cache import StageCache
 
 
 def _write(folder: Path) -> None:
@@ -143,98 +143,16 @@ def test_identity_belongs_to_the_folder(tmp_path: Path) -> None:
     assert StageCache(tmp_path / "b").identity != identity
 
 
-# With a store that nodes share
+def test_unreadable_manifest_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StageCache(tmp_path).produce("stage", "key", _write)
+    monkeypatch.setattr("mint.store.retry.PAUSES", (0.0,))
 
-
-@pytest.fixture(params=["folder", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteStore:
-    """A shared folder, and a file system without renames and locks, like an object store."""
-    uri = str(tmp_path / "shared") if request.param == "folder" else f"memory://{tmp_path.name}"
-    return RemoteStore(uri)
-
-
-def test_nodes_share_stages(tmp_path: Path, storage: RemoteStore) -> None:
-    one, other = (StageCache(tmp_path / node, storage) for node in ("one", "other"))
-    one.produce("stage", "key", _write)
-    folder = other.produce("stage", "key", _never)
-    assert folder.is_relative_to(tmp_path / "other")
-    assert (folder / "figures").read_text() == "1 2 3"
-
-
-def test_incomplete_upload_is_ignored_and_damaged_one_is_replaced(
-    tmp_path: Path, storage: RemoteStore
-) -> None:
-    def node(name: str) -> StageCache:
-        return StageCache(tmp_path / name, storage)
-
-    folder = node("one").produce("stage", "key", _write)
-    storage.remove(f"stage/key/{MANIFEST}")
-    assert node("two").find("stage", "key") is None
-    node("two").produce("stage", "key", _write)
-    (folder / "figures").write_text("1 2 4")
-    storage.put("stage/key", folder, ["figures"])
-    with pytest.warns(UserWarning, match="figures has changed"):
-        assert node("three").find("stage", "key") is None
-    node("three").produce("stage", "key", _write)
-    assert node("four").find("stage", "key")
-    (folder / MANIFEST).write_text('{"files": {"fig')
-    storage.put("stage/key", folder, [MANIFEST])
-    with pytest.warns(UserWarning, match="cannot be read"):
-        node("five").produce("stage", "key", _write)
-    assert node("six").produce("stage", "key", _never)
-
-
-def test_failed_upload_is_repeated_by_the_next_process(
-    tmp_path: Path, storage: RemoteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no connection")
+    def fail(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "put", fail)
-        with pytest.raises(OSError, match="no connection"):
-            StageCache(tmp_path / "one", storage).produce("stage", "key", _write)
-    assert StageCache(tmp_path / "other", storage).find("stage", "key") is None
-    StageCache(tmp_path / "one", storage).produce("stage", "key", _never)
-    assert StageCache(tmp_path / "other", storage).find("stage", "key")
-
-
-def test_stage_that_another_node_uploads_meanwhile_is_fetched(
-    tmp_path: Path, storage: RemoteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    StageCache(tmp_path / "one", storage).produce("stage", "key", _write)
-    answers = iter([False])
-    exists = storage.root.exists
-    monkeypatch.setattr(storage.root, "exists", lambda name: next(answers, True) and exists(name))
-    other = StageCache(tmp_path / "other", storage)
-    assert other.find("stage", "key") is None
-    assert other.produce("stage", "key", _never)
-
-
-def test_another_node_resumes_from_the_checkpoint(tmp_path: Path, storage: RemoteStore) -> None:
-    one, other = (StageCache(tmp_path / node, storage) for node in ("one", "other"))
-    path = one.checkpoint("stage", "key")
-    path.write_bytes(b"epoch 3")
-    one.keep_checkpoint(path)
-    fetched = other.checkpoint("stage", "key")
-    assert fetched.read_bytes() == b"epoch 3"
-    other.drop_checkpoint(fetched)
-    assert not StageCache(tmp_path / "third", storage).checkpoint("stage", "key").exists()
-
-
-def test_lost_storage_stops_no_training(
-    tmp_path: Path, storage: RemoteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no connection")
-
-    monkeypatch.setattr(storage, "put", fail)
-    monkeypatch.setattr(storage, "remove", fail)
-    cache = StageCache(tmp_path / "one", storage)
-    path = cache.checkpoint("stage", "key")
-    path.write_bytes(b"epoch 3")
-    with pytest.warns(UserWarning, match="storage not updated .*no connection"):
-        cache.keep_checkpoint(path)
-    with pytest.warns(UserWarning, match="storage not updated .*no connection"):
-        cache.drop_checkpoint(path)
-    assert not path.exists()
+        patched.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            StageCache(tmp_path).produce("stage", "key", _never)
+    assert _folders(tmp_path) == ["key"]
+    assert StageCache(tmp_path).produce("stage", "key", _never) == folder

@@ -42,7 +42,7 @@ def test_one_number_binds_estimator_and_decoding(number: int) -> None:
         try:
             gmi_scores(layer, layer[:, ::-1], 8, 8)
         finally:
-            threading.setprofile(None)  # type: ignore[arg-type]
+            threading.setprofile(None)
     assert decoded[:, 0, 0, 0].tolist() == list(range(32))
     assert len(decoders) == number
     assert alive - before == number

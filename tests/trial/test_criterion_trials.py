@@ -9,10 +9,12 @@ from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.data.datasets import Source
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import StageCache
+from mint.trial.api import FinishedTrial
+from mint.trial.in_memory import prune
 from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.preflight import check_network
 from mint.trial.provenance import Provenance
-from mint.trial.result import MASKS_FILE, TrialResult
+from mint.trial.result import MASKS_FILE, SCORES_FILE, TrialResult
 
 PROVENANCE = Provenance.of_this_process(None, ["mint", "run"])
 WITHOUT_BATCH_NORM = [name for name in CRITERIA if name != "bn-scale"]
@@ -88,6 +90,10 @@ def test_trials_of_all_criteria_share_the_baseline_and_respect_budget_and_limit(
     masks = Masks.load(folder / MASKS_FILE)
     assert not np.any(masks["fc2.weight"] & ~limited_masks["fc2.weight"])
     assert sum(path.is_dir() for path in (shared_cache / "baselines").iterdir()) == 1
+    if criterion == "magnitude":  # a score for every weight is the weight of the baseline
+        assert not list(shared_cache.glob(f"trials/{config.key}/{SCORES_FILE}"))
+        scores = FinishedTrial(folder).scores
+        assert np.array_equal(prune(scores, 0.8)["fc2.weight"], masks["fc2.weight"])
     again = _run(config, digits, tmp_path)
     assert (again / MASKS_FILE).read_bytes() == (folder / MASKS_FILE).read_bytes()
 

@@ -1,5 +1,6 @@
 """One trial end to end on real digits: exact, repeatable, and never run twice."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,64 @@ def test_bootstraps_are_drawn_until_the_scores_are_reliable(
     count, reached = drawn(0.3, 400)
     assert reached >= 0.3
     assert count < 400
+
+
+def test_network_is_kept_once_and_those_of_other_steps_are_removed(
+    quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    folder = _run(quick_trial, tmp_path)
+    result = TrialResult.load(folder)
+    assert len(result.search_steps) > 1
+    networks = list(tmp_path.glob("*/*/weights.safetensors"))
+    assert len({path.stat().st_ino for path in networks}) == 2  # the baseline's and the pruned
+    assert [path.parent.parent.name for path in tmp_path.glob("retrained/*/*.safetensors")] == (
+        ["retrained"] if result.pruned_weights else []
+    )
+    # The folder of the trial alone is enough for an export.
+    alone = FinishedTrial(shutil.copytree(folder, tmp_path / "alone"))
+    assert all(torch.isfinite(weight).all() for weight in alone.network.parameters())
+
+
+def test_network_that_another_trial_removes_is_trained_again(
+    quick_trial: TrialConfig, tmp_path: Path
+) -> None:
+    stages = _stages(quick_trial.model_copy(update={"fraction": 0.5}), tmp_path)
+    retrained, calls = stages.retrained, []
+
+    def remove_at_times(masks: Masks) -> Path:
+        calls.append(retrained(masks))
+        if len(calls) in (1, 3):  # after the search step, and again at the end
+            StageCache(tmp_path).discard("retrained", calls[-1].name)
+        return calls[-1]
+
+    stages.retrained = remove_at_times  # type: ignore[method-assign]
+    assert FinishedTrial(run_trial(stages)).result.pruned_weights > 0
+    assert len(calls) == 4
+    assert (calls[0] / "weights.safetensors").stat().st_nlink == 2
+
+
+def test_scores_of_another_machines_baseline_are_not_used(
+    quick_trial: TrialConfig, shared_cache: Path, tmp_path: Path
+) -> None:
+    config = quick_trial.model_copy(update={"upper_limit": 0.0})
+    other = config.model_copy(update={"seed": 1})
+    for trial in (config, other):
+        _run(trial, shared_cache)
+    # This machine's baseline has other weights, under the same key.
+    copied = shutil.copytree(shared_cache, tmp_path / "mixed")
+    baselines = copied / "baselines"
+    shutil.rmtree(copied / "trials")
+    shutil.rmtree(baselines / config.baseline_key)
+    (baselines / other.baseline_key).rename(baselines / config.baseline_key)
+    (tmp_path / "own").mkdir()
+    shutil.copytree(baselines, tmp_path / "own" / "baselines")
+    mixed, own = (_run(config, tmp_path / name) for name in ("mixed", "own"))
+    ours, theirs = (FinishedTrial(folder).scores["fc2.weight"].value for folder in (mixed, own))
+    assert np.array_equal(ours, theirs)
+    artefacts = TrialResult.load(own).artefacts
+    maker = StageCache(shared_cache).identity
+    assert artefacts[f"baselines/{config.baseline_key}"] == maker
+    assert set(artefacts.values()) == {maker, StageCache(tmp_path / "own").identity}
 
 
 def test_failed_trial_leaves_no_result(quick_trial: TrialConfig, tmp_path: Path) -> None:

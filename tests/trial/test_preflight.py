@@ -15,7 +15,7 @@ from mint.trial.preflight import check_data, check_network, estimator_bytes
 
 
 def _with(config: TrialConfig, **estimate: object) -> TrialConfig:
-    settings = EstimateConfig(**{**config.estimate.model_dump(), **estimate})  # type: ignore[arg-type]
+    settings = EstimateConfig(**{**config.estimate.model_dump(), **estimate})
     experiment = config.experiment.model_copy(update={"estimate": settings})
     return config.model_copy(update={"experiment": experiment})
 
