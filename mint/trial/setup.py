@@ -154,7 +154,7 @@ def plan_trial(
             is_finished=lambda key: cache.find("trials", key) is not None,
         )
     except InputError as error:
-        if error.parameter in axes and axes[error.parameter] is None:  # the file's default
+        if error.parameter and axes.get(error.parameter, "") is None:  # the file's default
             error.parameter = f"trial.{error.parameter}"
         raise
     (config,), source = planned.configs, planned.source
