@@ -89,7 +89,7 @@ def run_program(program: App, arguments: Sequence[str], words: Sequence[str]) ->
                 arguments, exit_on_error=False, print_error=False
             )
             if getattr(command, "__func__", None) is App.help_print and "--help" not in arguments:
-                raise InputError(f"must be given; {allowed('', _names(app))}", parameter="COMMAND")
+                raise InputError(f"COMMAND: must be given; {allowed('', _names(app))}")
             code: int = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, words)) or 0
             print(end="", flush=True)
             return code
