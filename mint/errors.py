@@ -52,7 +52,7 @@ def first_line(error: BaseException) -> str:
 
 def error_line(error: BaseException) -> str:
     """Return an error's type and message as one line without secrets."""
-    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
 
 
 def without_secrets(text: str) -> str:

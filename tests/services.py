@@ -142,8 +142,9 @@ def ray_nodes(folder: Path) -> Iterator[Nodes]:
     # A folder of its own, or a sweep without an address would join this cluster; and a short
     # one: the paths of sockets are limited.
     scratch = Path(tempfile.mkdtemp(prefix="mint-ray-"))
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(24)}
+    token = {"RAY_AUTH_TOKEN": secrets.token_hex(24)}
     settings = token | {"RAY_TMPDIR": str(scratch), "RAY_USAGE_STATS_ENABLED": "0"}
+    settings["RAY_AUTH_MODE"] = "token"
     caches, log = (folder / "head", folder / "other"), folder / "log"
     command = [sys.executable, str(Path(__file__).with_name("ray_nodes.py")), *map(str, caches)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -195,12 +196,12 @@ def group(
                 os.killpg(process.pid, signal.SIGTERM)
 
 
-def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, without the settings of the user's environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment(),
+        env=environment(settings),
         capture_output=True,
         text=True,
         check=False,

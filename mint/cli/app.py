@@ -3,7 +3,9 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -12,13 +14,13 @@ from cyclopts import App, CycloptsError, Group, UnknownCommandError, UnusedCliTo
 from cyclopts.help import DefaultFormatter
 
 from mint.cli import cache, report, trial
-from mint.errors import InputError, WorkFailedError, allowed
+from mint.errors import InputError, WorkFailedError, allowed, error_line, without_secrets
 from mint.orchestration.interruption import interruptible
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _EXIT_BROKEN_PIPE = 141
-# A full, read-only or broken disk: not a fault of the program.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# What takes the place of an option that is not given.
+_VARIABLES = {"--tracking-uri": "MLFLOW_TRACKING_URI", "--ray-address": "RAY_ADDRESS"}
 
 
 class _Reflowed(DefaultFormatter):
@@ -75,68 +77,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_program(program: App, arguments: Sequence[str], words: Sequence[str]) -> int:
     """Parse arguments, run their command and return the exit code.
 
-    An error that the user can mend is one line. The provenance of results keeps the words.
+    Every error is one line on stderr; with MINT_TRACEBACK set, after its traceback. The provenance
+    of results keeps the words.
     """
-    chain, apps, _ = program.parse_commands(arguments)
-    name, app = " ".join([program.name[0], *chain]), apps[-1]
-    try:
-        command, bound, ignored = program.parse_args(
-            arguments, exit_on_error=False, print_error=False
-        )
-    except CycloptsError as error:
-        return _refuse(name, _describe(error, app))
-    if getattr(command, "__func__", None) is App.help_print and "--help" not in arguments:
-        return _refuse(name, f"COMMAND: must be given; {allowed('', _names(app))}")
+    name, app = program.name[0], program
     try:
         with interruptible():  # a batch system's SIGTERM stops a command as Ctrl-C does
+            chain, apps, _ = program.parse_commands(arguments)
+            name, app = " ".join([program.name[0], *chain]), apps[-1]
+            command, bound, ignored = program.parse_args(
+                arguments, exit_on_error=False, print_error=False
+            )
+            if getattr(command, "__func__", None) is App.help_print and "--help" not in arguments:
+                raise InputError(f"COMMAND: must be given; {allowed('', _names(app))}")
             code: int = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, words)) or 0
-            sys.stdout.flush()
+            print(end="", flush=True)
             return code
-    except BrokenPipeError:  # as in mint ... | head: Python must not write what is left
+    except (Exception, KeyboardInterrupt) as error:
+        _print_rest()
+        if isinstance(error, BrokenPipeError):  # as in mint ... | head
+            return _EXIT_BROKEN_PIPE
+        code, line = _explain(error, name, app, arguments)
+        with suppress(OSError):  # nobody reads it
+            if os.environ.get("MINT_TRACEBACK"):
+                traceback.print_exception(error)
+            print(f"{name}: {' '.join(line.split())}", file=sys.stderr)
+        return code
+
+
+def _print_rest() -> None:
+    """Print what is buffered; if that fails, drop it, or Python would complain at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_BROKEN_PIPE
-    except InputError as error:
-        return _refuse(name, error.describe(_option(error.parameter, app)))
-    except WorkFailedError as error:
-        problem = str(error)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
+
+
+def _explain(
+    error: BaseException, name: str, app: App, arguments: Sequence[str]
+) -> tuple[int, str]:
+    """Return the exit code of an error, and what is said about it."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED, "stopped; the same command resumes"
+    problem = _input_problem(error, app, arguments)
+    if problem is not None:
+        return EXIT_INPUT, f"error: {problem.rstrip('.')}; see {name} --help"
+    if isinstance(error, WorkFailedError):
+        return EXIT_FAILED, f"failed: {error}"
+    problem = error_line(error)
+    if isinstance(error, OSError) and error.strerror:  # such as a full disk: no fault of mint
         where = f": {error.filename}" if error.filename else ""
-        problem = f"{error.strerror}{where}; finished work is kept, and the same command resumes"
-    except KeyboardInterrupt:
-        print(f"{name}: stopped; the same command resumes", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    print(f"{name}: failed: {problem}", file=sys.stderr)
-    return EXIT_FAILED
+        problem = without_secrets(f"{error.strerror}{where}")
+        if error.errno == errno.ENAMETOOLONG:  # only users give such names
+            return EXIT_INPUT, f"error: {problem}; see {name} --help"
+    return EXIT_FAILED, f"failed: {problem}; finished work is kept, and the same command resumes"
 
 
-def _refuse(name: str, problem: str) -> int:
-    print(f"{name}: error: {problem.rstrip('.')}; see {name} --help", file=sys.stderr)
-    return EXIT_INPUT
-
-
-def _describe(error: CycloptsError, app: App) -> str:
-    """Return a parsing error as one line that names the option, the value and what is allowed."""
+def _input_problem(error: BaseException, app: App, arguments: Sequence[str]) -> str | None:
+    """Return what is wrong with the input, where, and what is allowed; None for other errors."""
+    if isinstance(error, InputError):
+        return error.describe(_place(error, app, arguments))
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         word = error.unused_tokens[0]
         return f"{word}: there is no such command; {allowed(word, _names(app))}"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]}"
-    return " ".join(str(error).split())
+    return str(error) if isinstance(error, CycloptsError) else None
 
 
 def _names(app: App) -> Collection[str]:
     return [name for name in app if name != "-h"]
 
 
-def _option(parameter: str | None, app: App) -> str | None:
-    """Return the option that sets a parameter, such as --seeds for seed; else the parameter."""
-    if parameter is None:
+def _place(error: InputError, app: App, arguments: Sequence[str]) -> str | None:
+    """Return what the user gave a value by: an option, such as --seeds for seed, or a variable."""
+    if error.parameter is None:
         return None
     options = {name for argument in app.assemble_argument_collection() for name in argument.names}
-    option = "--" + parameter.replace("_", "-")
-    return next((name for name in (option, f"{option}s") if name in options), parameter)
+    named = "--" + error.parameter.replace("_", "-")
+    option = next((name for name in (named, f"{named}s") if name in options), None)
+    if option is None:
+        return error.parameter
+    if error.value is None or any(word.split("=")[0] == option for word in arguments):
+        return option
+    variable = _VARIABLES.get(option, "")
+    return variable if os.environ.get(variable) else f"default of {option}"
 
 
 def _print_completion(program: App, shell: Literal["bash", "zsh", "fish"], /) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import App, Parameter
@@ -10,7 +9,6 @@ from cyclopts.validators import Number
 
 from mint.cli.options import CacheDir, Flag, TrackingUri, Words, store_uri
 from mint.config.locations import Stage, cache_folder
-from mint.errors import InputError
 
 if TYPE_CHECKING:
     from mint.store.cleanup import Entry
@@ -28,7 +26,8 @@ def list_stages(*, cache_dir: CacheDir = None) -> None:
     from mint.store.cleanup import entries
     from mint.store.stage_cache import StageCache
 
-    print("\n".join(_stage_table(list(entries(StageCache(_existing(cache_dir)))))))
+    cache = StageCache(cache_folder(cache_dir, existing=True))
+    print("\n".join(_stage_table(list(entries(cache)))))
 
 
 @app.command
@@ -56,7 +55,7 @@ def prune(
     from mint.store.locks import locked_exclusively
     from mint.store.stage_cache import StageCache
 
-    cache = StageCache(_existing(cache_dir))
+    cache = StageCache(cache_folder(cache_dir, existing=True))
     chosen = stages or ("leftovers",)
     delivered: frozenset[str] = frozenset()
     if "trials" in chosen:
@@ -107,11 +106,3 @@ def _stage_table(entries: "Sequence[Entry]") -> list[str]:
             rows.append([stage, str(len(of_stage)), f"{size:.1f}", *times])
     header = ["Stage", "Number", "MB", "Longest unused since", "Last used"]
     return table(header, rows, left=(0,))
-
-
-def _existing(cache_dir: Path | None) -> Path:
-    root = cache_folder(cache_dir)
-    if not root.is_dir():
-        problem = "there is no such folder; nothing was kept there yet"
-        raise InputError(problem, parameter="cache_dir", value=root)
-    return root

@@ -95,8 +95,8 @@ class SweepOptions(ExperimentOptions):
     """GPUs of one trial; with 0.5 two trials share a GPU, with 0 they run on the CPU."""
 
     ray_address: Annotated[str | None, Parameter(group=RUNNING, metavar="ADDRESS")] = None
-    """A running Ray cluster: HOST:PORT of its head, or auto for this machine's (default:
-    RAY_ADDRESS, else this machine alone)."""
+    """A running Ray cluster: HOST:PORT of its head, auto for this machine's, or local for none
+    (default: RAY_ADDRESS, else local: this machine alone)."""
 
     storage: Annotated[str | None, Parameter(group=RUNNING, metavar="URI")] = None
     """Folder or URI that fsspec knows, such as s3://BUCKET/FOLDER, where the nodes of a cluster
@@ -228,7 +228,8 @@ def _settings(
     from mint.orchestration.sweep_settings import SweepSettings
     from mint.trial.provenance import Provenance
 
-    ray_address = options.ray_address or os.environ.get("RAY_ADDRESS") or None
+    named = options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    ray_address = None if named == "local" else named  # Ray's word for this machine alone
     check_resources(options.gpus_per_trial, ray_address)
     device = "cuda" if options.gpus_per_trial else "cpu"
     return SweepSettings(

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mint.config.locations import bundled
-from mint.config.schema import Experiment, NetworkConfig
+from mint.config.schema import MAX_NAME_LENGTH, Experiment, NetworkConfig
 from mint.errors import InputError, allowed
 
 # Keys of the section search that a change of another key leaves without meaning.
@@ -128,7 +128,7 @@ def _with_network(experiment: Experiment, model: str) -> Experiment:
     except ValidationError:
         problem = "must be MODULE:FUNCTION, such as my_package.my_module:build"
         raise InputError(problem, parameter="model", value=model) from None
-    name = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", model.lower())[-MAX_NAME_LENGTH:].strip("-")
     labels = {"name": name, "title": f"{model} on {experiment.data.name}"}
     pairs = {"prune": "all", "leave_out": (), "limits": {}, "groups": {}, "count": "all"}
     return experiment.model_copy(update={"network": network, **labels, **pairs})

@@ -1,6 +1,7 @@
 """Where files are: those that come with mint, data sets, finished stages."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -33,21 +34,32 @@ def data_folder(chosen: Path | None) -> Path:
     return Path(named or "data")
 
 
-def cache_folder(chosen: Path | None) -> Path:
+def cache_folder(chosen: Path | None, *, existing: bool = False) -> Path:
     """Return the folder of finished stages: the one chosen, else MINT_CACHE_DIR, else ./.mint.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or it must exist and does not.
     """
-    folder = chosen or Path(os.environ.get("MINT_CACHE_DIR") or ".mint")
-    check_writable("cache_dir", folder)
+    named = os.environ.get("MINT_CACHE_DIR")
+    parameter = "MINT_CACHE_DIR" if named and not chosen else "cache_dir"
+    folder = chosen or Path(named or ".mint")
+    check_writable(parameter, folder)
+    if existing and not folder.is_dir():
+        problem = "there is no such folder; nothing was kept there yet"
+        raise InputError(problem, parameter=parameter, value=folder)
     return folder
 
 
 def check_writable(parameter: str, folder: Path) -> None:
     """Raise InputError if a folder cannot be written, or created."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"{existing} is a file, not a folder", parameter=parameter, value=folder)
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"{existing} is not writable", parameter=parameter, value=folder)
+    nearest = folder
+    try:
+        while not (nearest.is_symlink() or nearest.exists()):
+            nearest = nearest.absolute().parent
+        with tempfile.TemporaryFile(dir=nearest):  # access() knows no /proc and no NFS
+            return
+    except NotADirectoryError:
+        problem = f"{nearest} is a file, not a folder"
+    except OSError as error:
+        problem = f"{nearest} cannot be written: {error.strerror}"
+    raise InputError(problem, parameter=parameter, value=folder)

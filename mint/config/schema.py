@@ -26,6 +26,9 @@ DEFAULT_CRITERION = "mint"
 # score or trial then answers for a new one. A criterion without an entry has its first revision.
 REVISIONS = {"activation-magnitude": 2}
 
+MAX_NAME_LENGTH = 100
+"""Characters of an experiment's name, which is part of file names."""
+
 _PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 _Axis = Annotated[int, Field(ge=0, strict=True)]
 _Flag = Annotated[bool, Field(strict=True)]
@@ -189,7 +192,7 @@ class Experiment(_Frozen):
         threads: CPU threads of a trial. Sums depend on it, so it is part of the key.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME_LENGTH)]
     title: str
     data: DataConfig
     network: NetworkConfig

@@ -30,9 +30,6 @@ _SETTINGS = {
 for _name, _value in _SETTINGS.items():  # before Ray is imported
     os.environ.setdefault(_name, _value)
 
-import ray
-from ray.job_config import JobConfig
-
 _START_SECONDS = 60.0
 _NOT_STARTED = "Ray did not start on this machine {}; the same command tries again"
 
@@ -52,6 +49,10 @@ def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable
         A function that waits for Ray and returns the resources of its nodes; it raises InputError
         or WorkFailedError.
     """
+    _set_environment(address)
+
+    import ray
+
     started: Future[None] = Future()
     over = Event()
 
@@ -90,7 +91,20 @@ def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable
         over.set()
 
 
+def _set_environment(address: str | None) -> None:
+    """Set what depends on the address, before Ray is imported and reads it."""
+    if address is None:  # its servers then keep to loopback
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        return
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if named or Path("~/.ray/auth_token").expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # with an address Ray does not look for it
+
+
 def _connect(address: str | None, network: NetworkConfig) -> None:
+    import ray
+    from ray.job_config import JobConfig
+
     job = JobConfig()
     # Else Ray puts the current folder first in a worker's sys.path: its pandas.py would be pandas.
     job._py_driver_sys_path = deque(maxlen=0)  # type: ignore[assignment]
@@ -105,9 +119,6 @@ def _connect(address: str | None, network: NetworkConfig) -> None:
         except Exception as error:  # of many kinds, such as on a machine that is too busy
             raise WorkFailedError(_NOT_STARTED.format(f"({error_line(error)})")) from error
         return
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if named or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # with an address Ray does not look for it
     environment = {
         "py_modules": [str(Path(__file__).resolve().parents[1]), *map(str, own_modules(network))],
         "excludes": ["__pycache__"],
@@ -119,7 +130,7 @@ def _connect(address: str | None, network: NetworkConfig) -> None:
         raise InputError(
             "is no cluster that this program can join: "
             f"{first_line(error.__cause__ or error)}; a cluster with token authentication needs "
-            "its token in RAY_AUTH_TOKEN",
+            "its token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
             parameter="ray_address",
             value=address,
         ) from error

@@ -1,6 +1,8 @@
 """Whether a machine or a cluster can run the trials of a sweep, and how many at a time."""
 
+import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -8,13 +10,18 @@ from mint.errors import InputError
 from mint.orchestration.sweep_settings import SweepSettings
 
 _TIMEOUT_SECONDS = 4.0
+# The longest path that Ray gives a socket, below its temporary folder and with its driver's number.
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_{}/sockets/plasma_store"
+_LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes
 
 
 def check_resources(gpus_per_trial: float, ray_address: str | None) -> None:
-    """Raise InputError if a cluster does not answer, or this machine lacks the GPUs."""
+    """Raise InputError if a cluster does not answer, or this machine cannot run Ray or the GPUs."""
     if ray_address:
         _reach_ray(ray_address)
-    elif gpus_per_trial:
+        return
+    _check_temporary_folder()
+    if gpus_per_trial:
         import torch
 
         _check_gpus(gpus_per_trial, torch.cuda.device_count(), "this machine")
@@ -63,6 +70,20 @@ def _check_gpus(gpus_per_trial: float, available: int, where: str) -> None:
         )
 
 
+def _check_temporary_folder() -> None:
+    """Raise InputError if paths of Ray's sockets would be too long; Ray would try for a minute."""
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"  # as Ray does
+    folder, longest = (
+        os.environ.get(variable, ""),
+        _LONGEST_SOCKET - len(_SOCKET.format(os.getpid())),
+    )
+    if len(os.fsencode(folder)) > longest:
+        problem = (
+            f"is too long for Ray's sockets; set RAY_TMPDIR to a folder of 1 to {longest} bytes"
+        )
+        raise InputError(f"{problem}, such as /tmp", parameter=variable, value=folder)
+
+
 def _reach_ray(address: str) -> None:
     """Connect to the head of a Ray cluster; Ray itself would try for a minute."""
     if address == "auto":
@@ -74,8 +95,8 @@ def _reach_ray(address: str) -> None:
         socket.create_connection((where.hostname, where.port), _TIMEOUT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"nobody answers there ({error}); allowed are HOST:PORT, and auto for the cluster of "
-            "this machine",
+            f"nobody answers there ({error}); allowed are HOST:PORT, auto for the cluster of "
+            "this machine, and local for this machine alone",
             parameter="ray_address",
             value=address,
         ) from error

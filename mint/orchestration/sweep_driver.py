@@ -1,6 +1,5 @@
 """Drives one sweep: runs what is missing, writes its runs, rebuilds the report."""
 
-import os
 import shutil
 import sys
 import time
@@ -41,14 +40,12 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
     """
     if not _count_to_run(request, _missing(request, ())):
         return _run(request, display, list)
-    address = request.settings.ray_address
-    if address is None:  # before Ray is imported: its servers then keep to loopback
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
     from mint.orchestration.ray_setup import connecting
 
     # Ray starts in the background while the store is prepared: both take seconds.
-    with connecting(address, request.base.experiment.network) as wait_for_nodes:
+    network = request.base.experiment.network
+    with connecting(request.settings.ray_address, network) as wait_for_nodes:
         return _run(request, display, wait_for_nodes)
 
 

@@ -237,6 +237,6 @@ def _check_fractions(
                 f"{experiment.name} allows at most {float(most_pruned / counted):.4f}: of "
                 f"{counted} counted weights {sum(number for _, number in prunable)} are prunable, "
                 f"and the limits leave {math.floor(most_pruned)}",
-                parameter="fraction",
+                parameter="search.fraction" if config.fraction is None else "fraction",
                 value=f"{fraction:g}",
             )

@@ -148,19 +148,24 @@ def plan_trial(
                     parameter=name,
                 )
             values[name] = getattr(file.defaults, name)
-    values["upper_limit"] = parse_limit(str(values["upper_limit"]), values["groups"])
     cache = StageCache(cache_folder(paths.cache_dir))
     device_class = _device_class(device)
-    planned = plan_trials(
-        file.experiment,
-        [values],
-        init=paths.init,
-        device=device_class,
-        data_dir=data_folder(paths.data_dir),
-        cache_root=cache.root,
-        on_check=callbacks.on_check if callbacks else no_report,
-        is_finished=lambda key: cache.find("trials", key) is not None,
-    )
+    try:
+        values["upper_limit"] = parse_limit(str(values["upper_limit"]), values["groups"])
+        planned = plan_trials(
+            file.experiment,
+            [values],
+            init=paths.init,
+            device=device_class,
+            data_dir=data_folder(paths.data_dir),
+            cache_root=cache.root,
+            on_check=callbacks.on_check if callbacks else no_report,
+            is_finished=lambda key: cache.find("trials", key) is not None,
+        )
+    except InputError as error:
+        if error.parameter and axes.get(error.parameter, "") is None:  # the file's default
+            error.parameter = f"trial.{error.parameter}"
+        raise
     (config,), source = planned.configs, planned.source
     assert source
     pipeline = TrialPipeline(

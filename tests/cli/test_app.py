@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cyclopts import App
@@ -85,6 +86,14 @@ def test_help_of_criterion_names_all_of_them(capsys: pytest.CaptureFixture[str])
         (InputError("no", parameter="MINT_DATA_DIR"), 2, "error: MINT_DATA_DIR: no"),
         (WorkFailedError("it diverged"), 1, "failed: it diverged"),
         (OSError(errno.ENOSPC, "No space left", "file"), 1, "failed: No space left: file; finish"),
+        (
+            OSError(errno.EFBIG, "File too large"),
+            1,
+            "failed: File too large; finished work is kept",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 2, "error: File name too long: a"),
+        (DeprecationWarning("this\n is old"), 1, "failed: DeprecationWarning: this is old; finish"),
+        (MemoryError(), 1, "failed: MemoryError; finished work is kept"),
         (KeyboardInterrupt(), 130, "stopped; the same command resumes"),
     ],
 )
@@ -97,21 +106,85 @@ def test_error_is_one_line_and_an_exit_code(
     def command(*, groups: int = 0, seeds: int = 0) -> None:
         raise error
 
-    assert run_program(program, [], ["program"]) == code
+    assert run_program(program, ["--groups", "3", "--seeds=3"], ["program"]) == code
     complaint = capsys.readouterr().err
     assert complaint.startswith(f"program: {said}")
     assert complaint.count("\n") == 1
 
 
-def test_error_of_the_program_is_not_hidden() -> None:
+def test_traceback_is_printed_on_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = App("program")
 
     @program.default
     def command() -> None:
         raise OSError(errno.EBADF, "a bug")
 
-    with pytest.raises(OSError, match="a bug"):
-        run_program(program, [], ["program"])
+    monkeypatch.setenv("MINT_TRACEBACK", "1")
+    assert run_program(program, [], ["program"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert 'raise OSError(errno.EBADF, "a bug")' in "".join(lines)
+    assert lines[-1].startswith("program: failed: a bug; ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command", "named"),
+    [
+        ("RAY_ADDRESS", "nonsense", "sweep groups_vs_samples", "RAY_ADDRESS nonsense: nobody"),
+        (
+            "RAY_TMPDIR",
+            "/" + 99 * "a",
+            "sweep groups_vs_samples",
+            f"RAY_TMPDIR /{99 * 'a'}: is too",
+        ),
+        ("TMPDIR", "/" + 99 * "a", "sweep groups_vs_samples", f"TMPDIR /{99 * 'a'}: is too long"),
+        ("MLFLOW_TRACKING_URI", "x://y", "report", "MLFLOW_TRACKING_URI x://y: allowed are"),
+        (
+            "MINT_CACHE_DIR",
+            "nowhere",
+            "cache ls",
+            "MINT_CACHE_DIR nowhere: there is no such folder",
+        ),
+        ("NOTHING", "", "cache ls", "default of --cache-dir .mint: there is no such folder"),
+        (
+            "NOTHING",
+            "",
+            "run --experiment wide.yaml",
+            "trial.groups 301: fc1 -> fc2 of wide allows",
+        ),
+        (
+            "NOTHING",
+            "",
+            "run --experiment wide.yaml --groups 302",
+            "--groups 302: fc1 -> fc2 of wide",
+        ),
+        ("NOTHING", "", "run --experiment cut.yaml", "search.fraction 0.9: cut allows at most 0"),
+    ],
+)
+def test_error_names_where_the_value_came_from(
+    variable: str,
+    value: str,
+    command: str,
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trial = "{groups: 301, samples_per_class: 50}"
+    Path("wide.yaml").write_text(f"extends: digits_mlp\nname: wide\ntrial: {trial}\n")
+    cut = "name: cut\nlimits: {fc2: 0.5}\nsearch: {fraction: 0.9, max_drop: null, steps: null}\n"
+    Path("cut.yaml").write_text(f"extends: digits_mlp\n{cut}")
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    assert main(command.split()) == 2
+    assert f"error: {named}" in capsys.readouterr().err
+
+
+def test_ray_address_local_is_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert main(["sweep", "groups_vs_samples", "--dry-run"]) == 0
 
 
 def test_reader_that_leaves_ends_a_command_quietly() -> None:

@@ -72,6 +72,7 @@ FILES = {
     "list.yaml": "- digits\n",
     "broken.yaml": "name: [digits\n",
     "unknown.yaml": "name: a\nepoch: 3\n",
+    "long.yaml": f"extends: digits_mlp\nname: {300 * 'a'}\n",
     "crop.yaml": "extends: digits_mlp\nname: cropped\ndata: {crop: 9}\n",
 }
 
@@ -103,6 +104,7 @@ TABLE = [
     ("mint run --experiment list.yaml", "list.yaml: must be a mapping of keys to values"),
     ("mint run --experiment broken.yaml", "broken.yaml: cannot be read as YAML"),
     ("mint run --experiment unknown.yaml", "unknown key epoch; known are name, title"),
+    ("mint run --experiment long.yaml", "String should have at most 100 characters"),
     ("mint run --experiment crop.yaml", "data.crop 9: allowed are 1 to 8, the side"),
     ("mint run --experiment resnet56_cifar10_short --smoke", "has no section smoke"),
     ("mint run --experiment resnet50_imagenet", "--init: resnet50_imagenet does not train its"),
@@ -156,6 +158,7 @@ TABLE = [
     (f"{RUN} --model bad_networks:pair --groups 6", "its output for an image is tuple"),
     (f"{RUN} --model bad_networks:lazy", "has lazy layers"),
     (f"{RUN} --output file", "--output file: file is a file, not a folder"),
+    (f"{RUN} --output /proc/nope", "--output /proc/nope: /proc cannot be written: "),
     (f"{RUN} --cache-dir file/x", "file is a file, not a folder"),
     (f"{RUN} --tracking-uri nothing://x", "--tracking-uri nothing://x: allowed are sqlite:///F"),
     (PRUNE, "--fraction: must be given: digits_mlp searches"),

@@ -155,7 +155,7 @@ def test_read_only_output_folder_is_refused_before_anything_runs(
         assert sweep_main(SWEEP, ["--output", str(disk)]) == 2
         assert f"--output {disk}: " in capsys.readouterr().err
         assert sweep_main(SWEEP, ["--cache-dir", str(disk)]) == 2
-        assert "is not writable" in capsys.readouterr().err
+        assert "cannot be written: Read-only file system" in capsys.readouterr().err
     assert not Path(".mint").exists()
 
 
