@@ -28,6 +28,7 @@ def _finish(store: MlflowStore, cache: StageCache, key: str) -> str:
     folder = cache.folder("trials", key)
     result = TrialResult.load(folder)
     run_id = store.begin(result.config, result.keys, result.provenance, cache.identity)
+    assert run_id
     store.finish(run_id, result, folder)
     return run_id
 
@@ -42,7 +43,9 @@ def _fail(store: MlflowStore, config: TrialConfig, provenance: Provenance) -> Fa
         history=((1, 20.0), (2, 30.0)),
         provenance=provenance,
     )
-    store.close_failed(store.begin(config, failed.keys, provenance, "me"), failed)
+    run_id = store.begin(config, failed.keys, provenance, "me")
+    assert run_id
+    store.close_failed(run_id, failed)
     return failed
 
 
@@ -129,6 +132,7 @@ def test_orphaned_run_is_closed_and_the_trial_resumes_it(
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     owner = finished.identity
     run_id = store.begin(quick_trial, result.keys, provenance, owner)
+    assert run_id
     store.log_search_steps(run_id, result.search_steps[:1])
     other = MlflowStore(store.uri)  # of a driver that starts after the first was killed
     assert other.close_orphans("digits_mlp", "elsewhere", "died") == 0
@@ -136,8 +140,7 @@ def test_orphaned_run_is_closed_and_the_trial_resumes_it(
     assert other.close_orphans("digits_mlp", owner, "died", "a_sweep") == 1
     (run,) = _runs(store)
     assert (run.info.status, run.data.tags["mint.failure"]) == ("KILLED", "died")
-    for _ in range(2):
-        assert _finish(other, finished, quick_trial.key) == run_id
+    assert _finish(other, finished, quick_trial.key) == run_id
     (run,) = _runs(store)
     assert run.info.status == "FINISHED"
     assert "mint.failure" not in run.data.tags
