@@ -305,10 +305,10 @@ class MlflowStore:
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:
         reach_store(self.uri)
+        if not self._checked:
+            check_schema(self.uri)
+            self._checked = True
         try:
-            if not self._checked:
-                check_schema(self.uri)
-                self._checked = True
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             reason = without_secrets(first_line(error))

@@ -13,8 +13,9 @@ import sqlalchemy
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
+from sqlalchemy.exc import SQLAlchemyError
 
-from mint.errors import InputError, without_secrets
+from mint.errors import InputError, first_line, without_secrets
 
 _TIMEOUT_SECONDS = 4.0
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -70,6 +71,14 @@ def check_schema(uri: str) -> None:
     """
     if uri.startswith("http"):
         return
+    try:
+        _check_tables(uri)
+    except (SQLAlchemyError, ImportError) as error:
+        reason = without_secrets(first_line(error))
+        raise _error(uri, f"cannot be used as a tracking store: {reason}") from error
+
+
+def _check_tables(uri: str) -> None:
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names()) - {"alembic_version"}
