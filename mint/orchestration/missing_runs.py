@@ -30,8 +30,8 @@ def write_missing_runs(store: MlflowStore, cache: StageCache, command: Sequence[
         unread: list[str] = []
         ended: list[TrialResult | FailedTrial] = []
         for key in cache.keys("trials"):
-            folder = cache.find("trials", key)
             try:
+                folder = cache.find("trials", key)
                 if folder is None:
                     raise ValueError("its files have changed")
                 ended.append(TrialResult.load(folder))

@@ -68,8 +68,8 @@ def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Ve
             found.runs += 1
             found.differences += _compare_rows(row, runs[row["key"]], "its run")
         if row["status"] == "finished" and row["key"] in on_disk:
-            folder = cache.find("trials", row["key"])
             try:
+                folder = cache.find("trials", row["key"])
                 if folder is None:
                     raise ValueError("its files have changed")
                 result, masks = TrialResult.load(folder), Masks.load(folder / MASKS_FILE)

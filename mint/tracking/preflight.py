@@ -99,7 +99,7 @@ def _check_tables(uri: str) -> None:
     if revision != scripts.get_current_head():
         command = f"mlflow db upgrade {without_secrets(uri)}"
         problem = f"an older MLflow {here} has written it"
-        raise _error(uri, f"{problem}; make a backup, then run: {command}")
+        raise _error(uri, f"{problem}; make a backup, and run {command} first")
 
 
 def _is_database(path: Path) -> bool:
