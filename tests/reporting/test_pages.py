@@ -13,7 +13,7 @@ import pytest
 from trial_rows import failed_row, finished_row, table, with_accuracy
 
 from mint.config.loading import load_experiment
-from mint.reporting import pages
+from mint.reporting.figure_style import save
 from mint.reporting.pages import protocols_of, write_report
 from mint.reporting.reference import references_of
 from mint.reporting.trials_csv import read_trials, table_of_rows
@@ -303,14 +303,14 @@ def test_figure_that_cannot_be_drawn_costs_itself_alone(
     write_report(tmp_path, table(*rows))
     figures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(figures) > 1
-    save, failures = pages.save, iter([ValueError("no font")])
+    failures = iter([ValueError("no font")])
 
     def fail_once(*arguments: Any) -> None:
         for failure in failures:
             raise failure
         save(*arguments)
 
-    monkeypatch.setattr(pages, "save", fail_once)
+    monkeypatch.setattr("mint.reporting.pages.save", fail_once)
     with pytest.warns(UserWarning, match=r"\.png: is not drawn \(ValueError: no font\)"):
         write_report(tmp_path, table(*rows, finished_row(seed=1)))
     assert len(read_trials(tmp_path / "trials.csv")) == 3
