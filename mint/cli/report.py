@@ -78,6 +78,8 @@ def verify(
         print(difference)
     if len(found.differences) > _MAX_DIFFERENCES:
         print(f"and {len(found.differences) - _MAX_DIFFERENCES} more")
+    for trial in found.unread:
+        print(f"not compared: {trial}")
     print(
         f"compared: {found.cells} cells of tables, {found.trials} trials with their results and "
         f"masks, {found.runs} with their runs; differences: {len(found.differences)}"
@@ -96,6 +98,7 @@ def ui(*, port: Port | None = None, tracking_uri: TrackingUri = None) -> None:
     Args:
         port: Port of the server, 1 to 65535 (default: 5000, or the next free one).
     """
+    from mint.tracking.preflight import check_schema
     from mint.tracking.ui import Server, free_port, links
 
     uri, number = store_uri(tracking_uri), free_port(port)
@@ -103,6 +106,7 @@ def ui(*, port: Port | None = None, tracking_uri: TrackingUri = None) -> None:
     if store.uri.startswith("http"):  # a server is running already
         print("\n".join(links(store, store.shown)))
         return
+    check_schema(store.uri)  # MLflow's server would write to a database of any kind
     with Server(store.uri, number) as server:
         lines = links(store, server.address)  # takes seconds, as the start of the server does
         server.wait_until_ready()

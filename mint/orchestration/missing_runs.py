@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from mint.errors import WorkFailedError
+from mint.errors import WorkFailedError, error_line
 from mint.store.locks import locked_exclusively
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
@@ -23,14 +23,20 @@ def write_missing_runs(store: MlflowStore, cache: StageCache, command: Sequence[
 
     Raises:
         InputError: a sweep or a trial is running in the cache, or the store cannot be reached.
-        WorkFailedError: the store still misses trials.
+        WorkFailedError: the store still misses trials, or some on the disk cannot be read.
     """
     provenance = Provenance.of_this_process(None, command)
     with locked_exclusively(cache, provenance.command):
-        folders = (cache.find("trials", key) for key in cache.keys("trials"))
-        ended: list[TrialResult | FailedTrial] = [
-            TrialResult.load(path) for path in folders if path
-        ]
+        unread: list[str] = []
+        ended: list[TrialResult | FailedTrial] = []
+        for key in cache.keys("trials"):
+            try:
+                folder = cache.find("trials", key)
+                if folder is None:
+                    raise ValueError("its files have changed")
+                ended.append(TrialResult.load(folder))
+            except (OSError, ValueError) as error:  # or another version of mint wrote it
+                unread.append(f"trial {key}: cannot be read ({error_line(error)})")
         ended += FailedTrials(cache).all()
         finished_runs: dict[str, str] = {}
         for experiment in sorted({trial.config.experiment.name for trial in ended}):
@@ -43,6 +49,8 @@ def write_missing_runs(store: MlflowStore, cache: StageCache, command: Sequence[
             writer.ended(missing)
             unwritten = writer.close()
     written = len(missing) - unwritten
-    print(f"{len(ended)} trials on the disk, {written} written to the store")
+    print("\n".join([*unread, f"{len(ended)} trials on the disk, {written} written to the store"]))
     if unwritten:
         raise WorkFailedError(f"{unwritten} could not be written: {writer.trouble}")
+    if unread:
+        raise WorkFailedError(f"{len(unread)} could not be read")

@@ -4,6 +4,7 @@ The same rows give the same bytes.
 """
 
 import io
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from mint.config.schema import DEFAULT_CRITERION
+from mint.errors import error_line
 from mint.reporting import tables
 from mint.reporting.aggregate import SeedGroup, seed_groups
 from mint.reporting.comparison import ComparedCriterion, compare_criteria
@@ -127,8 +129,13 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
     write_atomic(output / RESULTS_FILE, report.text.encode())
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
-        save(draw(), buffer)
-        write_atomic(output / name, buffer.getvalue())
+        try:
+            save(draw(), buffer)
+        except Exception as error:  # it costs this figure alone
+            warnings.warn(f"{name}: is not drawn ({error_line(error)})", stacklevel=2)
+            (output / name).unlink(missing_ok=True)  # it would show other trials
+        else:
+            write_atomic(output / name, buffer.getvalue())
 
 
 def read_references(output: Path) -> list[ReferenceResults]:

@@ -3,12 +3,12 @@
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from mint.errors import InputError
+from mint.errors import InputError, error_line
 from mint.pruning.layer_table import parse_layers
 from mint.pruning.masks import Masks
 from mint.reporting.pages import RESULTS_FILE, make_report, read_references
@@ -32,13 +32,15 @@ _SHOWN = 100  # characters of a value
 class Verified:
     """The differences, one line each, and numbers of what was compared.
 
-    They count cells of tables, trials with a result on the disk, and runs of the tracking store.
+    They count cells of tables, trials with a result on the disk, and runs of the tracking store. A
+    trial on the disk that could not be read is not counted; a line says why.
     """
 
     differences: list[str]
     cells: int = 0
     trials: int = 0
     runs: int = 0
+    unread: list[str] = field(default_factory=list)
 
 
 def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Verified:
@@ -60,18 +62,26 @@ def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Ve
     missing = [name for name in report.plots if not (output / name).is_file()]
     found = Verified([*differences, *(f"{name}: is missing" for name in missing)], cells)
     runs = {} if of_store is None else {row["key"]: row for row in records(of_store)}
+    on_disk = set(cache.keys("trials"))
     for row in records(trials):
         if row["key"] in runs:
             found.runs += 1
             found.differences += _compare_rows(row, runs[row["key"]], "its run")
-        folder = cache.find("trials", row["key"])
-        if folder and row["status"] == "finished":
+        if row["status"] == "finished" and row["key"] in on_disk:
             try:
-                result = TrialResult.load(folder)
-            except ValueError:  # written by another version of mint
+                folder = cache.find("trials", row["key"])
+                if folder is None:
+                    raise ValueError("its files have changed")
+                result, masks = TrialResult.load(folder), Masks.load(folder / MASKS_FILE)
+            except (
+                InputError,
+                OSError,
+                ValueError,
+            ) as error:  # or another version of mint wrote it
+                found.unread.append(f"trial {row['key']}: cannot be read ({error_line(error)})")
                 continue
             found.trials += 1
-            found.differences += _compare_trial(row, result, folder, output)
+            found.differences += _compare_trial(row, result, masks, output)
     return found
 
 
@@ -122,14 +132,13 @@ def _places(page: str) -> dict[str, str]:
     return found
 
 
-def _compare_trial(row: Row, result: TrialResult, folder: Path, output: Path) -> Iterator[str]:
+def _compare_trial(row: Row, result: TrialResult, masks: Masks, output: Path) -> Iterator[str]:
     """Yield how a row and a trial's page differ from its result, and the row from its masks."""
     (own,) = records(trial_table([("", result)]))
     yield from _compare_rows(row, own, "its result")
     page = page_path(output, result)
     if page.exists() and _read(page).decode(errors="replace") != trial_page(result):
         yield f"{page.name}: differs from the trial's result"
-    masks = Masks.load(folder / MASKS_FILE)
     place = f"{TRIALS_FILE}, trial {row['key']}, column layers"
     for layer in parse_layers(row["layers"]):
         weight = f"{layer.name}.weight"

@@ -3,9 +3,8 @@
 import logging
 import os
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -16,7 +15,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,7 +23,15 @@ from mint.config.locations import check_writable
 from mint.config.schema import TrialConfig, format_share
 from mint.errors import InputError, first_line, without_secrets
 from mint.store.stage_cache import StageCache
-from mint.tracking.preflight import check_store, reach_store
+from mint.tracking.preflight import check_schema, check_store, reach_store
+from mint.tracking.shared_runs import (
+    FAILURE_TAGS,
+    FINISHED_TAG,
+    is_finished,
+    log_series,
+    run_of_trial,
+    stays_finished,
+)
 from mint.tracking.ui import VIEW_TAG, paths, view_state
 from mint.trial.failed_trials import FAILED_TRIAL_FILE, FailedTrial
 from mint.trial.provenance import Provenance
@@ -41,7 +48,6 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 _NOTE = "mlflow.note.content"  # a description in Markdown
 _MAX_TAG_LENGTH = 5000
-_MAX_METRICS_PER_CALL = 1000
 _PARALLEL_DOWNLOADS = 8
 # Defaults for MLflow's own settings: it notices within seconds that a server is away, since mint
 # retries by itself, and it prints nothing.
@@ -70,6 +76,7 @@ class MlflowStore:
         for name, value in _MLFLOW_SETTINGS.items():
             os.environ.setdefault(name, value)
         self._database: Path | None = None
+        self._checked = False
         self.uri = uri
         if uri.startswith("sqlite"):
             self._database = Path(uri.removeprefix("sqlite:///")).absolute()
@@ -91,10 +98,17 @@ class MlflowStore:
                 # Absolute, or each process would write below its own working folder.
                 beside = self._database.parent / "mlartifacts" if self._database else None
                 artifacts = (beside / experiment).as_uri() if beside else None
-                found = client.get_experiment(client.create_experiment(experiment, artifacts))
+                try:
+                    client.create_experiment(experiment, artifacts)
+                except MlflowException as error:  # another machine may have just created it
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                found = client.get_experiment_by_name(experiment)
+                assert found
             if found.lifecycle_stage != "active":
                 problem = "was deleted; restore it there, or use another store"
                 raise self._error(f"its experiment {experiment} {problem}")
+            self._check_artifacts(experiment, found.artifact_location)
             identifier = str(found.experiment_id)
             client.set_experiment_tag(identifier, VIEW_TAG, view_state())
             if _NOTE not in found.tags:
@@ -114,7 +128,7 @@ class MlflowStore:
             return {}
         with self._client() as client:
             runs = _runs(client, experiment)
-        return {_key(run): run.info.run_id for run in runs if run.info.status == "FINISHED"}
+        return {_key(run): run.info.run_id for run in runs if is_finished(run)}
 
     def results(
         self, cache: StageCache | None = None
@@ -126,9 +140,7 @@ class MlflowStore:
         with self._client() as client:
             names = [experiment.name for experiment in client.search_experiments()]
             found = [run for name in names for run in _runs(client, name)]
-        runs = [
-            run for run in found if run.info.status == "FINISHED" or "mint.status" in run.data.tags
-        ]
+        runs = [run for run in found if is_finished(run) or "mint.status" in run.data.tags]
         with (
             tempfile.TemporaryDirectory() as downloads,
             ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool,
@@ -141,7 +153,7 @@ class MlflowStore:
     def _read(
         self, run: Run, downloads: Path, cache: StageCache | None
     ) -> TrialResult | FailedTrial | None:
-        finished = run.info.status == "FINISHED"
+        finished = is_finished(run)
         file = RESULT_FILE if finished else FAILED_TRIAL_FILE
         artifact = f"{run.info.artifact_uri}/{file}"
         try:
@@ -175,17 +187,21 @@ class MlflowStore:
             reason: for the tag mint.failure.
             sweep: of the runs; None for all.
         """
+        closed = 0
         with self._client() as client:
-            orphans = [
-                run
-                for run in _runs(client, experiment)
-                if run.info.status == "RUNNING"
-                and run.data.tags.get("mint.owner") == owner
-                and sweep in (None, run.data.tags.get("mint.sweep"))
-            ]
-            for run in orphans:
-                self.close(run.info.run_id, "KILLED", reason)
-        return len(orphans)
+            for run in _runs(client, experiment):
+                tags = run.data.tags
+                if is_finished(run):
+                    if run.info.status != "FINISHED":  # who changed it died before this
+                        stays_finished(client, run.info.run_id)
+                elif (
+                    run.info.status == "RUNNING"
+                    and tags.get("mint.owner") == owner
+                    and sweep in (None, tags.get("mint.sweep"))
+                ):
+                    self.close(run.info.run_id, "KILLED", reason)
+                    closed += 1
+        return closed
 
     def is_away(self) -> bool:
         """Return whether the store does not answer."""
@@ -198,35 +214,34 @@ class MlflowStore:
 
     def begin(
         self, config: TrialConfig, keys: TrialKeys, provenance: Provenance, owner: str
-    ) -> str:
+    ) -> str | None:
         """Set the run of a trial RUNNING, after creating it if it is missing; return its id.
 
-        The owner is the identity of the stage cache that the trial runs in.
+        Return None if the run is finished already, and leave it so. The owner is the identity of
+        the stage cache that the trial runs in.
         """
         client = MlflowClient(self.uri)
-        tags = _tags(config, keys, provenance, owner)
-        with self._lock():
-            experiment = client.get_experiment_by_name(config.experiment.name)
-            if experiment is None:
-                raise LookupError(f"{config.experiment.name}: the store is not prepared for it")
-            identifier, condition = experiment.experiment_id, f"tags.`mint.key` = '{keys.key}'"
-            found = client.search_runs([identifier], condition, max_results=1)
-            run = found[0] if found else client.create_run(identifier, None, tags, config.name)
+        tags = {**_tags(config, keys, provenance), "mint.owner": owner}
+        run = run_of_trial(client, config, tags)
         run_id: str = run.info.run_id
-        client.log_batch(
-            run_id,
-            params=[Param(name, str(value)) for name, value in _params(config, keys).items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-        )
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
-        for tag in {"mint.failure", "mint.status"} & run.data.tags.keys():
-            client.delete_tag(run_id, tag)
-        return run_id
+        if not is_finished(run):
+            client.log_batch(
+                run_id,
+                params=[Param(name, str(value)) for name, value in _params(config, keys).items()],
+                tags=[RunTag(name, value) for name, value in tags.items()],
+            )
+            if run.info.status != "RUNNING":
+                client.update_run(run_id, status="RUNNING")
+            for tag in FAILURE_TAGS & run.data.tags.keys():
+                client.delete_tag(run_id, tag)
+        return None if stays_finished(client, run_id) else run_id
 
     def log_search_steps(self, run_id: str, steps: Sequence[SearchStep]) -> None:
         """Log the search steps so far; the epochs of all retrainings are numbered through."""
-        self._log_series(MlflowClient(self.uri), run_id, _step_series(steps))
+        client = MlflowClient(self.uri)
+        run = client.get_run(run_id)
+        if not is_finished(run):
+            log_series(client, run, _step_series(steps))
 
     def finish(
         self, run_id: str, result: TrialResult, folder: Path, plot: Path | None = None
@@ -236,8 +251,10 @@ class MlflowStore:
         The folder holds the trial's result, masks and scores; the plot shows the scores.
         """
         client = MlflowClient(self.uri)
+        if stays_finished(client, run_id):  # another machine has finished it
+            return
         finals = {name: {0: value} for name, value in _final_metrics(result).items()}
-        self._log_series(client, run_id, {**_step_series(result.search_steps), **finals})
+        log_series(client, client.get_run(run_id), {**_step_series(result.search_steps), **finals})
         note = (
             f"{_headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
             f"pruned, accuracy {result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
@@ -251,13 +268,18 @@ class MlflowStore:
         for path in artifacts:
             client.log_artifact(run_id, str(path), "masks")
         client.log_artifact(run_id, str(folder / RESULT_FILE))
-        client.log_batch(run_id, tags=[RunTag("mint.device", result.device), RunTag(_NOTE, note)])
-        client.set_terminated(run_id, "FINISHED")
+        tags = _tags(result.config, result.keys, result.provenance)
+        tags |= {"mint.device": result.device, _NOTE: note, FINISHED_TAG: "true"}
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        stays_finished(client, run_id)
 
     def close_failed(self, run_id: str, failed: FailedTrial) -> None:
         """Write what is known of a failed or stopped trial to its run, then close it."""
         client = MlflowClient(self.uri)
-        self._log_series(client, run_id, {"retrain/validation_accuracy": dict(failed.history)})
+        run = client.get_run(run_id)
+        if is_finished(run):
+            return
+        log_series(client, run, {"retrain/validation_accuracy": dict(failed.history)})
         client.log_text(run_id, failed.model_dump_json(indent=1), FAILED_TRIAL_FILE)
         if failed.details:
             client.log_text(run_id, failed.details, "failure.txt")
@@ -265,23 +287,12 @@ class MlflowStore:
         self.close(run_id, "FAILED" if failed.status == "failed" else "KILLED", failed.reason)
 
     def close(self, run_id: str, status: str, reason: str) -> None:
-        """Close a run without a result as FAILED or KILLED, with the reason in a tag."""
+        """Close a run as FAILED or KILLED, with the reason in a tag, unless it is finished."""
         client = MlflowClient(self.uri)
-        client.set_tag(run_id, "mint.failure", reason[:_MAX_TAG_LENGTH])
-        client.set_terminated(run_id, status)
-
-    def _log_series(
-        self, client: MlflowClient, run_id: str, series: Mapping[str, Mapping[int, float]]
-    ) -> None:
-        """Log the steps that the run lacks: MLflow would keep a repeated step twice."""
-        known = client.get_run(run_id).data.metrics
-        now, missing = int(time.time() * 1000), []
-        for name, values in series.items():
-            history = client.get_metric_history(run_id, name) if name in known else []
-            steps = values.keys() - {metric.step for metric in history}
-            missing += [Metric(name, values[step], now, step) for step in steps]
-        for start in range(0, len(missing), _MAX_METRICS_PER_CALL):
-            client.log_batch(run_id, metrics=missing[start : start + _MAX_METRICS_PER_CALL])
+        if not stays_finished(client, run_id):
+            client.set_tag(run_id, "mint.failure", reason[:_MAX_TAG_LENGTH])
+            client.set_terminated(run_id, status)
+            stays_finished(client, run_id)
 
     def _lock(self) -> AbstractContextManager[object]:
         """Keep other processes of this machine from creating the same thing in a database."""
@@ -295,11 +306,28 @@ class MlflowStore:
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:
         reach_store(self.uri)
+        if not self._checked:
+            check_schema(self.uri)
+            self._checked = True
         try:
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             reason = without_secrets(first_line(error))
             raise self._error(f"cannot be used as a tracking store: {reason}") from error
+
+    def _check_artifacts(self, experiment: str, location: str) -> None:
+        """Raise InputError if files of runs go to a folder that this machine cannot write."""
+        if urlsplit(location).scheme not in ("", "file"):
+            return
+        folder = Path(url2pathname(urlsplit(location).path))
+        try:
+            check_writable("tracking_uri", folder)
+        except InputError as error:
+            raise self._error(
+                f"its experiment {experiment} keeps files in {folder}, which this machine cannot "
+                f"write ({error.problem}); make that folder writable here, or use another store: "
+                "mint sync writes this machine's trials to it"
+            ) from None
 
     def _error(self, problem: str) -> InputError:
         return InputError(problem, parameter="tracking_uri", value=self.shown)
@@ -309,14 +337,11 @@ def _headline(config: TrialConfig) -> str:
     return f"{config.experiment.title}, trial {config.name}"
 
 
-def _tags(
-    config: TrialConfig, keys: TrialKeys, provenance: Provenance, owner: str
-) -> dict[str, str]:
+def _tags(config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> dict[str, str]:
     dirty, sweep = provenance.git_dirty, provenance.sweep
     return {
         "mint.key": keys.key,
         "mint.sweep": sweep or "",
-        "mint.owner": owner,
         "mint.seed": str(config.seed),
         "mint.command": provenance.command,
         "mint.device": provenance.device,

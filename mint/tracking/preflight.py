@@ -8,7 +8,14 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from mint.errors import InputError, without_secrets
+import mlflow
+import sqlalchemy
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
+from sqlalchemy.exc import SQLAlchemyError
+
+from mint.errors import InputError, first_line, without_secrets
 
 _TIMEOUT_SECONDS = 4.0
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -54,6 +61,45 @@ def reach_store(uri: str) -> None:
             return  # MLflow decides which servers to trust
         problem = f"nobody answers there ({error}); start the server, or give another store"
         raise _error(uri, problem) from error
+
+
+def check_schema(uri: str) -> None:
+    """Raise InputError if a database belongs to an older or newer MLflow, or to another program.
+
+    MLflow would add its tables to another program's, change those of older versions without a
+    question, and call newer ones out of date.
+    """
+    if uri.startswith("http"):
+        return
+    try:
+        _check_tables(uri)
+    except (SQLAlchemyError, ImportError) as error:
+        reason = without_secrets(first_line(error))
+        raise _error(uri, f"cannot be used as a tracking store: {reason}") from error
+
+
+def _check_tables(uri: str) -> None:
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        tables = set(sqlalchemy.inspect(connection).get_table_names()) - {"alembic_version"}
+        first = FirstTables.metadata.tables.keys()
+        if tables - first and not first <= tables:
+            names = ", ".join(sorted(tables - first)[:3])
+            problem = f"it holds tables of another program, such as {names}"
+            raise _error(uri, f"{problem}; give the runs a database of their own")
+        query = sqlalchemy.text("SELECT 1 FROM experiments")
+        if not first <= tables or connection.execute(query).first() is None:
+            return  # it is new, or a killed process was creating it
+        revision = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    here = f"than the {mlflow.__version__} that is installed here"
+    if revision not in [None, *(script.revision for script in scripts.walk_revisions())]:
+        problem = f"a newer MLflow {here} has written it"
+        raise _error(uri, f"{problem}; install a newer mint, or use another store")
+    if revision != scripts.get_current_head():
+        command = f"mlflow db upgrade {without_secrets(uri)}"
+        problem = f"an older MLflow {here} has written it"
+        raise _error(uri, f"{problem}; make a backup, and run {command} first")
 
 
 def _is_database(path: Path) -> bool:

@@ -20,7 +20,7 @@ STOP_SECONDS = 4.0
 """Time to write after an interruption; a process gets ten seconds in all to stop."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-_LOCK = "mlflow"
+_LAST_PAUSES = (1.0, 3.0)  # before the last tries, when the trials have ended
 
 
 class RunWriter:
@@ -54,9 +54,10 @@ class RunWriter:
         self._store = store
         self._finished_runs = finished_runs
         self._say = say
-        self._run_ids: dict[str, str] = {}
+        self._run_ids: dict[str, str | None] = {}  # None: another machine has finished the trial
         self._waiting: dict[str, Callable[[], None]] = {}
         self._given_up: set[str] = set()
+        self._last_tries = 0  # that failed one after the other
         self._deadline: float | None = None
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="run-writer", daemon=True)
@@ -134,7 +135,7 @@ class RunWriter:
                     del self._waiting[key]
             if pause:
                 self._say("the tracking store is back")
-            pause = 0.0
+            pause, self._last_tries = 0.0, 0
 
     def _next_task(self) -> tuple[str, Callable[[], None]] | None:
         """Wait for a state to write; return None when the thread has to end."""
@@ -146,35 +147,38 @@ class RunWriter:
             return next((task for task in tasks if task[0] not in self._given_up), None)
 
     def _retry_later(self, key: str, pause: float) -> bool:
-        """Put a failed write last, and return whether to go on; while closing, give it up."""
+        """Put a failed write last, and return whether to go on; while closing, give it up soon."""
         with self._change:
             if self._deadline is None:
                 self._waiting[key] = self._waiting.pop(key)
                 self._change.wait_for(lambda: self._deadline is not None, pause)
                 return True
+        self._last_tries += 1
+        if self._last_tries <= len(_LAST_PAUSES):
+            time.sleep(_LAST_PAUSES[self._last_tries - 1])
+            return True
         self._given_up.add(key)
         return not self._store.is_away()
 
-    def _run_id(self, config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> str:
+    def _run_id(self, config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> str | None:
+        """Return the id of a trial's run; None if the run is finished already."""
         if keys.key not in self._run_ids:
-            owner = self.cache.identity
-            with self.cache.lock(_LOCK):  # else two sweeps could create the same run twice
-                run_id = self._store.begin(config, keys, provenance, owner)
+            run_id = self._store.begin(config, keys, provenance, self.cache.identity)
             self._run_ids[keys.key] = run_id
         return self._run_ids[keys.key]
 
     def _write_running(self, config: TrialConfig, steps: Sequence[SearchStep]) -> None:
         run_id = self._run_id(config, TrialKeys.of(config), self.provenance)
-        if steps:
+        if run_id and steps:
             self._store.log_search_steps(run_id, steps)
 
     def _write_finished(self, key: str) -> None:
         folder = self.cache.folder("trials", key)
         result = TrialResult.load(folder)
         run_id = self._run_id(result.config, result.keys, result.provenance)
-        with tempfile.TemporaryDirectory() as scratch:
-            plot = self._draw_scores(folder, Path(scratch) / "scores.png")
-            with self.cache.lock(_LOCK):  # another sweep may have the same trial
+        if run_id:
+            with tempfile.TemporaryDirectory() as scratch:
+                plot = self._draw_scores(folder, Path(scratch) / "scores.png")
                 self._store.finish(run_id, result, folder, plot)
 
     def _draw_scores(self, trial: Path, plot: Path) -> Path | None:
@@ -192,9 +196,10 @@ class RunWriter:
 
     def _write_failed(self, trial: FailedTrial) -> None:
         run_id = self._run_id(trial.config, trial.keys, trial.provenance)
-        self._store.close_failed(run_id, trial)
+        if run_id:
+            self._store.close_failed(run_id, trial)
         del self._run_ids[trial.keys.key]  # a trial that runs again opens its run again
 
     def _write_interrupted(self, key: str, reason: str) -> None:
-        if key in self._run_ids:
-            self._store.close(self._run_ids[key], "KILLED", reason)
+        if run_id := self._run_ids.get(key):
+            self._store.close(run_id, "KILLED", reason)

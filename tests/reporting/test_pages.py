@@ -6,12 +6,14 @@ import sys
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from trial_rows import failed_row, finished_row, table, with_accuracy
 
 from mint.config.loading import load_experiment
+from mint.reporting.figure_style import save
 from mint.reporting.pages import protocols_of, write_report
 from mint.reporting.reference import references_of
 from mint.reporting.trials_csv import read_trials, table_of_rows
@@ -292,3 +294,24 @@ def test_experiments_of_the_authors_name_their_reference_results() -> None:
         *("experiment1.yaml", "experiment1.yaml", "experiment2.yaml"),
     ]
     assert load_experiment("mnist_mlp_input").name == "mnist_mlp_input"
+
+
+def test_figure_that_cannot_be_drawn_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [finished_row(name) for name in ("digits_mlp", "mnist_mlp")]
+    write_report(tmp_path, table(*rows))
+    figures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(figures) > 1
+    failures = iter([ValueError("no font")])
+
+    def fail_once(*arguments: Any) -> None:
+        for failure in failures:
+            raise failure
+        save(*arguments)
+
+    monkeypatch.setattr("mint.reporting.pages.save", fail_once)
+    with pytest.warns(UserWarning, match=r"\.png: is not drawn \(ValueError: no font\)"):
+        write_report(tmp_path, table(*rows, finished_row(seed=1)))
+    assert len(read_trials(tmp_path / "trials.csv")) == 3
+    assert len(list(tmp_path.glob("*.png"))) == len(figures) - 1  # no older figure in its place

@@ -1,12 +1,16 @@
 """Verification finds every changed figure of a results folder, and names its cell."""
 
+import hashlib
+import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from trial_rows import finished_row, table
 
+from mint.cli.app import main
 from mint.config.loading import load_experiment
 from mint.errors import InputError
 from mint.reporting.folder import rebuild_report
@@ -129,18 +133,30 @@ def test_row_and_page_are_compared_with_result_and_masks(
     assert "but its run has" in text
 
 
-def test_unreadable_results_are_not_counted_as_compared(
-    tmp_path: Path, trial: FinishedTrial
+@pytest.mark.parametrize("file", ["result.json", "masks.safetensors"])
+def test_unreadable_trials_are_named_and_not_counted_as_compared(
+    tmp_path: Path, trial: FinishedTrial, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    write_report(tmp_path, trial_table([("", trial.result)]))
-    file = trial.folder / "result.json"
-    content = file.read_text()
-    try:
-        file.write_text("{}")
-        found = verify(tmp_path, StageCache(trial.folder.parents[1]), None)
-    finally:
-        file.write_text(content)
-    assert found.trials == 0
+    write_report(tmp_path / "results", trial_table([("", trial.result)]))
+    cache = tmp_path / "cache"
+    folder = shutil.copytree(trial.folder, cache / "trials" / trial.folder.name)
+    command = ["verify", "--output", str(tmp_path / "results"), "--cache-dir", str(cache)]
+
+    def compared() -> str:
+        assert main(command) == 0
+        return capsys.readouterr().out
+
+    assert ", 1 trials with their results" in compared()
+    (folder / file).write_text("{}")  # a damaged file
+    text = compared()
+    assert ", 0 trials with their results" in text
+    assert f"not compared: trial {folder.name}: cannot be read" in text
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = [2, hashlib.sha256(b"{}").hexdigest()]
+    (folder / "manifest.json").write_text(json.dumps(manifest))  # one of another version of mint
+    text = compared()
+    assert ", 0 trials with their results" in text
+    assert f"not compared: trial {folder.name}: cannot be read" in text
 
 
 def test_scores_are_drawn_from_the_folder_of_a_trial(tmp_path: Path, trial: FinishedTrial) -> None:

@@ -1,6 +1,8 @@
 """What runs hold, and what is read from them."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from mint.cli.app import main
 from mint.config.schema import TrialConfig
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
-from mint.trial.failed_trials import FailedTrial
+from mint.trial.failed_trials import FailedTrial, FailedTrials
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialKeys, TrialResult
 
@@ -28,12 +30,13 @@ def _finish(store: MlflowStore, cache: StageCache, key: str) -> str:
     folder = cache.folder("trials", key)
     result = TrialResult.load(folder)
     run_id = store.begin(result.config, result.keys, result.provenance, cache.identity)
+    assert run_id
     store.finish(run_id, result, folder)
     return run_id
 
 
-def _fail(store: MlflowStore, config: TrialConfig, provenance: Provenance) -> FailedTrial:
-    failed = FailedTrial(
+def _failed(config: TrialConfig, provenance: Provenance) -> FailedTrial:
+    return FailedTrial(
         keys=TrialKeys.of(config),
         config=config,
         status="failed",
@@ -42,7 +45,13 @@ def _fail(store: MlflowStore, config: TrialConfig, provenance: Provenance) -> Fa
         history=((1, 20.0), (2, 30.0)),
         provenance=provenance,
     )
-    store.close_failed(store.begin(config, failed.keys, provenance, "me"), failed)
+
+
+def _fail(store: MlflowStore, config: TrialConfig, provenance: Provenance) -> FailedTrial:
+    failed = _failed(config, provenance)
+    run_id = store.begin(config, failed.keys, provenance, "me")
+    assert run_id
+    store.close_failed(run_id, failed)
     return failed
 
 
@@ -129,6 +138,7 @@ def test_orphaned_run_is_closed_and_the_trial_resumes_it(
     result = TrialResult.load(finished.folder("trials", quick_trial.key))
     owner = finished.identity
     run_id = store.begin(quick_trial, result.keys, provenance, owner)
+    assert run_id
     store.log_search_steps(run_id, result.search_steps[:1])
     other = MlflowStore(store.uri)  # of a driver that starts after the first was killed
     assert other.close_orphans("digits_mlp", "elsewhere", "died") == 0
@@ -136,8 +146,7 @@ def test_orphaned_run_is_closed_and_the_trial_resumes_it(
     assert other.close_orphans("digits_mlp", owner, "died", "a_sweep") == 1
     (run,) = _runs(store)
     assert (run.info.status, run.data.tags["mint.failure"]) == ("KILLED", "died")
-    for _ in range(2):
-        assert _finish(other, finished, quick_trial.key) == run_id
+    assert _finish(other, finished, quick_trial.key) == run_id
     (run,) = _runs(store)
     assert run.info.status == "FINISHED"
     assert "mint.failure" not in run.data.tags
@@ -164,3 +173,26 @@ def test_unreachable_store_is_refused_within_seconds(capsys: pytest.CaptureFixtu
         error = capsys.readouterr().err
         assert "nobody answers there" in error
         assert "secret" not in error
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_folder_that_cannot_get_the_files_of_runs_is_named_at_the_start(
+    store: MlflowStore,
+    quick_trial: TrialConfig,
+    provenance: Provenance,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "artifacts"
+    database = tmp_path / "store" / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", [str(folder)])
+    cache = tmp_path / "cache"
+    FailedTrials(StageCache(cache)).write(_failed(quick_trial, provenance))
+    options = ["--cache-dir", str(cache), "--tracking-uri", store.uri]
+    for command in ("run --experiment digits_mlp --groups 6 --samples-per-class 30", "sync"):
+        assert main([*command.split(), *options]) == 2
+        error = capsys.readouterr().err
+        assert f"its experiment digits_mlp keeps files in {folder}" in error
+        assert "make that folder writable here, or use another store" in error

@@ -1,5 +1,6 @@
 """Runs follow the trials: a store that goes away stops nothing, and gets everything later."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,28 @@ def test_run_that_cannot_be_written_blocks_no_other(
     assert quick_trial.key in store.finished_runs("digits_mlp")
 
 
+def test_failing_answers_at_the_end_of_a_sweep_are_repeated(
+    writer: RunWriter,
+    store: MlflowStore,
+    quick_trial: TrialConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log_artifact: Any = MlflowClient.log_artifact
+    failures = iter(["502 Bad Gateway", "503 Service Unavailable"])
+
+    def fail_twice(self: MlflowClient, *arguments: object) -> None:
+        if failure := next(failures, None):
+            raise OSError(failure)
+        log_artifact(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", fail_twice)
+    monkeypatch.setattr("mint.tracking.run_writer._LAST_PAUSES", (0.01, 0.01))
+    with writer:
+        writer.finished(quick_trial.key)
+        assert writer.close() == 0
+    assert quick_trial.key in store.finished_runs("digits_mlp")
+
+
 def test_store_that_hangs_is_left_in_time(
     writer: RunWriter, quick_trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +235,26 @@ def test_sync_writes_what_a_lost_store_lacks(
     store = MlflowStore("sqlite:///new.db")
     assert {run.info.status for run in _runs(store)} == {"FINISHED", "FAILED"}
     FailedTrials(finished).forget(other.key)
+
+
+def test_sync_names_the_trials_that_it_cannot_read_and_writes_the_others(
+    finished: StageCache,
+    quick_trial: TrialConfig,
+    store: MlflowStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trials = tmp_path / "cache" / "trials"
+    whole = shutil.copytree(finished.folder("trials", quick_trial.key), trials / quick_trial.key)
+    damaged = shutil.copytree(whole, trials / "0123456789abcdef")
+    (damaged / "result.json").write_text("{}")
+    command = ["sync", "--cache-dir", str(trials.parent), "--tracking-uri", store.uri]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert f"trial {damaged.name}: cannot be read" in said.out
+    assert "1 trials on the disk, 1 written to the store" in said.out
+    assert "1 could not be read" in said.err
+    assert quick_trial.key in store.finished_runs("digits_mlp")
 
 
 def _wait_until(condition: Callable[[], object], seconds: float = 20) -> None:

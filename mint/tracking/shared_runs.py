@@ -1,0 +1,95 @@
+"""Runs that several machines write at the same time: one a trial, and finished for good."""
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+
+from mint.config.schema import TrialConfig
+
+FINISHED_TAG = "mint.finished"
+"""Tag of a run that has everything of a finished trial; nobody removes it."""
+
+FAILURE_TAGS = frozenset({"mint.failure", "mint.status"})
+"""Tags of a run that was closed without a result."""
+
+_MAX_METRICS_PER_CALL = 1000
+_STAYS, _DOUBLE = "experiment", "(double)"  # a parameter, and its value in a run that goes
+
+
+def log_series(client: MlflowClient, run: Run, series: Mapping[str, Mapping[int, float]]) -> None:
+    """Log the steps of metrics that a run lacks.
+
+    MLflow keeps a step once if its time is the same, too, so that time is not when it is written.
+    """
+    metrics = [
+        Metric(name, value, run.info.start_time + step, step)
+        for name, values in series.items()
+        for step, value in values.items()
+    ]
+    for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
+        batch = metrics[start : start + _MAX_METRICS_PER_CALL]
+        client.log_batch(run.info.run_id, metrics=batch)
+
+
+def run_of_trial(client: MlflowClient, config: TrialConfig, tags: Mapping[str, str]) -> Run:
+    """Return the run of a trial, after creating it with these tags if it is missing.
+
+    Machines that create a run at the same time all end up with the same one. MLflow lets nobody
+    change a parameter: its first value decides whether a run stays.
+    """
+    experiment = client.get_experiment_by_name(config.experiment.name)
+    if experiment is None:
+        raise LookupError(f"{config.experiment.name}: the store is not prepared for it")
+    identifier, condition = experiment.experiment_id, f"tags.`mint.key` = '{tags['mint.key']}'"
+    while True:
+        found = list(client.search_runs([identifier], condition))
+        doubles = [run for run in found if run.data.params.get(_STAYS) == _DOUBLE]
+        candidates = [run for run in found if run not in doubles]
+        if not candidates:
+            client.create_run(identifier, None, dict(tags), config.name)
+            continue
+        undecided = [run for run in candidates if _STAYS not in run.data.params]
+        chosen = min(
+            candidates, key=lambda run: (not is_finished(run), run in undecided, run.info.run_id)
+        )
+        others = [run for run in undecided if run is not chosen]
+        if all(_decide(client, run, _DOUBLE) for run in others) and _decide(
+            client, chosen, config.experiment.name
+        ):
+            for run in (*doubles, *others):
+                client.delete_run(run.info.run_id)
+            return chosen
+
+
+def _decide(client: MlflowClient, run: Run, value: str) -> bool:
+    """Decide whether a run stays, and return whether no other machine has decided otherwise."""
+    try:
+        client.log_param(run.info.run_id, _STAYS, value)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        return False
+    return True
+
+
+def is_finished(run: Run) -> bool:
+    """Return whether a run has everything of a finished trial, whatever its state says."""
+    return run.info.status == "FINISHED" or FINISHED_TAG in run.data.tags
+
+
+def stays_finished(client: MlflowClient, run_id: str) -> bool:
+    """Return whether a run is finished, and undo what another machine wrote after that.
+
+    MLflow cannot set a state on the condition of another. So a trial's end first gets a tag that
+    nobody removes; whoever sets a state looks at the tag afterwards.
+    """
+    run = client.get_run(run_id)
+    if not is_finished(run):
+        return False
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED")
+    for tag in FAILURE_TAGS & run.data.tags.keys():
+        client.delete_tag(run_id, tag)
+    return True
