@@ -68,6 +68,7 @@ ExperimentName = Annotated[
 Criterion = Annotated[
     str, Parameter(metavar="NAME", completer=criterion_names, validator=_check_criterion)
 ]
+Retraining = Literal["none", "light", "full"]
 # Several values after one option, as in --groups 5 10 20.
 Several = Parameter(consume_multiple=(1, None), negative=(), show_default=False)
 Changes = Parameter(name="--set", metavar="KEY=VALUE", negative=())
@@ -97,7 +98,7 @@ class ExperimentOptions:
 
     changes: Annotated[tuple[str, ...] | None, Changes, Parameter(group=EXPERIMENT)] = None
     """Set a value by its key in the experiment's file, such as training.epochs=3 or
-    search.max_drop=0.5. Repeat it for several values (default: the experiment's values)."""
+    search.margin=0.5. Repeat it for several values (default: the experiment's values)."""
 
     init: Annotated[Path | None, Parameter(group=EXPERIMENT, metavar="FILE")] = None
     """Initial weights of the baseline: safetensors, or a state_dict that torch saved (default:
@@ -132,6 +133,10 @@ class TrialOptions(ExperimentOptions):
     bootstraps: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Estimates that are averaged to a score; with estimate.reliability set, their largest
     number (default: the experiment's)."""
+
+    retraining: Annotated[Retraining, Parameter(group=AXES)] = "full"
+    """Retrain the pruned network not at all, lightly (by default three epochs at a learning rate of
+    0.01) or in full."""
 
     fraction: Annotated[Share | None, Parameter(group=AXES)] = None
     """Share of the counted weights to prune, instead of a search (default: the experiment's)."""

@@ -21,6 +21,7 @@ from mint.cli.options import (
     Flag,
     Output,
     Positive,
+    Retraining,
     Seed,
     Several,
     Share,
@@ -76,6 +77,9 @@ class SweepOptions(ExperimentOptions):
     fractions: Annotated[tuple[Share, ...] | None, Several, Parameter(group=AXES)] = None
     """Shares of the counted weights to prune, instead of a search; for --search optuna the least
     and the most (default: the sweep's, else the experiment's)."""
+
+    retraining: Annotated[tuple[Retraining, ...] | None, Several, Parameter(group=AXES)] = None
+    """Retrain the pruned networks not at all, lightly or in full (default: the sweep's)."""
 
     bootstraps: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
     """Estimates that are averaged to a score; with estimate.reliability set, their largest number

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _AXES = (
     *("criterion", "groups", "samples_per_class", "upper_limit"),
-    *("bootstraps", "fraction", "seed"),
+    *("bootstraps", "fraction", "retraining", "seed"),
 )
 _NETWORK = Group("Network", validator=LimitedChoice(1, 1), sort_key=0)
 _COMMANDS = {"baselines": "train", "scores": "estimate", "masks": "prune"}
@@ -268,7 +268,10 @@ def _plan(
     experiment, on_gpu = file.experiment, planned.pipeline.device.type == "cuda"
     where = "a GPU" if on_gpu else "the CPU"
     print(f"{experiment.name} {planned.pipeline.config.name} on {where}", flush=True)
-    precisions = (experiment.training.precision, experiment.retraining_settings.precision)
+    precisions = (
+        experiment.training.precision,
+        planned.pipeline.config.retraining_settings.precision,
+    )
     emulated = not (on_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if emulated and "bfloat16" in precisions:
         print("note: this CPU emulates bfloat16 slowly; precision: float32 is faster here")

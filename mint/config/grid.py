@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from mint.config.locations import bundled
-from mint.config.schema import DEFAULT_CRITERION
+from mint.config.schema import DEFAULT_CRITERION, Retraining
 from mint.errors import InputError
 
 _LIMIT_RULE = re.compile(r"(\()?g/(\d+)(?(1)\)\^2)")
@@ -28,6 +28,7 @@ class Grid(BaseModel):
     upper_limits: tuple[str, ...]
     fractions: tuple[float | None, ...] = (None,)
     bootstraps: tuple[int | None, ...] = (None,)
+    retraining: tuple[Retraining, ...] = ("full",)
     criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
 
     def points(self) -> Iterator[dict[str, Any]]:
@@ -42,6 +43,7 @@ class Grid(BaseModel):
             "samples_per_class": self.samples_per_class,
             "bootstraps": self.bootstraps,
             "criterion": self.criteria,
+            "retraining": self.retraining,
         }
         for values in product(*axes.values()):
             point = dict(zip(axes, values, strict=True))

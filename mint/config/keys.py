@@ -6,7 +6,7 @@ from typing import Any
 
 # Raise it with a change of the code that changes results: results of two methods then never
 # share a key or a table.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 # Raise it when a field of a configuration changes its meaning.
 SCHEMA_VERSION = 1
 

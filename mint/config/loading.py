@@ -15,8 +15,8 @@ from mint.errors import InputError, allowed
 
 # Keys of the section search that a change of another key leaves without meaning.
 _REPLACED = {
-    "search.fraction": ("max_drop", "steps"),
-    "search.max_drop": ("fraction",),
+    "search.fraction": ("margin", "sd", "steps"),
+    "search.margin": ("fraction",),
     "search.steps": ("fraction",),
 }
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -86,7 +86,7 @@ def read_experiment(
         smoke: lay the section smoke over the file.
         model: MODULE:FUNCTION of another network; all its layer pairs are pruned.
         changes: by dotted key, such as training.epochs, values that are checked as if they stood
-            in the file. search.fraction replaces the file's search, and search.max_drop or
+            in the file. search.fraction replaces the file's search, and search.margin or
             search.steps the file's fraction.
     """
     path, content = _read_extended(name, ())
@@ -102,8 +102,9 @@ def read_experiment(
         for other in _REPLACED.get(key, ()):
             if f"search.{other}" not in (changes or {}):
                 content["search"].pop(other, None)
-    if isinstance(content.get("retraining"), dict) and isinstance(content.get("training"), dict):
-        content["retraining"] = content["training"] | content["retraining"]
+    for section in ("retraining", "light"):
+        if isinstance(content.get(section), dict) and isinstance(content.get("training"), dict):
+            content[section] = content["training"] | content[section]
     defaults, reference = content.pop("trial", None), content.pop("reference", None)
     origin = ", ".join([str(path), *(f"{key}={value}" for key, value in (changes or {}).items())])
     experiment = validated(Experiment, content, origin)

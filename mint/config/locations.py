@@ -8,7 +8,8 @@ from typing import Literal
 from mint.errors import InputError
 
 Stage = Literal[
-    "baselines", "activations", "scores", "masks", "retrained", "trials", "initial", "checks"
+    *("baselines", "activations", "scores", "masks", "retrained", "steps", "trials", "initial"),
+    "checks",
 ]
 """The folders of finished stages in a cache."""
 

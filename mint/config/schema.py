@@ -3,7 +3,15 @@
 from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from mint.config.keys import content_key
 from mint.errors import allowed
@@ -25,6 +33,7 @@ DEFAULT_CRITERION = "mint"
 # Raise a criterion's revision with a change that changes its scores, and only its scores: no old
 # score or trial then answers for a new one. A criterion without an entry has its first revision.
 REVISIONS = {"activation-magnitude": 2}
+_LIGHT = {"epochs": 3, "lr": 0.01, "schedule": "cosine", "milestones": ()}
 
 MAX_NAME_LENGTH = 100
 """Characters of an experiment's name, which is part of file names."""
@@ -34,6 +43,7 @@ _Axis = Annotated[int, Field(ge=0, strict=True)]
 _Flag = Annotated[bool, Field(strict=True)]
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 _Device = Literal["cpu", "cuda"]
+Retraining = Literal["none", "light", "full"]
 
 
 def check_criterion(name: str) -> str:
@@ -148,29 +158,37 @@ class EstimateConfig(_Frozen):
 
 
 class SearchConfig(_Frozen):
-    """How much is pruned: a given fraction, or the largest that keeps the accuracy.
+    """How much is pruned: a given fraction, or the share at which accuracy drops by a margin.
 
     Attributes:
         fraction: of the counted weights; None to search for it.
-        max_drop: largest drop of validation accuracy that a search accepts (percentage points).
-        steps: number of masks that a search retrains; 6 unless given.
+        margin: drop of validation accuracy below the baseline's (percentage points).
+        sd: standard deviation of the validation accuracy over retrainings of the dense network
+            (percentage points), as measured; at most a third of the margin, and that unless given.
+        steps: largest number of masks that a search retrains; 6 unless given.
     """
 
     fraction: _Share | None = None
-    max_drop: Annotated[float, Field(ge=0, le=100, strict=True)] | None = None
-    steps: _PositiveInt | None = None
+    # Results of method version 1 call it max_drop.
+    margin: Annotated[float, Field(gt=0, le=100, strict=True)] | None = Field(
+        None, validation_alias=AliasChoices("margin", "max_drop")
+    )
+    sd: Annotated[float, Field(gt=0, strict=True)] | None = None
+    steps: Annotated[int, Field(ge=2, strict=True)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _default_steps(cls, values: Any) -> Any:
-        searches = isinstance(values, Mapping) and values.get("max_drop") is not None
+        searches = isinstance(values, Mapping) and values.get("margin") is not None
         return {"steps": 6, **values} if searches else values
 
     @model_validator(mode="after")
     def _fraction_or_search(self) -> Self:
-        given = tuple(value is not None for value in (self.fraction, self.max_drop, self.steps))
+        given = tuple(value is not None for value in (self.fraction, self.margin, self.steps))
         if given not in ((True, False, False), (False, True, True)):
-            raise ValueError("search: give either fraction, or max_drop and steps")
+            raise ValueError("search: give either fraction, or margin and steps")
+        if self.sd is not None and 3 * self.sd > (self.margin or 0):
+            raise ValueError(f"search.sd {self.sd:g}: must be at most a third of search.margin")
         return self
 
 
@@ -180,7 +198,9 @@ class Experiment(_Frozen):
     Attributes:
         name: name of the MLflow experiment and the report's section.
         title: heading of the section.
-        retraining: None for the same as training. In a file it states only what differs from it.
+        retraining: full retraining; None for the same as training. In a file it states only what
+            differs from it.
+        light: light retraining, stated in the same way; None for three epochs at 0.01.
         prune: pairs of layer names (parent, child), or all pairs that tracing finds.
         leave_out: pairs that stay whole although tracing finds them.
         count: weights that fractions refer to: those of the pruned pairs, or of all convolutions
@@ -198,6 +218,7 @@ class Experiment(_Frozen):
     network: NetworkConfig
     training: TrainingConfig
     retraining: TrainingConfig | None = None
+    light: TrainingConfig | None = None
     prune: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] | Literal["all"]
     leave_out: tuple[tuple[str, str], ...] = ()
     count: Literal["pruned", "all"] = "pruned"
@@ -208,10 +229,14 @@ class Experiment(_Frozen):
     search: SearchConfig
     threads: _PositiveInt = 1
 
-    @property
-    def retraining_settings(self) -> TrainingConfig:
-        """Settings of retraining: those of training if none are given."""
-        return self.retraining or self.training
+    def retraining_settings(self, retraining: Retraining) -> TrainingConfig:
+        """Return the settings of a way of retraining; none has 0 epochs."""
+        full = self.retraining or self.training
+        if retraining == "full":
+            return full
+        if retraining == "light":
+            return self.light or self.training.model_copy(update=_LIGHT)
+        return full.model_copy(update={"epochs": 0})
 
     @model_validator(mode="after")
     def _pairs_are_unique(self) -> Self:
@@ -244,6 +269,7 @@ class TrialConfig(_Frozen):
         upper_limit: largest share of a layer's weights that may be pruned; None for no limit.
         fraction: share of the counted weights to prune; None for the experiment's search.
         bootstraps: None for the experiment's.
+        retraining: how the pruned network is retrained: not at all, lightly or in full.
         seed: seeds every random draw: split, initialisation, batches, rows, bootstraps.
         device: class of the device that trains the network.
         estimator: backend that estimates the scores of MINT.
@@ -259,6 +285,7 @@ class TrialConfig(_Frozen):
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
     fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     bootstraps: _PositiveInt | None = None
+    retraining: Retraining = "full"
     seed: Annotated[int, Field(ge=0)]
     device: _Device = "cpu"
     estimator: _Device = "cpu"
@@ -304,6 +331,7 @@ class TrialConfig(_Frozen):
             f"u{format_share(self.upper_limit)}",
             "" if fraction is None else f"f{format_share(fraction)}",
             "" if self.bootstraps is None else f"b{self.bootstraps}",
+            "" if self.retraining == "full" else self.retraining,
             f"seed{self.seed}",
         ]
         return "-".join(filter(None, parts))
@@ -320,6 +348,11 @@ class TrialConfig(_Frozen):
         """How much this trial prunes."""
         own = self.fraction is not None
         return SearchConfig(fraction=self.fraction) if own else self.experiment.search
+
+    @property
+    def retraining_settings(self) -> TrainingConfig:
+        """How this trial retrains."""
+        return self.experiment.retraining_settings(self.retraining)
 
     def limit_of(self, layer: str) -> float | None:
         """Return the upper limit of a layer; None for no limit."""
@@ -338,10 +371,14 @@ class TrialConfig(_Frozen):
     def protocol(self) -> str:
         """Eight hex digits shared by the trials that differ only in the axes of a sweep."""
         content = self._effective_content()
-        for axis in ("groups", "samples_per_class", "upper_limit", "criterion", "seed"):
+        axes = ("groups", "samples_per_class", "upper_limit", "criterion", "retraining", "seed")
+        for axis in axes:
             del content[axis]
-        content["experiment"]["estimate"].pop("bootstraps", None)
-        content["experiment"]["search"].pop("fraction")
+        experiment = content["experiment"]
+        experiment["estimate"].pop("bootstraps", None)
+        experiment["search"] = self.experiment.search.content(without={"fraction", "margin"})
+        experiment["light"] = self.experiment.retraining_settings("light").content()
+        experiment["retraining"] = self.experiment.retraining_settings("full").content()
         return content_key("protocol", content)[:8]
 
     def _effective_content(self) -> dict[str, Any]:
@@ -350,7 +387,8 @@ class TrialConfig(_Frozen):
         unused = () if self.uses("bootstraps") else {"bootstraps"}
         content["experiment"]["estimate"] = self.estimate.content(without=unused)
         content["experiment"]["search"] = self.search.content()
-        content["experiment"]["retraining"] = self.experiment.retraining_settings.content()
+        content["experiment"]["retraining"] = self.retraining_settings.content()
+        del content["experiment"]["light"]
         content["init"] = self.init and self.init.digest
         return content
 
@@ -383,7 +421,7 @@ class TrialConfig(_Frozen):
 
     def retrained_key(self, mask_digest: str) -> str:
         """Key of a retrained network; trials that reach the same masks share it."""
-        settings = self.experiment.retraining_settings.content()
+        settings = self.retraining_settings.content()
         return content_key("retrained", self.baseline_key, settings, mask_digest)
 
 

@@ -45,7 +45,7 @@ def make_plan(
     if request.settings.search == "grid":
         return grid_plan(missing)
     if request.settings.search == "asha":
-        epochs = request.base.experiment.retraining_settings.epochs
+        epochs = request.base.retraining_settings.epochs
         return asha_plan(missing, epochs, _histories(request.planned.configs, request.cache))
     return optuna_plan(request.base, request.space, request.draws, max_concurrent_trials)
 

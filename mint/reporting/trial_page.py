@@ -59,7 +59,7 @@ def trial_page(result: TrialResult) -> str:
 
 def _figures(result: TrialResult) -> list[list[str]]:
     config = result.config
-    training = config.experiment.retraining_settings
+    training = config.retraining_settings
     dense, kept = result.multiply_adds
     dense_bytes, sparse_bytes = result.state_bytes
     return [

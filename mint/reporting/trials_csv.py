@@ -238,9 +238,9 @@ def describe_setting(config: TrialConfig) -> str:
         "Keep connected: every group of filters keeps one block while the fraction allows it."
         if chosen.keep_connected
         else "",
-        f"Search: at most {search.steps} steps for the largest pruned fraction whose accuracy on "
-        f"{chosen.data.validation_size} validation images is at most {search.max_drop:g} "
-        "percentage points below the baseline's."
+        f"Search: {search.steps} retrainings for the pruned fraction at which the accuracy on "
+        f"{chosen.data.validation_size} validation images falls {search.margin:g} points below "
+        "the baseline's."
         if search.fraction is None
         else "Pruned: a given fraction of the counted weights.",
     ]

@@ -364,8 +364,9 @@ def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float
         # MLflow's charts leave out runs whose value is a word where others have numbers.
         "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
         "fraction": format_share(config.search.fraction),
-        "max_drop": config.search.max_drop,
+        "margin": config.search.margin,
         "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
+        "retraining": config.retraining,
         "epochs": config.experiment.training.epochs,
     }
 

@@ -4,13 +4,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from mint.pruning.flops import multiply_adds, state_bytes
-from mint.pruning.masks import Masks
+from mint.pruning.masks import Masks, apply_masks
 from mint.pruning.scores import save_scores
-from mint.pruning.sparsity_search import largest_passing
+from mint.pruning.sparsity_search import MarginCrossing, find_crossing
+from mint.rng import stream
 from mint.store.atomic import link_or_copy
 from mint.training.loop import accuracy
 from mint.trial.result import (
@@ -31,15 +33,11 @@ if TYPE_CHECKING:
 
 def finish(trial: "TrialPipeline", folder: Path) -> None:
     """Prune and retrain, and write the trial's result, masks, weights and scores."""
-    masks, steps = _search(trial)
+    masks, steps, crossing = _search(trial)
     masks.save(folder / MASKS_FILE)
     if not trial.config.scores_single_weights:
         save_scores(folder / SCORES_FILE, trial.block_scores, rows=trial.rows)
-    final: Baseline | Retraining = Baseline.load(trial.baseline)
-    if masks.pruned:
-        final = _retraining(trial, masks, folder / WEIGHTS_FILE)
-    else:
-        link_or_copy(trial.baseline / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    _keep_weights(trial, masks, folder / WEIGHTS_FILE)
     pruned_network = trial.network(folder)
     TrialResult(
         keys=TrialKeys.of(trial.config),
@@ -50,7 +48,8 @@ def finish(trial: "TrialPipeline", folder: Path) -> None:
         layers=trial.layer_counts(masks),
         device="cpu" if trial.device.type == "cpu" else torch.cuda.get_device_name(trial.device),
         provenance=trial.provenance,
-        **_accuracies(trial, pruned_network, final),
+        **_accuracies(trial, masks, pruned_network),
+        **_share_at_margin(trial, crossing),
         **_weight_counts(trial, masks, pruned_network),
         **_scoring(trial),
         seconds=time.perf_counter() - trial.begun,
@@ -58,8 +57,8 @@ def finish(trial: "TrialPipeline", folder: Path) -> None:
     ).save(folder)
 
 
-def _retraining(trial: "TrialPipeline", masks: Masks, weights: Path | None = None) -> Retraining:
-    """Return the result of retraining under masks; put the weights at a path if one is given.
+def _keep_weights(trial: "TrialPipeline", masks: Masks, weights: Path) -> None:
+    """Put the weights of the retrained network at a path.
 
     A trial that tried the same masks and ends with others may remove the network at any time:
     it is then trained again.
@@ -67,30 +66,44 @@ def _retraining(trial: "TrialPipeline", masks: Masks, weights: Path | None = Non
     while True:
         folder = trial.retrained(masks)
         try:
-            result = Retraining.load(trial.use(folder))
-            if weights:
-                link_or_copy(folder / WEIGHTS_FILE, weights)
-                trial.unused_networks.discard(folder.name)
-            return result
+            link_or_copy(trial.use(folder) / WEIGHTS_FILE, weights)
+            trial.unused_networks.discard(folder.name)
+            return
         except FileNotFoundError:
             if folder.exists():
                 raise
 
 
-def _accuracies(
-    trial: "TrialPipeline", pruned_network: nn.Module, final: Baseline | Retraining
-) -> dict[str, Any]:
+def _accuracies(trial: "TrialPipeline", masks: Masks, pruned_network: nn.Module) -> dict[str, Any]:
     """Return all accuracies; this alone reads the test images, after the search is over."""
-    baseline = Baseline.load(trial.baseline)
-    before = accuracy(trial.network(trial.baseline), trial.dataset.test)
-    after = accuracy(pruned_network, trial.dataset.test)
+    test, baseline = trial.dataset.test, trial.network(trial.baseline)
+    before = accuracy(baseline, test)
+    with apply_masks(baseline, masks.tensors()):
+        masked = accuracy(baseline, test)
+    after = accuracy(pruned_network, test)
     return {
         "accuracy": after,
         "baseline_accuracy": before,
         "accuracy_drop": before - after,
-        "validation_accuracy": final.validation_accuracy,
-        "baseline_validation_accuracy": baseline.validation_accuracy,
+        "accuracy_before_retraining": masked,
+        "dense_accuracy": accuracy(trial.network(trial.dense), test),
+        "test_images": len(test),
+        "validation_accuracy": trial.retraining(masks).validation_accuracy,
+        "baseline_validation_accuracy": Baseline.load(trial.baseline).validation_accuracy,
+        "dense_validation_accuracy": Retraining.load(trial.dense).validation_accuracy,
     }
+
+
+def _share_at_margin(trial: "TrialPipeline", crossing: MarginCrossing | None) -> dict[str, Any]:
+    if crossing is None:
+        return {}
+    pruned, low, high, bound = crossing
+    weights = {"share_at_margin": pruned, "share_low": low, "share_high": high}
+    shares = {
+        name: None if number is None else 100 * number / trial.counted
+        for name, number in weights.items()
+    }
+    return {**shares, "share_bound": bound}
 
 
 def _weight_counts(trial: "TrialPipeline", masks: Masks, network: nn.Module) -> dict[str, Any]:
@@ -119,32 +132,39 @@ def _scoring(trial: "TrialPipeline") -> dict[str, Any]:
     }
 
 
-def _search(trial: "TrialPipeline") -> tuple[Masks, list[SearchStep]]:
-    """Return the masks of the given fraction, or the largest that the search passes."""
-    search, baseline = trial.config.search, Baseline.load(trial.baseline)
+def _search(
+    trial: "TrialPipeline",
+) -> tuple[Masks, list[SearchStep], MarginCrossing | None]:
+    """Return the masks of the given fraction, or those of the share at the margin."""
+    search, ranking = trial.config.search, trial.ranking
+    baseline = Baseline.load(trial.baseline).validation_accuracy
     steps: list[SearchStep] = []
 
-    def passes(masks: Masks) -> bool:
-        retraining = _retraining(trial, masks)
-        drop = baseline.validation_accuracy - retraining.validation_accuracy
-        # The slack is for the last bit of a difference of two percentages.
-        passed = None if search.max_drop is None else drop <= search.max_drop + 1e-9
+    def drop_of(masks: Masks) -> float:
+        retraining = trial.retraining(masks)
+        drop = baseline - retraining.validation_accuracy
+        passed = None if search.margin is None else drop <= search.margin
         pruned = 100 * masks.pruned / trial.counted
         steps.append(SearchStep(params_pruned=pruned, passed=passed, retraining=retraining))
         trial.callbacks.on_search_step(steps[-1])
-        return bool(passed)
+        return drop
 
-    if search.fraction is not None:
-        if trial.masks.pruned:
-            passes(trial.masks)
-        return trial.masks, steps
+    if search.margin is None:
+        drop_of(trial.masks)
+        return trial.masks, steps, None
     assert search.steps is not None
-    ranking = trial.ranking
-    blocks = largest_passing(
+    crossing = find_crossing(
         ranking.pruned,
         ranking.prunable,
-        lambda blocks: passes(ranking.masks(blocks)),
-        steps=search.steps,
-        try_last_first=int(ranking.pruned[-1]) < ranking.prunable,
+        lambda blocks: drop_of(ranking.masks(blocks)),
+        dense_drop=baseline - Retraining.load(trial.dense).validation_accuracy,
+        margin=search.margin,
+        sd=search.sd or search.margin / 3,
+        steps=search.steps - 1,  # the last retraining is at the crossing
+        generator=stream(trial.config.seed, "interval of the share at the margin"),
     )
-    return ranking.masks(blocks), steps
+    blocks = int(np.searchsorted(ranking.pruned, crossing.pruned, side="right")) - 1
+    masks = ranking.masks(blocks)
+    if masks.pruned not in {step.retraining.pruned_weights for step in steps}:
+        drop_of(masks)
+    return masks, steps, crossing

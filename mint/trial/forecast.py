@@ -153,7 +153,9 @@ def memory_of(
         if isinstance(node.meta.get("tensor_meta"), TensorMetadata)
     ]
     parameters = sum(parameter.numel() for parameter in traced.graph.parameters())
-    batch = max(experiment.training.batch_size, experiment.retraining_settings.batch_size)
+    batch = max(
+        experiment.training.batch_size, *(trial.retraining_settings.batch_size for trial in trials)
+    )
     trained = 4 * (_COPIES_OF_PARAMETERS * parameters + batch * sum(values))
     evaluated = 4 * _COPIES_OF_LARGEST * evaluation_batch_size(math.prod(shape)) * max(values)
     pairs = chosen_pairs(traced, experiment)

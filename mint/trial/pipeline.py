@@ -80,9 +80,9 @@ def run_trial(pipeline: "TrialPipeline") -> Path:
     """Run a trial, or find it finished, and return its folder.
 
     The folder holds the result, the masks, the weights and the scores. The cache keeps the
-    baseline, the scores of every layer and the retrained network, so trials share the stages that
-    they have in common. The networks of a search's other steps, from which a trial that was stopped
-    resumes, are removed when it ends.
+    baseline, the scores of every layer, the retrained network and the results of all search steps,
+    so trials share the stages that they have in common. The networks of a search's other steps,
+    from which a trial that was stopped resumes, are removed when it ends.
 
     Raises:
         InputError: the weights to start from do not fit the network.
@@ -353,20 +353,36 @@ class TrialPipeline:
         """Count the weights of every layer, and those that masks keep."""
         return count_layers(self.traced, self.pairs, masks)
 
+    def _retrained_key(self, masks: Masks) -> str:
+        return self._key(self.config.retrained_key(masks.digest if masks.pruned else "dense"))
+
+    def retraining(self, masks: Masks) -> Retraining:
+        """Return the result of retraining under masks; it stays when the network is removed."""
+
+        def make(folder: Path) -> None:
+            self.unused_networks.add(self._retrained_key(masks))
+            Retraining.load(self.retrained(masks)).save(folder)
+
+        folder = self.cache.produce("steps", self._retrained_key(masks), make)
+        return Retraining.load(self.use(folder))
+
     def retrained(self, masks: Masks) -> Path:
         """Return the folder of the network retrained under masks."""
-        key = self._key(self.config.retrained_key(masks.digest))
-        self.unused_networks.add(key)
         return self._trained(
             "retrained",
-            key,
+            self._retrained_key(masks),
             lambda: self.network(self.baseline),
-            self.experiment.retraining_settings,
+            self.config.retraining_settings,
             lambda **trained: Retraining(
                 pruned_weights=masks.pruned, counted_weights=self.counted, **trained
             ),
             masks,
         )
+
+    @cached_property
+    def dense(self) -> Path:
+        """Folder of the dense control: the unpruned network, retrained as the pruned one is."""
+        return self.use(self.retrained(self.ranking.masks(0)))
 
     def _trained(
         self,
@@ -379,7 +395,9 @@ class TrialPipeline:
     ) -> Path:
         """Return the folder of a trained network and its result, training it if necessary."""
         checkpoint = self.cache.checkpoint(stage, key)
-        reported_as = "retraining" if masks else "baseline"
+        reported_as = "baseline"
+        if masks is not None:
+            reported_as = "retraining" if masks.pruned else "dense control"
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
@@ -390,7 +408,7 @@ class TrialPipeline:
                 self.dataset,
                 settings,
                 seed=self.config.seed,
-                masks=masks.tensors() if masks else None,
+                masks=None if masks is None else masks.tensors(),
                 checkpoint=checkpoint,
                 on_checkpoint=self.cache.keep_checkpoint,
                 on_epoch=lambda epoch: self.callbacks.on_epoch(reported_as, epoch, settings.epochs),

@@ -1,7 +1,7 @@
 """What the stages of a trial leave: their files, and their results as JSON."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel
 
@@ -90,6 +90,17 @@ class TrialResult(_StageResult):
         prunable_weights: weights of the pairs that can be pruned.
         accuracy: of the pruned network on the test images, read once, at the end.
         accuracy_drop: baseline_accuracy - accuracy (percentage points).
+        accuracy_before_retraining: of the masked baseline on the test images.
+        dense_accuracy: of the dense control on the test images: the unpruned network, retrained as
+            the pruned one was.
+        test_images: their number.
+        share_at_margin: share of the counted weights at which the fitted drop of validation
+            accuracy crosses the margin; params_pruned is the largest share of whole blocks within
+            it. None if the fraction was given.
+        share_low: lower end of its 95% interval; None where the margin is not crossed.
+        share_high: upper end.
+        share_bound: see mint.pruning.sparsity_search.MarginCrossing; share_at_margin is then a
+            lower bound.
         search_steps: in the order in which they were tried.
         score_seconds: time that the scores took when they were estimated.
         bootstraps: the most that any layer's scores average; 0 for a criterion without any.
@@ -116,8 +127,16 @@ class TrialResult(_StageResult):
     accuracy: float
     baseline_accuracy: float
     accuracy_drop: float
+    accuracy_before_retraining: float | None = None
+    dense_accuracy: float | None = None
+    test_images: int | None = None
     validation_accuracy: float
     baseline_validation_accuracy: float
+    dense_validation_accuracy: float | None = None
+    share_at_margin: float | None = None
+    share_low: float | None = None
+    share_high: float | None = None
+    share_bound: Literal["", "limit", "steps"] = ""
     search_steps: tuple[SearchStep, ...]
     score_seconds: float
     bootstraps: int

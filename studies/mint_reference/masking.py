@@ -206,7 +206,7 @@ def _retrained(
     """Return a copy of the network retrained under the masks, and its validation accuracy."""
     network = stages.network(stages.baseline)
     network.load_state_dict(start.state_dict())
-    settings = stages.experiment.retraining_settings.model_copy(update={"epochs": epochs})
+    settings = stages.experiment.retraining_settings("full").model_copy(update={"epochs": epochs})
     history = train(
         network, stages.dataset, settings, seed=stages.config.seed, masks=masks.tensors()
     )

@@ -201,7 +201,7 @@ def test_reader_that_leaves_ends_a_command_quietly() -> None:
 def test_set_changes_only_what_it_names(capsys: pytest.CaptureFixture[str]) -> None:
     before = read_experiment("mnist_mlp").experiment
     changes = {"retraining.epochs": 3, "keep_connected": True, "estimate.paper": True}
-    retraining = before.retraining_settings.model_copy(update={"epochs": 3})
+    retraining = before.retraining_settings("full").model_copy(update={"epochs": 3})
     estimate = before.estimate.model_copy(update={"paper": True})
     expected = {"retraining": retraining, "keep_connected": True, "estimate": estimate}
     changed = read_experiment("mnist_mlp", changes=changes).experiment
@@ -214,7 +214,7 @@ def test_set_changes_only_what_it_names(capsys: pytest.CaptureFixture[str]) -> N
     ("name", "key", "value", "search"),
     [
         ("digits_mlp", "search.fraction", 0.5, (0.5, None, None)),
-        ("vgg16_cifar10", "search.max_drop", 0.5, (None, 0.5, 6)),
+        ("vgg16_cifar10", "search.margin", 0.5, (None, 0.5, 6)),
         ("digits_mlp", "search.steps", 3, (None, 1.0, 3)),
     ],
 )
@@ -222,4 +222,4 @@ def test_set_of_a_search_replaces_the_other_way_to_prune(
     name: str, key: str, value: float, search: tuple[float | None, ...]
 ) -> None:
     found = read_experiment(name, changes={key: value}).experiment.search
-    assert (found.fraction, found.max_drop, found.steps) == search
+    assert (found.fraction, found.margin, found.steps) == search

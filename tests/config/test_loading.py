@@ -19,7 +19,7 @@ def test_every_experiment_loads_under_its_own_name(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in experiment_names() if not n.endswith("_short")])
 def test_smoke_and_trial_sections(name: str) -> None:
     smoke, full = read_experiment(name, smoke=True), read_experiment(name)
-    epochs = [file.experiment.retraining_settings.epochs for file in (smoke, full)]
+    epochs = [file.experiment.retraining_settings("full").epochs for file in (smoke, full)]
     assert epochs[0] < epochs[1]
     assert smoke.defaults
     assert parse_limit(smoke.defaults.upper_limit, smoke.defaults.groups) in (None, 0.55, 0.85)
@@ -51,13 +51,13 @@ def _edited(tmp_path: Path, edit: dict[str, object]) -> str:
         ({"colour": "red"}, "unknown key colour; known are name, title"),
         ({"training.lr": -1}, "training.lr -1: Input should be greater than 0"),
         ({"training.epochs": 2.5}, "training.epochs 2.5"),
-        ({"search.max_drop": float("nan")}, "search.max_drop nan"),
+        ({"search.margin": float("nan")}, "search.margin nan"),
         ({"data.name": "cifar"}, "data.name 'cifar': String should match pattern"),
         ({"network.name": "vgg"}, "network.name 'vgg': String should match pattern"),
         ({"prune": [["fc1", "fc2"], ["fc1", "fc2"]]}, "prune ['fc1', 'fc2']: must be named once"),
         ({"leave_out": [["fc1", "fc2"]]}, "leave_out: is for prune: all"),
-        ({"search.fraction": 0.5}, "search: give either fraction, or max_drop and steps"),
-        ({"search": {"steps": 3}}, "search: give either fraction, or max_drop and steps"),
+        ({"search.fraction": 0.5}, "search: give either fraction, or margin and steps"),
+        ({"search": {"steps": 3}}, "search: give either fraction, or margin and steps"),
         ({"limits": {"fc2": 1.5}}, "limits.fc2 1.5"),
         ({"name": "../escape"}, "name '../escape'"),
     ],
@@ -112,7 +112,7 @@ def test_an_experiment_that_extends_another(tmp_path: Path) -> None:
 
 def test_retraining_states_only_what_differs_from_training() -> None:
     experiment = load_experiment("mnist_mlp")
-    training, retraining = experiment.training, experiment.retraining_settings
+    training, retraining = experiment.training, experiment.retraining_settings("full")
     assert (retraining.epochs, retraining.schedule) == (12, "cosine")
     same = {"epochs": training.epochs, "schedule": training.schedule}
     assert retraining.model_copy(update=same) == training

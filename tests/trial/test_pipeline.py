@@ -61,21 +61,50 @@ def test_result_is_what_the_masks_say(
     assert tuple(steps) == result.search_steps
     search = config.experiment.search
     assert search.steps is not None
-    assert search.max_drop is not None
+    assert search.margin is not None
     assert len(steps) <= search.steps
-    passed = [step.params_pruned for step in steps if step.passed]
-    assert result.params_pruned == max([0, *passed])
+    assert result.share_at_margin is not None
+    assert result.params_pruned <= result.share_at_margin < result.params_pruned + 100 / 36 + 1e-9
     for step in steps:
         drop = result.baseline_validation_accuracy - step.retraining.validation_accuracy
-        assert step.passed == (drop <= search.max_drop + 1e-9)
+        assert step.passed == (drop <= search.margin)
         assert len(step.retraining.training) == 3
+    if result.share_bound == "limit":  # without a limit, one block is always kept
+        assert result.params_pruned > 100 * (35 / 36 if limit is None else limit) - 100 / 36
+        assert len(steps) == 1 or limit is None
     assert result.prunable_weights == 150000
     fc2 = next(layer for layer in result.layers if layer.name == "fc2")
     assert (fc2.parent, fc2.weights, fc2.kept) == ("fc1", 150000, 150000 - zeros)
     dense, kept = result.multiply_adds
     assert (dense, kept) == (64 * 500 + 150000 + 3000, 64 * 500 + 150000 - zeros + 3000)
+    assert result.test_images == 360
     if not zeros:
-        assert result.accuracy == result.baseline_accuracy
+        assert result.accuracy == result.dense_accuracy
+        assert result.accuracy_before_retraining == result.baseline_accuracy
+
+
+def test_each_way_of_retraining_has_its_dense_control(
+    quick_trial: TrialConfig, shared_cache: Path
+) -> None:
+    epochs = {"none": 0, "light": 3, "full": 3}
+    results = {}
+    for retraining in epochs:
+        update = {"retraining": retraining, "fraction": 0.5}
+        results[retraining] = TrialResult.load(
+            _run(quick_trial.model_copy(update=update), shared_cache)
+        )
+    for retraining, result in results.items():
+        assert len(result.search_steps[0].retraining.training) == epochs[retraining]
+        assert result.share_at_margin is None
+    none, light, full = results.values()
+    assert len({none.keys.key, light.keys.key, full.keys.key}) == 3
+    assert none.keys.protocol == light.keys.protocol == full.keys.protocol
+    assert none.accuracy == none.accuracy_before_retraining == light.accuracy_before_retraining
+    assert none.dense_accuracy == none.baseline_accuracy
+    assert light.dense_accuracy != full.dense_accuracy
+    dense = quick_trial.model_copy(update={"retraining": "light", "fraction": 0.0})
+    unpruned = TrialResult.load(_run(dense, shared_cache))
+    assert unpruned.accuracy == unpruned.dense_accuracy == light.dense_accuracy
 
 
 def test_the_weights_that_read_the_input_are_pruned_where_they_are_named(
