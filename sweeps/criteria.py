@@ -1,4 +1,6 @@
-"""MINT against the control criteria at the same pruned fraction."""
+"""MINT against the control criteria: at the same pruned fraction, and where accuracy drops."""
+
+from typing import Any
 
 from mint.config.grid import Grid, SweepDefinition
 from mint.config.schema import CRITERIA
@@ -12,6 +14,15 @@ AXES = Grid(
     # The MLPs have no batch norm, whose scale is the criterion bn-scale.
     criteria=tuple(name for name in CRITERIA if name != "bn-scale"),
 )
+# The share at the margin, for the criteria that score the same blocks.
+SEARCHED = Grid(
+    groups=(5, 10, 20, 30, 40, 50),
+    samples_per_class=(250,),
+    upper_limits=("none",),
+    criteria=("mint", "mint-unconditional", "random", "block-magnitude"),
+    retraining=("none", "light", "full"),
+)
+FINE: dict[str, Any] = {"groups": (250,), "samples_per_class": (50,)}
 RESNET56_AXES = Grid(
     groups=(64,),  # one filter per group
     samples_per_class=(500,),
@@ -27,14 +38,19 @@ SWEEP = SweepDefinition(
     grids={
         # The rarest class of digits has fewer training images than 250.
         "digits_mlp": [AXES.model_copy(update={"samples_per_class": (100,)})],
-        "mnist_mlp": [AXES],
-        "mnist_mlp_fine": [AXES.model_copy(update={"groups": (250,), "samples_per_class": (50,)})],
+        "mnist_mlp": [AXES.model_copy(update={"retraining": SEARCHED.retraining}), SEARCHED],
+        "mnist_mlp_fine": [
+            AXES.model_copy(
+                update={**FINE, "retraining": SEARCHED.retraining, "criteria": SEARCHED.criteria}
+            ),
+            SEARCHED.model_copy(update=FINE),
+        ],
         "mnist_mlp_input": [
             AXES.model_copy(update={"groups": (196,), "samples_per_class": (100,)})
         ],
         "resnet56_cifar10_short": [RESNET56_AXES],
     },
-    seeds=(0, 1, 2),
+    seeds=(0, 1, 2, 3, 4),
 )
 
 if __name__ == "__main__":

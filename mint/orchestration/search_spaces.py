@@ -125,6 +125,8 @@ def optuna_plan(base: TrialConfig, space: Grid, draws: int, max_concurrent_trial
     }
     if len(space.criteria) > 1:  # a single choice would still change what is drawn
         axes["criterion"] = tune.choice(space.criteria)
+    if len(space.retraining) > 1:
+        axes["retraining"] = tune.choice(space.retraining)
     axes["fraction"] = tune.uniform(min(fractions), max(fractions))
     optuna = OptunaSearch(
         OptunaSearch.convert_search_space(axes),

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from mint.config.loading import ExperimentFile, read_experiment
-from mint.config.schema import DEFAULT_CRITERION, Experiment
+from mint.config.schema import DEFAULT_CRITERION, Experiment, Retraining
 from mint.errors import InputError
 from mint.models import build_network, load_weights, source_digest
 from mint.pruning.criteria import absolute_weights
@@ -28,6 +28,7 @@ def run_experiment(
     upper_limit: float | str | None = None,
     bootstraps: int | None = None,
     fraction: float | None = None,
+    retraining: Retraining = "full",
     seed: int = 0,
     init: str | Path | None = None,
     device: str = "auto",
@@ -47,6 +48,7 @@ def run_experiment(
         upper_limit: largest share of a layer's weights that may be pruned: 0 to 1, or none.
         bootstraps: estimates averaged in the scores.
         fraction: share of the counted weights to prune, 0 to 1, instead of a search.
+        retraining: none, light or full.
         seed: seeds every random draw.
         init: file of weights that the baseline starts from; None for random ones.
         device: cpu, cuda, or auto for a GPU if there is one.
@@ -68,6 +70,7 @@ def run_experiment(
         "upper_limit": upper_limit,
         "bootstraps": bootstraps,
         "fraction": fraction,
+        "retraining": retraining,
         "seed": seed,
     }
     places = {"init": init, "cache_dir": cache_dir, "data_dir": data_dir}
