@@ -215,7 +215,7 @@ def test_set_changes_only_what_it_names(capsys: pytest.CaptureFixture[str]) -> N
     [
         ("digits_mlp", "search.fraction", 0.5, (0.5, None, None)),
         ("vgg16_cifar10", "search.margin", 0.5, (None, 0.5, 6)),
-        ("digits_mlp", "search.steps", 3, (None, 1.0, 3)),
+        ("digits_mlp", "search.steps", 3, (None, 1.5, 3)),
     ],
 )
 def test_set_of_a_search_replaces_the_other_way_to_prune(
