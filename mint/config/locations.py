@@ -8,7 +8,14 @@ from typing import Literal
 from mint.errors import InputError
 
 Stage = Literal[
-    *("baselines", "activations", "scores", "masks", "retrained", "steps", "trials", "initial"),
+    "baselines",
+    "activations",
+    "scores",
+    "masks",
+    "retrained",
+    "steps",
+    "trials",
+    "initial",
     "checks",
 ]
 """The folders of finished stages in a cache."""
