@@ -25,6 +25,7 @@ from ray.tune.experiment import Trial
 from mint.config.schema import TrialConfig
 from mint.data.datasets import load_source
 from mint.errors import error_line, without_secrets
+from mint.machine import limited_threads
 from mint.orchestration import interruption
 from mint.orchestration.display import TimeLeft
 from mint.orchestration.search_spaces import (
@@ -156,9 +157,11 @@ def _ended(parameters: dict[str, Any], settings: SweepSettings, at_once: int) ->
         storage = None if settings.storage is None else RemoteStore(settings.storage)
         cache = StageCache(Path(node.get("MINT_CACHE_DIR") or settings.cache_root), storage)
         data_dir = Path(node.get("MINT_DATA_DIR") or settings.data_dir)
+        with limited_threads(config.experiment.threads):
+            source = load_source(config.experiment.data, data_dir, cache=cache.root)
         pipeline = TrialPipeline(
             config,
-            load_source(config.experiment.data, data_dir, cache=cache.root),
+            source,
             cache=cache,
             provenance=settings.provenance,
             init=kept_initial_weights(cache, config),

@@ -15,6 +15,7 @@ from mint.config.schema import Experiment, InitialWeights, TrialConfig
 from mint.data.checks import OnCheck, no_report
 from mint.data.datasets import Source, load_source, needs_download
 from mint.errors import InputError
+from mint.machine import limited_threads
 from mint.models import Traced, source_digest
 from mint.store.manifest import MANIFEST
 from mint.store.stage_cache import StageCache
@@ -89,7 +90,8 @@ def plan_trials(
         traced = check_network(trials, shape, init) if shape else None
         if not download:
             return PlannedTrials(trials, None, traced)
-    source = load_source(experiment.data, data_dir, cache=cache_root, on_check=on_check)
+    with limited_threads(experiment.threads):
+        source = load_source(experiment.data, data_dir, cache=cache_root, on_check=on_check)
     trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
     if unfinished := [trial for trial in trials if not is_finished(trial.key)]:
         if traced is None:
