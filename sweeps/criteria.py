@@ -37,7 +37,9 @@ SWEEP = SweepDefinition(
     "by other criteria and at random?",
     grids={
         # The rarest class of digits has fewer training images than 250.
-        "digits_mlp": [AXES.model_copy(update={"samples_per_class": (100,)})],
+        "digits_mlp": [
+            AXES.model_copy(update={"samples_per_class": (100,), "retraining": ("light",)})
+        ],
         "mnist_mlp": [AXES.model_copy(update={"retraining": SEARCHED.retraining}), SEARCHED],
         "mnist_mlp_fine": [
             AXES.model_copy(
