@@ -230,6 +230,7 @@ class TrialConfig(_Frozen):
         samples_per_class: training images per class that the scores are estimated from.
         upper_limit: largest share of a layer's weights that may be pruned; None for no limit.
         fraction: share of the counted weights to prune; None for the experiment's search.
+        retraining: how a pruned network is retrained.
         bootstraps: None for the experiment's.
         seed: seeds every random draw: split, initialisation, batches, rows, bootstraps.
         device: class of the device that trains the network.
@@ -245,6 +246,7 @@ class TrialConfig(_Frozen):
     criterion: Annotated[str, AfterValidator(check_criterion)] = DEFAULT_CRITERION
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
     fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    retraining: Literal["none", "light", "full"] = "full"
     bootstraps: _PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)]
     device: _Device = "cpu"
@@ -323,12 +325,12 @@ class TrialConfig(_Frozen):
         for axis in ("groups", "samples_per_class", "upper_limit", "criterion", "seed"):
             del content[axis]
         content["experiment"]["estimate"].pop("bootstraps", None)
-        content["experiment"]["search"].pop("fraction")
+        del content["experiment"]["search"]
         return content_key("protocol", content)[:8]
 
     def _effective_content(self) -> dict[str, Any]:
         """Return the content with everything that the trial uses spelt out in the experiment."""
-        content = self.content(without={"bootstraps", "fraction"})
+        content = self.content(without={"bootstraps", "fraction", "retraining"})
         unused = () if self.uses("bootstraps") else {"bootstraps"}
         content["experiment"]["estimate"] = self.estimate.content(without=unused)
         content["experiment"]["search"] = self.search.content()

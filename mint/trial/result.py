@@ -1,7 +1,7 @@
 """What the stages of a trial leave: their files, and their results as JSON."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel
 
@@ -103,6 +103,15 @@ class TrialResult(_StageResult):
         device: cpu, or the name of the GPU.
         seconds: since the process that finished the trial began it.
         provenance: of the code and the command.
+        margin: drop of validation accuracy that the search looked for (percentage points); None
+            if the fraction was given.
+        share_at_margin: percent of the counted weights at which the drop reaches the margin.
+        share_low: lower end of its 95% interval.
+        share_high: upper end.
+        share_bound: limit if the limits or the ranking end before the margin is reached.
+        accuracy_before_retraining: of the masked baseline on the test images.
+        dense_accuracy: of the unpruned network on the test images, retrained in the same way.
+        test_images: their number; 0 if unknown.
     """
 
     keys: TrialKeys
@@ -129,3 +138,11 @@ class TrialResult(_StageResult):
     device: str
     seconds: float
     provenance: Provenance
+    margin: float | None = None
+    share_at_margin: float | None = None
+    share_low: float | None = None
+    share_high: float | None = None
+    share_bound: Literal["", "limit"] = ""
+    accuracy_before_retraining: float | None = None
+    dense_accuracy: float | None = None
+    test_images: int = 0
