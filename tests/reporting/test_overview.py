@@ -80,11 +80,9 @@ def test_overview_of_all_that_can_be_run_has_150_lines(
     assert len(text.splitlines()) <= 150
     first = text.split("\n## ")[1]
     assert "Full retraining: equivalent within 0.5, " in first
-    assert re.search(
-        r"Light retraining: better, \+0\.\d\d \[\+0\.\d\d, \+0\.\d\d\] points of", first
-    )
+    assert re.search(r"Light retraining: better, \+0\.\d\d \[\+0\.\d\d, \+0\.\d\d\]", first)
     assert re.search(r"No retraining: better, \+[12]\.\d\d \[", first)
-    assert "from 5 to 50 groups more, +0.9" in first
+    assert re.search(r"from 5 to 50 groups more, \+0\.[89]", first)
     assert "not run" not in first
     assert len(report.pages["mnist_mlp.md"].splitlines()) > 300
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, t
 
-from mint.reporting.statistics import DeviationRatio, Difference, holm, marked
+from mint.reporting.statistics import Cell, DeviationRatio, Difference, holm, marked
 
 PAIRS = [1.0, 1.5, 0.5, 1.2, 0.8]
 
@@ -67,7 +67,7 @@ def test_equivalence_is_an_interval_of_90_percent_within_the_margin(mean: float)
 
 def test_cells_are_marked_within_their_table() -> None:
     near = Difference(0.0, 0.01, 5)
-    rows = [
+    rows: list[list[Cell]] = [
         ["mint", _with_p_value(0.001)],
         ["random", _with_p_value(0.04)],
         ["x", near],
