@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 from mint.reporting.markdown import cells_of, is_rule
 from mint.store.atomic import write_atomic
 
-TableFormat = Literal["markdown", "latex", "csv"]
+TableFormat = Literal["latex", "csv"]
 FOLDER = "tables"
-_SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
+_SUFFIXES = {"latex": "tex", "csv": "csv"}
 _LATEX = {
     **{character: rf"\{character}" for character in "&%$#_{}"},
     **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
@@ -64,9 +64,6 @@ def render(rows: Sequence[Sequence[str]], right: Sequence[bool], form: TableForm
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(plain)
         return buffer.getvalue()
-    if form == "markdown":
-        rule = ["---:" if side else ":---" for side in right]
-        return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
     header, *body = (" & ".join(map(_latex, row)) + r" \\" for row in plain)
     alignment = "".join("r" if side else "l" for side in right)
     lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\hline", header, r"\hline", *body, r"\hline"]

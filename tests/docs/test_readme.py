@@ -36,14 +36,14 @@ RAY = "is parsed by Ray"
 RULES = {
     r"pytest|mint run --experiment (resnet56_cifar10|digits_mlp) --smoke": ELSEWHERE,
     r"ray start .*": RAY,
-    r"mint .*(--init|FOLDER).*": PARSED,
+    r"mint .*(--init|FOLDER).*|mint compare .*": PARSED,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
     r"python benchmarks/\w+\.py": HELP,
     r"mint ui|python -c .*": SLOW,
     r"python sweeps/\w+\.py .*(--ray-address|--gpus-per-trial) .*": PARSED,
     r"(mint run|python sweeps/\w+\.py) .*--set .*": PLANNED,
     r"(python sweeps/\w+\.py|mint run .*) (--help|--dry-run)": RUN,
-    r"mint (report.*|compare .*|verify|sync|cache .*|layers .*|export .*)": RUN,
+    r"mint (report.*|verify|sync|cache .*|layers .*|export .*)": RUN,
     r"mint (run|train|estimate|prune|retrain) --experiment digits_mlp.*": SHRUNK,
     r"mint run --experiment \w+|mint sweep \w+|python sweeps/\w+\.py.*": PLANNED,
 }
