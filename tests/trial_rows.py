@@ -34,6 +34,7 @@ def finished_row(
         "accuracy_drop": 0.5,
         "validation_accuracy": 98.1,
         "baseline_validation_accuracy": 98.2,
+        "test_images": 10000,
         "pruned_weights": weights,
         "counted_weights": 150000,
         "search_steps": 6,
@@ -43,6 +44,19 @@ def finished_row(
         f"fc1 > fc2: {150000 - weights}/150000; fc2 > fc3: 3000/3000 (left out)",
         "run_id": f"run-{seed}",
         "git_commit": "c0ffee",
+    }
+
+
+def searched_row(
+    name: str = "mnist_mlp", *, share: float, seed: int = 0, **axes: Any
+) -> dict[str, Any]:
+    """Return the row of a finished search for the share at a drop of 0.5 points."""
+    axes = {"samples_per_class": 250} | axes
+    return finished_row(name, pruned=share, seed=seed, **axes) | {
+        "margin": 0.5,
+        "share_at_margin": share,
+        "share_low": share - 0.3,
+        "share_high": share + 0.3,
     }
 
 

@@ -1,7 +1,8 @@
 """Hooks of mkdocs that resolve links of docs/ to files elsewhere in the repository.
 
-Pages link to ../results/NAME.png and ../FILE, which work in the repository. The site contains the
-pictures of results/ and no other file from outside docs/: other links become plain text.
+Pages link to ../results/figures/NAME.png and ../FILE, which work in the repository. The site
+contains the pictures of results/ and no other file from outside docs/: other links become plain
+text.
 """
 
 import re
@@ -16,8 +17,9 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pictures of results/ to the files of the site."""
-    for path in sorted(RESULTS.glob("*.png")):
-        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    for path in sorted(RESULTS.rglob("*.png")):
+        place = path.relative_to(RESULTS.parent).as_posix()
+        files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
 
 

@@ -43,7 +43,14 @@ _EPILOGUE = """mint COMMAND --help explains every option of a command. Exit code
 _GROUPS: dict[str, Sequence[Callable[..., int | None] | App]] = {
     "Stages of a trial": (trial.run, trial.train, trial.estimate, trial.prune, trial.retrain),
     "Sweeps": (),  # take long to import: mint.cli.sweep
-    "Reports": (report.report, report.ui, report.verify, trial.layers, trial.export),
+    "Reports": (
+        report.report,
+        report.compare,
+        report.ui,
+        report.verify,
+        trial.layers,
+        trial.export,
+    ),
     "Cleanup": (cache.sync, cache.app),
 }
 

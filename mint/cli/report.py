@@ -1,7 +1,7 @@
 """The commands of results: the report, its verification and MLflow's pages."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -19,18 +19,20 @@ _MAX_DIFFERENCES = 20
 def report(
     *,
     trials: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    form: Annotated[Literal["markdown", "latex", "csv"], Parameter(name="--format")] = "markdown",
     output: Output = Path("results"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Rebuild RESULTS.md, trials.csv and the figures from the finished trials.
+    """Rebuild RESULTS.md, the pages of the experiments, trials.csv and the figures.
 
     The trials are those of the tracking store and those already in the results folder.
 
-    Example: mint report --trials results/trials.csv --output copy
+    Example: mint report --trials results/trials.csv --output copy --format latex
 
     Args:
         trials: A trials.csv to make the report from, without MLflow (default: the tracking
             store's trials).
+        form: latex or csv also write each table of the pages into OUTPUT/tables, for a paper.
     """
     check_writable("output", output)
     if trials:
@@ -38,15 +40,48 @@ def report(
         from mint.reporting.reference import copied_references
         from mint.reporting.trials_csv import read_trials
 
-        write_report(output, read_trials(trials), copied_references(trials.parent))
+        made = write_report(output, read_trials(trials), copied_references(trials.parent))
         print(f"tables: {output / 'RESULTS.md'}")
-        return
+    else:
+        from mint.reporting.folder import rebuild_report
+        from mint.reporting.trials_csv import trial_table
 
-    from mint.reporting.folder import rebuild_report
-    from mint.reporting.trials_csv import trial_table
+        hint = "run a sweep first, or give --trials FILE"
+        of_store = trial_table(_existing_store(tracking_uri, hint).results())
+        made = rebuild_report(output, of_store=of_store)
+    if form != "markdown":
+        from mint.reporting.table_files import FOLDER, write_tables
 
-    hint = "run a sweep first, or give --trials FILE"
-    rebuild_report(output, of_store=trial_table(_existing_store(tracking_uri, hint).results()))
+        print(f"{write_tables(output, made.pages, form)} {form} files: {output / FOLDER}")
+
+
+def compare(
+    first: str,
+    second: str,
+    /,
+    *,
+    trials: Annotated[Path, Parameter(metavar="FILE")] = Path("results/trials.csv"),
+) -> None:
+    """Compare two criteria or settings, paired by seed.
+
+    A selection is a criterion, or columns with their values: groups=20,retraining=light. The two
+    sides share everything that not both of them name. The columns are experiment, protocol,
+    retraining, criterion, upper_limit, groups, samples_per_class, bootstraps, fraction and margin.
+
+    Example: mint compare mint,experiment=mnist_mlp random
+
+    Args:
+        first: A selection of trials.
+        second: Another one, whose figures are subtracted.
+        trials: Trial table.
+    """
+    from mint.reporting.selection import compare as compare_selections
+    from mint.reporting.selection import parse_selection
+    from mint.reporting.trials_csv import read_trials
+
+    for name, text in (("first", first), ("second", second)):
+        parse_selection(text, name)
+    print("\n".join(compare_selections(read_trials(trials), first, second)))
 
 
 def verify(

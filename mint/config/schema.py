@@ -376,14 +376,14 @@ class TrialConfig(_Frozen):
             del content[axis]
         experiment = content["experiment"]
         experiment["estimate"].pop("bootstraps", None)
-        experiment["search"] = self.experiment.search.content(without={"fraction", "margin"})
+        experiment["search"] = self.experiment.search.content(without={"fraction"})
         experiment["light"] = self.experiment.retraining_settings("light").content()
         experiment["retraining"] = self.experiment.retraining_settings("full").content()
         return content_key("protocol", content)[:8]
 
     def _effective_content(self) -> dict[str, Any]:
         """Return the content with everything that the trial uses spelt out in the experiment."""
-        content = self.content(without={"bootstraps", "fraction"})
+        content = self.content(without={"bootstraps", "fraction", "retraining"})
         unused = () if self.uses("bootstraps") else {"bootstraps"}
         content["experiment"]["estimate"] = self.estimate.content(without=unused)
         content["experiment"]["search"] = self.search.content()

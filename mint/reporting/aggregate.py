@@ -1,5 +1,6 @@
 """Seed groups: trials that differ only in their seed, and their figures as text."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
+from mint.reporting.statistics import spread
 from mint.reporting.trials_csv import AXES, Row, records
 
 NOT_RUN, NO_RESULT = "not run", "no result"
+REGIMES = ("full", "light", "none")
+SHARE, ACCURACY = "share_at_margin", "accuracy"
+_OF_TEST_IMAGES = {ACCURACY, "baseline_accuracy", "dense_accuracy", "accuracy_drop"}
 
 
 @dataclass(frozen=True, eq=False)
 class SeedGroup:
-    """Trials that differ only in their seed: the columns that they share, and their rows."""
+    """Trials that differ only in their seed: the columns that they share, and their rows.
+
+    margin is None for a given fraction, and for a search without a margin.
+    """
 
     experiment: str
     protocol: str
+    margin: float | None
+    retraining: str
     upper_limit: str
     groups: int
     samples_per_class: int
@@ -43,12 +53,43 @@ class SeedGroup:
         return [row for row in self.rows if row["status"] == "finished"]
 
     def values(self, column: str) -> NDArray[np.float64]:
-        """Return a column of the finished trials."""
-        return np.array([row[column] for row in self.finished], np.float64)
+        """Return a column of the finished trials, without missing figures."""
+        values = np.array([row[column] for row in self.finished], np.float64)
+        return values[~np.isnan(values)]
+
+    @cached_property
+    def comparable(self) -> dict[tuple[str, int], float]:
+        """The figures to compare, by column and seed.
+
+        They are the accuracies at a given fraction, or the shares that a margin, and no limit, set.
+        """
+        if self.fraction != "none":
+            return {(ACCURACY, row["seed"]): row[ACCURACY] for row in self.finished}
+        free = (row for row in self.finished if not row["share_bound"] and not np.isnan(row[SHARE]))
+        return {(SHARE, row["seed"]): row[SHARE] for row in free}
+
+    @property
+    def resolution(self) -> float:
+        """The share of one test image, in percent; 0 if their number is unknown."""
+        images = min((row["test_images"] for row in self.finished), default=0)
+        return 100 / images if images else 0.0
 
     def mean(self, column: str) -> str:
         """Return the mean and standard deviation of a column as text."""
-        return format_mean(self.values(column)) if self.finished else NO_RESULT
+        if not self.finished:
+            return NO_RESULT
+        values = self.values(column)
+        if not len(values):
+            return NOT_RUN
+        text = format_mean(values, self.resolution if column in _OF_TEST_IMAGES else 0.0)
+        bound = column == SHARE and any(row["share_bound"] for row in self.finished)
+        return f"≥ {text}" if bound else text
+
+    @property
+    def share(self) -> str:
+        """The share at the margin as text; of one trial, with the interval of its search."""
+        text, low, high = self.mean(SHARE), self.values("share_low"), self.values("share_high")
+        return f"{text} [{low[0]:.2f}, {high[0]:.2f}]" if len(low) == len(high) == 1 else text
 
     @property
     def seeds(self) -> str:
@@ -61,18 +102,20 @@ class SeedGroup:
     def reliability(self) -> str:
         """The reliability of the scores, over the seeds that have one."""
         known = self.values("reliability")
-        known = known[~np.isnan(known)]
         return format_mean(known) if len(known) else "N/A" if self.finished else NO_RESULT
 
     @property
     def summary(self) -> str:
         """The axes but the criterion, in one line."""
+        pruned = (
+            f"{format_percent(self.fraction)} pruned" if self.fraction != "none" else "searched"
+        )
         parts = [
             self.groups and f"{self.groups} groups",
             self.samples_per_class and f"{self.samples_per_class} samples per class",
             self.bootstraps and format_count(self.bootstraps, "bootstrap"),
-            "no limit" if self.upper_limit == "none" else f"limit {self.upper_limit}",
-            "fraction searched" if self.fraction == "none" else f"fraction {self.fraction}",
+            self.upper_limit != "none" and f"limit {self.upper_limit}",
+            f"to a drop of {self.margin:g} points" if self.margin is not None else pruned,
         ]
         return ", ".join(part for part in parts if part)
 
@@ -82,15 +125,18 @@ def seed_groups(trials: pd.DataFrame) -> list[SeedGroup]:
     shared = ["experiment", "protocol", *AXES]
     found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in records(trials):
-        found[tuple(row[column] for column in shared)].append(row)
+        margin = None if math.isnan(row["margin"]) else row["margin"]
+        found[(margin, *(row[column] for column in shared))].append(row)
     return [
-        SeedGroup(**dict(zip(shared, key, strict=True)), rows=own) for key, own in found.items()
+        SeedGroup(**dict(zip(["margin", *shared], key, strict=True)), rows=own)
+        for key, own in found.items()
     ]
 
 
 def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
     """Return the sort key of seed groups in tables: the largest limit and fraction first."""
     return (
+        REGIMES.index(group.retraining),
         *(-float(text.replace("none", "inf")) for text in (group.upper_limit, group.fraction)),
         *(group.samples_per_class, group.groups, order_of_criteria(group.criterion)),
     )
@@ -116,11 +162,20 @@ def link(text: str, lines: Iterable[int]) -> str:
     )
 
 
-def format_mean(values: Sequence[float] | NDArray[np.float64]) -> str:
-    """Return mean and standard deviation, or a single value alone."""
+def format_mean(values: Sequence[float] | NDArray[np.float64], resolution: float = 0.0) -> str:
+    """Return mean and standard deviation, or a single value alone.
+
+    A standard deviation below the resolution is given as that bound.
+    """
     if len(values) == 1:
         return f"{values[0]:z.2f}"
-    return f"{np.mean(values):z.2f} ± {np.std(values, ddof=1):.2f}"
+    deviation, below = spread(values, resolution), spread(values) < resolution
+    return f"{np.mean(values):z.2f} ± {'< ' if below else ''}{deviation:.2f}"
+
+
+def format_percent(share: str) -> str:
+    """Return a share of the trial table in percent."""
+    return f"{100 * float(share):.6g}%"
 
 
 def format_axis(value: object) -> str:

@@ -1,67 +1,122 @@
-"""Criteria at the same pruned fraction, and paired differences with their intervals."""
+"""Differences that are paired by seed: between criteria, and along an axis of a sweep."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from mint.reporting.aggregate import NOT_RUN, SeedGroup, order_of_criteria
+from mint.config.schema import DEFAULT_CRITERION
+from mint.reporting.aggregate import ACCURACY, REGIMES, SHARE, SeedGroup, order_of_criteria
+from mint.reporting.statistics import MARGIN_OF_ACCURACY, MARGIN_OF_SHARE, Difference
 
-CONFIDENCE = 0.95
 CONTROL = "random"
+CONTROLS = (CONTROL, "block-magnitude")
+VARIED_AXES = ("groups", "samples_per_class", "bootstraps")
+_EQUAL = ("experiment", "protocol", "margin", "retraining", "upper_limit", "fraction", "criterion")
+_MARGINS = {SHARE: MARGIN_OF_SHARE, ACCURACY: MARGIN_OF_ACCURACY}
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A mean of paired differences with half its interval of Student's t, in percentage points."""
+class Differences(NamedTuple):
+    """Differences of two sides of a comparison; None where no pair has the figure."""
 
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Difference | None":
-        """Return the difference of values, one per seed; None if there are none."""
-        return cls(float(np.mean(values)), half_width(values)) if len(values) else None
-
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half_width
-
-    @property
-    def interval(self) -> str:
-        """The interval as text; empty for a single pair."""
-        if math.isnan(self.half_width):
-            return ""
-        low, high = (self.mean + side * self.half_width for side in (-1, 1))
-        return f"[{low:+z.2f}, {high:+z.2f}]"
+    share: Difference | None
+    accuracy: Difference | None
 
 
-def format_difference(difference: Difference | None) -> str:
-    """Return mean and interval as a cell of a table, with a star if the interval excludes 0."""
-    if difference is None:
-        return NOT_RUN
-    star = r" \*" if difference.excludes_zero else ""
-    return f"{difference.mean:+z.2f} {difference.interval}".strip() + star
+def paired_groups(
+    first: Iterable[SeedGroup], second: Iterable[SeedGroup], but: Collection[str]
+) -> Iterator[tuple[SeedGroup, SeedGroup]]:
+    """Yield the pairs of seed groups that agree in everything but some columns.
+
+    A criterion that does not use an axis agrees with all values of the axis.
+    """
+    equal = [column for column in _EQUAL if column not in but]
+    axes = [axis for axis in VARIED_AXES if axis not in but]
+    found = defaultdict(list)
+    for group in second:
+        found[tuple(getattr(group, column) for column in equal)].append(group)
+    for group in first:
+        for other in found[tuple(getattr(group, column) for column in equal)]:
+            values = ((getattr(group, axis), getattr(other, axis)) for axis in axes)
+            if all(own == theirs or 0 in (own, theirs) for own, theirs in values):
+                yield group, other
 
 
-def half_width(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return half the width of Student's interval of a mean; nan for a single value."""
-    count = len(values)
-    if count == 1:
-        return math.nan
-    quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-    return quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+def differences(pairs: Iterable[tuple[SeedGroup, SeedGroup]]) -> Differences:
+    """Return the mean differences of pairs of seed groups: one value a seed, over all pairs."""
+    by_seed: dict[str, dict[int, list[float]]] = {
+        SHARE: defaultdict(list),
+        ACCURACY: defaultdict(list),
+    }
+    resolution = 0.0
+    for one, other in pairs:
+        resolution = max(resolution, one.resolution, other.resolution)
+        for (column, seed), value in one.comparable.items():
+            if (column, seed) in other.comparable:
+                by_seed[column][seed].append(value - other.comparable[column, seed])
+
+    def difference(column: str) -> Difference | None:
+        means = [float(np.mean(values)) for _, values in sorted(by_seed[column].items())]
+        floor = resolution if column == ACCURACY else 0.0
+        return Difference.of(means, floor, _MARGINS[column])
+
+    return Differences(difference(SHARE), difference(ACCURACY))
+
+
+class Effect(NamedTuple):
+    """What one value of an axis changes against another, over all settings that share the rest."""
+
+    retraining: str
+    axis: str
+    low: str
+    high: str
+    of: Differences
+
+
+def effects_of_criteria(groups: Sequence[SeedGroup]) -> list[Effect]:
+    """Return what each criterion of one protocol changes against the controls."""
+    found = []
+    for retraining, own in _by_retraining(groups):
+        names = sorted(own, key=order_of_criteria)
+        for control, name in product(CONTROLS, names):
+            if control in own and name not in (control, CONTROL):
+                pairs = paired_groups(own[name], own[control], {"criterion"})
+                found.append(Effect(retraining, "criterion", control, name, differences(pairs)))
+    return [effect for effect in found if any(effect.of)]
+
+
+def effects_of_axes(groups: Sequence[SeedGroup]) -> list[Effect]:
+    """Return what each value of an axis changes against the lowest, for MINT in one protocol."""
+    found = []
+    for (retraining, by_criterion), axis in product(_by_retraining(groups), VARIED_AXES):
+        own: dict[int, list[SeedGroup]] = defaultdict(list)
+        for group in by_criterion.get(DEFAULT_CRITERION, ()):
+            own[getattr(group, axis)].append(group)
+        low, *others = sorted(own) or [0]
+        for value in others:
+            pairs = paired_groups(own[value], own[low], {axis})
+            found.append(Effect(retraining, axis, str(low), str(value), differences(pairs)))
+    return [effect for effect in found if any(effect.of)]
+
+
+def _by_retraining(
+    groups: Iterable[SeedGroup],
+) -> list[tuple[str, Mapping[str, list[SeedGroup]]]]:
+    """Return the seed groups to compare by criterion, for each regime of retraining."""
+    found: dict[str, dict[str, list[SeedGroup]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        if group.comparable:
+            found[group.retraining][group.criterion].append(group)
+    return [(regime, found[regime]) for regime in REGIMES if regime in found]
 
 
 class SharedAxes(NamedTuple):
     """The axes that compared criteria share; 0 for an axis that none of them uses."""
 
+    retraining: str
     upper_limit: str
     groups: int
     samples_per_class: int
@@ -70,49 +125,47 @@ class SharedAxes(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedCriterion:
-    """The trials of a criterion at one fraction, among those that share axes with them.
+    """The trials of a criterion at one fraction or margin, among those that share axes with them.
 
-    against_random is their accuracy minus that of random blocks with the same seed; None without
-    such, and for random blocks themselves.
+    against has the differences to the controls at these axes.
     """
 
     axes: SharedAxes
     trials: SeedGroup
-    against_random: Difference | None
+    against: Mapping[str, Difference | None]
 
 
 def compare_criteria(groups: Iterable[SeedGroup]) -> list[ComparedCriterion]:
-    """Compare the criteria of one protocol at every given fraction; nothing for one criterion.
+    """Compare the criteria of one protocol at every fraction and margin; nothing for one criterion.
 
     A criterion that does not use an axis is compared at all values of the axis.
     """
-    given = [group for group in groups if group.finished and group.fraction != "none"]
-    if len({group.criterion for group in given}) < 2:
+    known = [group for group in groups if group.comparable]
+    if len({group.criterion for group in known}) < 2:
         return []
     compared = []
-    for axes, own in _comparable(given):
-        control = [group for group in own if group.criterion == CONTROL]
+    for axes, own in _sharing_axes(known):
         for group in sorted(own, key=lambda group: order_of_criteria(group.criterion)):
-            against = None if group.criterion == CONTROL else paired_difference(group, control)
+            against = {}
+            for name in CONTROLS:
+                # Random blocks are the control of block magnitude, and not the other way round.
+                controlled = group.criterion not in (name, CONTROL)
+                control = [other for other in own if controlled and other.criterion == name]
+                of = differences(paired_groups([group], control, {"criterion"}))
+                against[name] = of.share or of.accuracy
             compared.append(ComparedCriterion(axes, group, against))
     return compared
 
 
-def paired_difference(
-    trials: SeedGroup, reference: Iterable[SeedGroup], column: str = "accuracy"
-) -> Difference | None:
-    """Return the difference of a column to groups with the same seeds; None without such."""
-    of_reference = {row["seed"]: row[column] for group in reference for row in group.finished}
-    shared = [row for row in trials.finished if row["seed"] in of_reference]
-    return Difference.of([row[column] - of_reference[row["seed"]] for row in shared])
-
-
-def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, list[SeedGroup]]]:
-    """Yield shared axes with the seed groups of one fraction that can be compared at them."""
-    budgets: dict[tuple[float, float], list[SeedGroup]] = defaultdict(list)
+def _sharing_axes(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, list[SeedGroup]]]:
+    """Yield shared axes with the seed groups of one fraction or margin, comparable at them."""
+    budgets: dict[tuple[int, float, bool, float], list[SeedGroup]] = defaultdict(list)
     for group in groups:
         limit = float(group.upper_limit.replace("none", "-inf"))
-        budgets[limit, float(group.fraction)].append(group)
+        regime = REGIMES.index(group.retraining)
+        searched = group.margin is not None
+        share = group.margin if group.margin is not None else float(group.fraction)
+        budgets[regime, limit, searched, share].append(group)
     for _, of_budget in sorted(budgets.items()):
         by_point: dict[tuple[int, int, int], list[SeedGroup]] = defaultdict(list)
         for group in of_budget:
@@ -124,7 +177,8 @@ def _comparable(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, list[
                 continue
             sharing = _narrowed(point)
             own = [group for other in points if other in sharing for group in by_point[other]]
-            yield SharedAxes(of_budget[0].upper_limit, *point), own
+            first = of_budget[0]
+            yield SharedAxes(first.retraining, first.upper_limit, *point), own
 
 
 def _narrowed(point: tuple[int, int, int]) -> set[tuple[int, ...]]:

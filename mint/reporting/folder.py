@@ -12,6 +12,8 @@ from mint.config.locations import check_writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mint.reporting.pages import Report
+
 
 def check_results(output: Path, references: Iterable[Path] = ()) -> None:
     """Check before the work that a results folder can be rebuilt after it.
@@ -42,8 +44,8 @@ def rebuild_report(
     of_store: "pd.DataFrame | None" = None,
     references: Iterable[Path] = (),
     say: Callable[[str], None] = print,
-) -> None:
-    """Add trials to a results folder, and write its tables and figures anew.
+) -> "Report":
+    """Add trials to a results folder, write its pages and figures anew, and return them.
 
     Args:
         output: results folder.
@@ -73,5 +75,6 @@ def rebuild_report(
         named = dict.fromkeys([*references, *references_of(trials["experiment"].unique())])
         for missing in (file for file in named if not file.is_file()):
             say(f"reference results: {missing} is missing; the report has no rows of it")
-        write_report(output, trials, named)
+        report = write_report(output, trials, named)
     say(f"tables: {output / RESULTS_FILE}")
+    return report

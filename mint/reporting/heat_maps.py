@@ -27,7 +27,8 @@ def draw_trial_scores(trial_folder: Path, path: Path) -> None:
     trial = FinishedTrial(trial_folder)
     config, scores = trial.result.config, trial.scores
     size, font = (6.4, "medium") if len(scores) == 1 else (3.6, "x-small")
-    figure, panels = new_panels(len(scores), _PANELS_PER_ROW, (size, 0.88 * size))
+    columns = min(len(scores), _PANELS_PER_ROW)
+    figure, panels = new_panels(len(scores), 0.88 * size, columns=columns, width=size * columns)
     figure.suptitle(f"{config.experiment.title}, trial {config.name}")
     for axes, (weight, layer) in zip(panels, scores.items(), strict=True):
         pruned = _pruned_blocks(layer, trial.masks[weight])

@@ -1,5 +1,6 @@
 """Markdown tables whose columns line up as plain text too."""
 
+import re
 from collections.abc import Collection, Sequence
 
 
@@ -25,3 +26,13 @@ def table(
         f":{'-' * (widths[i] + 1)}" if i in left else f"{'-' * (widths[i] + 1)}:" for i in shown
     )
     return [line(header), f"|{'|'.join(rules)}|", *map(line, rows)]
+
+
+def cells_of(line: str) -> list[str]:
+    """Return the cells of a table's line; nothing for another line."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def is_rule(line: str) -> bool:
+    """Return whether a line is the rule below a table's header."""
+    return line.startswith("|") and set(line) <= set("|:-")

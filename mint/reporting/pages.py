@@ -1,37 +1,47 @@
-"""The report: RESULTS.md and its figures, from a trial table and reference results alone.
+"""The report: RESULTS.md, a page for each experiment, and figures, from a trial table alone.
 
-The same rows give the same bytes.
+The same rows and reference results give the same bytes.
 """
 
 import io
+import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from mint.config.schema import DEFAULT_CRITERION
 from mint.errors import error_line
 from mint.reporting import tables
-from mint.reporting.aggregate import SeedGroup, seed_groups
-from mint.reporting.comparison import ComparedCriterion, compare_criteria
+from mint.reporting.comparison import effects_of_axes, effects_of_criteria
 from mint.reporting.figure_style import save
 from mint.reporting.figures import (
+    compared_findings,
     draw_criteria,
+    draw_findings,
     draw_layers,
+    draw_shares,
     draw_tradeoff,
-    draw_variations,
-    variation_curves,
+    has_curves,
+    share_curves,
 )
+from mint.reporting.overview import (
+    compared_groups,
+    comparison_table,
+    findings_of,
+    sentences,
+    variation_lines,
+)
+from mint.reporting.protocols import Protocol, protocols_of
 from mint.reporting.reference import (
     ReferenceResults,
     copied_references,
     copy_references,
     read_reference,
 )
+from mint.reporting.statistics import CONFIDENCE, FEWEST_SEEDS
 from mint.reporting.trials_csv import TRIALS_FILE, sort_trials, trials_csv
 from mint.store.atomic import write_atomic
 
@@ -39,85 +49,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS_FILE = "RESULTS.md"
-_INTRODUCTION = (
-    "Made by `mint report` from [trials.csv](trials.csv); do not edit. Params pruned are percent "
-    "of the counted weights. Performance is the test accuracy of the network after the last epoch "
-    "of retraining, in percent. Figures are mean ± standard deviation over seeds. Seeds links to "
-    "the rows of trials.csv, which name their MLflow runs. Drop is the test accuracy of the "
-    "baseline minus that of the pruned network, in percentage points. Fraction is the given "
-    "fraction of the counted weights. Reliability is the rank correlation to expect between the "
-    "scores and those of as many new bootstraps."
+FIGURES_FOLDER = "figures"
+_MADE = "Made by `mint report` from [trials.csv](trials.csv); do not edit."
+_HOW_TO_READ = (
+    "Figures are percent, differences percentage points, each mean ± standard deviation over "
+    "seeds. Seeds links to the trials. The share at the margin is the share of the counted weights "
+    "whose removal costs a stated drop of validation accuracy. Differences are paired by seed, "
+    f"with [{CONFIDENCE:.0%} intervals] of Student's t from {FEWEST_SEEDS} seeds on. \\* marks a "
+    "difference after Holm's correction within its table, = an equivalence by two one-sided tests "
+    "within 0.2 points of accuracy (at least two test images) or 0.5 points of share. Anything "
+    "else is not settled. Columns that nothing was run for are left out."
 )
-_REFERENCES = (
-    "Published rows are those of the files in [reference](reference). **Measured** rows are means "
-    "over trials of trials.csv. What was not run says so; what a source leaves open is open."
-)
-_CAPTIONS = {
-    "": "accuracy against params pruned",
-    "-criteria": "accuracy of each criterion against params pruned",
-    "-variations": "params pruned and accuracy against groups and samples",
-    "-layers": "kept weights of every layer",
-}
+_AXES_TEXT = "From the lowest value, over all settings that share the rest, for MINT."
+_CRITERIA_TEXT = "Against the controls, over all settings that share the rest."
 
 Plots = dict[str, Callable[[], "Figure"]]
 """By file name, a function that draws the figure."""
 
 
 class Report(NamedTuple):
-    """The text of RESULTS.md and its figures."""
+    """The text of the pages by file name, and their figures by path in the folder."""
 
-    text: str
+    pages: dict[str, str]
     plots: Plots
 
 
-@dataclass(frozen=True, eq=False)
-class Protocol:
-    """The trials of one experiment under one protocol; only Comparison shows several together.
-
-    trials has their rows, with their lines in trials.csv.
-    """
-
-    experiment: str
-    key: str
-    trials: pd.DataFrame
-
-    @property
-    def name(self) -> str:
-        return f"{self.experiment} {self.key}"
-
-    @property
-    def title(self) -> str:
-        return f"{self.experiment}, protocol {self.key}"
-
-    @property
-    def settings(self) -> list[str]:
-        """What the trials share, in sentences."""
-        return [str(setting) for setting in self.trials["setting"].unique()]
-
-    @cached_property
-    def groups(self) -> list[SeedGroup]:
-        return seed_groups(self.trials)
-
-    @property
-    def finished(self) -> pd.DataFrame:
-        return self.trials[self.trials["status"] == "finished"]
-
-    @cached_property
-    def criteria(self) -> list[ComparedCriterion]:
-        return compare_criteria(self.groups)
-
-
-def protocols_of(trials: pd.DataFrame) -> list[Protocol]:
-    """Return the protocols of a sorted trial table."""
-    numbered = trials.assign(line=range(2, len(trials) + 2))  # line 1 is the header
-    return [
-        Protocol(str(experiment), str(key), own)
-        for (experiment, key), own in numbered.groupby(["experiment", "protocol"])
-    ]
-
-
-def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] = ()) -> None:
-    """Write trials.csv, RESULTS.md, the figures and copies of reference files into a folder.
+def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] = ()) -> Report:
+    """Write trials.csv, the pages, the figures and copies of reference files into a folder.
 
     Raises:
         InputError: a reference file is malformed.
@@ -126,7 +84,8 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
     copy_references(output, references)
     report = make_report(trials, read_references(output))
     write_atomic(output / TRIALS_FILE, trials_csv(trials))
-    write_atomic(output / RESULTS_FILE, report.text.encode())
+    for name, text in report.pages.items():
+        write_atomic(output / name, text.encode())
     for name, draw in report.plots.items():
         buffer = io.BytesIO()
         try:
@@ -136,6 +95,7 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
             (output / name).unlink(missing_ok=True)  # it would show other trials
         else:
             write_atomic(output / name, buffer.getvalue())
+    return report
 
 
 def read_references(output: Path) -> list[ReferenceResults]:
@@ -145,89 +105,142 @@ def read_references(output: Path) -> list[ReferenceResults]:
 
 def make_report(trials: pd.DataFrame, references: Sequence[ReferenceResults]) -> Report:
     """Return the report of a sorted trial table, its figures not drawn yet."""
-    protocols = protocols_of(trials)
+    by_experiment: dict[str, list[Protocol]] = {}
+    for protocol in protocols_of(trials):
+        by_experiment.setdefault(protocol.experiment, []).append(protocol)
     plots: Plots = {}
-    lines = ["# Results", "", _INTRODUCTION]
-    if references:
-        lines += ["", _REFERENCES]
+    pages: dict[str, str] = {}
+    lines = ["# Results", "", f"{_MADE} {_HOW_TO_READ}"]
+    others = dict(by_experiment)
     for reference in references:
-        own = [protocol for protocol in protocols if protocol.experiment in reference.experiments]
-        lines += _reference_section(reference, own, plots)
-        protocols = [protocol for protocol in protocols if protocol not in own]
-    if protocols:
-        lines += ["", "## Other experiments" if references else "## Experiments"]
-    for protocol in protocols:
-        lines += _protocol_section(protocol, plots)
-    return Report("\n".join(lines) + "\n", plots)
+        own = [name for name in reference.experiments if name in others]
+        protocols = [protocol for name in own for protocol in others.pop(name)]
+        lines += ["", f"## {reference.title}", "", *_overview(reference, protocols, plots)]
+    if others:
+        lines += ["", "## Other experiments" if references else "## Experiments", ""]
+    for name, protocols in others.items():
+        lines.append(f"- [{name}]({name}.md){_short_finding(protocols)}.")
+    for name, protocols in by_experiment.items():
+        published = next((each for each in references if name in each.experiments), None)
+        pages[f"{name}.md"] = _experiment_page(name, protocols, published, plots)
+    return Report({RESULTS_FILE: "\n".join(lines) + "\n", **pages}, plots)
 
 
-def _reference_section(
+def _short_finding(protocols: Iterable[Protocol]) -> str:
+    """Return the first finding on MINT against a control, for an experiment without references."""
+    own = [each for each in findings_of(protocols) if each.effect.axis == "criterion"]
+    return f": MINT against {own[0].effect.low} is {own[0].text}" if own else ""
+
+
+def _figure(
+    plots: Plots, caption: str, words: str, draw: "Callable[..., Figure]", *drawn: Any
+) -> list[str]:
+    """Add a figure to the plots, and return the lines that show it."""
+    slug = re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")
+    path = f"{FIGURES_FOLDER}/{slug}.png"
+    plots[path] = partial(draw, *drawn)
+    return ["", f"![{caption}]({path})"]
+
+
+def _overview(
     reference: ReferenceResults, protocols: Sequence[Protocol], plots: Plots
 ) -> list[str]:
-    groups = [group for protocol in protocols for group in protocol.groups]
-    compared = tables.comparable(reference, groups)
-    finished = [(protocol.name, protocol.finished) for protocol in protocols]
-    lines = ["", f"## {reference.title}", "", f"Published rows are quoted from {reference.source}."]
-    lines += ["", "### Comparison", "", *tables.comparison_table(reference, compared, finished)]
-    for note in reference.notes:
-        lines += ["", note]
-    for title, rows in (("Group", reference.groups), ("Sample", reference.samples)):
-        title, axes = f"### {title} variations", {row.axes for row in rows}
-        varied = [
-            protocol
-            for protocol in protocols
-            if any(group.searched_axes in axes for group in protocol.groups)
-        ]
-        for protocol in varied:
-            table = tables.variation_table(rows, protocol.groups)
-            lines += ["", f"{title}: {protocol.title}", "", *table]
-        if rows and not varied:
-            lines += ["", title, "", *tables.variation_table(rows, ())]
-    if reference.layers:
-        lines += tables.breakdown_section(reference, compared)
+    """Return the section of RESULTS.md on the experiments of a reference file."""
+    names = list(dict.fromkeys(protocol.experiment for protocol in protocols))
+    lines = [f"Published rows are quoted from {reference.source}."]
+    if names:
+        lines[0] += f" All tables: {', '.join(f'[{name}]({name}.md)' for name in names)}."
+    lines.append("")
+    experiment = names[0] if names else reference.experiments[0]
+    groups = [group for protocol in protocols for group in protocol.groups if group.finished]
+    if groups:
+        findings = findings_of(protocols)
+        lines += sentences(findings, experiment)
+        compared = compared_groups(reference, groups)
+        if shown := compared_findings(findings):
+            caption = "differences of MINT to its controls, with intervals"
+            lines += _figure(plots, caption, f"{reference.title} findings", draw_findings, shown)
+        elif compared:
+            caption = "accuracy against params pruned, published and measured"
+            drawn = (compared, reference.methods)
+            lines += _figure(plots, caption, f"{reference.title} accuracy", draw_tradeoff, *drawn)
+    else:
+        lines.append(f"Not run: `mint run --experiment {experiment}` runs a trial.")
+    lines += ["", "### Comparison", "", *comparison_table(reference, protocols)]
+    return lines + variation_lines(reference, protocols)
+
+
+def _experiment_page(
+    name: str, protocols: Sequence[Protocol], reference: ReferenceResults | None, plots: Plots
+) -> str:
+    """Return the page of an experiment; add its figures to the plots."""
+    lines = [f"# {name}", "", f"{_MADE} {_HOW_TO_READ}"]
     for protocol in protocols:
-        lines += _protocol_section(protocol, plots, reference, compared)
+        lines += ["", f"## {protocol.name[:1].upper()}{protocol.name[1:]}"]
+        for sentence in protocol.settings:
+            lines += ["", sentence]
+        for sentence in tables.baseline_sentences(protocol.groups, protocol.finished):
+            lines += ["", sentence]
+        lines += _effect_tables(protocol)
+        lines += _criteria_section(protocol, plots)
+        published = reference.variations if reference else {}
+        if curves := share_curves(protocol.groups):
+            caption = "share at the margin against groups and samples"
+            words = f"{protocol.title} groups and samples"
+            lines += _figure(plots, caption, words, draw_shares, curves, published)
+        compared = {id(row.trials) for row in protocol.criteria}
+        others = [group for group in protocol.groups if id(group) not in compared]
+        if others:
+            lines += ["", "### Other trials" if compared else "### Trials"]
+            lines += ["", *tables.trials_table(others)]
+        if failed := tables.failed_trials_table(protocol.groups):
+            lines += ["", "### Failed trials", "", *failed]
+    if reference:
+        lines += _reference_lines(name, protocols, reference, plots)
+    return "\n".join(lines) + "\n"
+
+
+def _effect_tables(protocol: Protocol) -> list[str]:
+    lines = []
+    for title, text, effects in (
+        ("Effect of the criterion", _CRITERIA_TEXT, effects_of_criteria(protocol.groups)),
+        ("Effect of each axis", _AXES_TEXT, effects_of_axes(protocol.groups)),
+    ):
+        if effects:
+            lines += ["", f"### {title}", "", text, "", *tables.effects_table(effects)]
     return lines
 
 
-def _protocol_section(
-    protocol: Protocol,
-    plots: Plots,
-    reference: ReferenceResults | None = None,
-    compared: Collection[SeedGroup] = (),
-) -> list[str]:
-    """Return a protocol's settings, figures and tables; add its figures to the plots."""
-    lines = ["", f"### {protocol.title}"]
-
-    def figure(kind: str, draw: "Callable[..., Figure]", *drawn: Any) -> None:
-        name = f"{protocol.experiment}-{protocol.key}{kind}.png"
-        plots[name] = partial(draw, *drawn)
-        lines.extend(["", f"![{_CAPTIONS[kind]}]({name})"])
-
-    for sentence in (*protocol.settings, tables.baseline_sentence(protocol.finished)):
-        lines += ["", sentence]
-    groups = [group for group in protocol.groups if group.finished]
-    methods = reference.methods if reference else ()
-    variations = reference.variations if reference else {}
+def _criteria_section(protocol: Protocol, plots: Plots) -> list[str]:
+    lines = []
     criteria = protocol.criteria
-    if groups:
-        mint = [group for group in groups if group.criterion == DEFAULT_CRITERION]
-        # Compared criteria have a figure of their own.
-        figure("", draw_tradeoff, mint if criteria and mint else groups, methods)
-    if criteria:
-        figure("-criteria", draw_criteria, criteria)
-    if curves := variation_curves(groups, variations):
-        figure("-variations", draw_variations, curves)
-    own = [group for group in compared if group in groups]
-    if reference and reference.layers and own:
-        figure("-layers", draw_layers, own)
-    if criteria:
-        lines += ["", "#### Criteria", "", *tables.criteria_table(criteria)]
-    varied = {row.axes for rows in variations.values() for row in rows}
-    others = [group for group in protocol.groups if group.searched_axes not in varied]
-    if others:
-        title = "Trials" if len(others) == len(protocol.groups) else "Other trials"
-        lines += ["", f"#### {title}", "", *tables.trials_table(others)]
-    if failed := tables.failed_trials_table(protocol.groups):
-        lines += ["", "#### Failed trials", "", *failed]
+    if has_curves(criteria):
+        caption = "accuracy of each criterion against params pruned"
+        lines += _figure(plots, caption, f"{protocol.title} criteria", draw_criteria, criteria)
+    for regime in dict.fromkeys(row.axes.retraining for row in criteria):
+        own = [row for row in criteria if row.axes.retraining == regime]
+        lines += [
+            "",
+            f"### Criteria, {regime} retraining".replace("none retraining", "no retraining"),
+        ]
+        lines += ["", *tables.criteria_table(own)]
+    return lines
+
+
+def _reference_lines(
+    name: str, protocols: Sequence[Protocol], reference: ReferenceResults, plots: Plots
+) -> list[str]:
+    """Return the layers of a network with reference results, and the notes on these."""
+    lines = []
+    groups = [group for protocol in protocols for group in protocol.groups if group.finished]
+    compared = compared_groups(reference, groups)
+    if reference.layers or reference.notes:
+        lines += ["", "## Reference results"]
+    for note in reference.notes:
+        lines += ["", note]
+    if reference.layers:
+        lines += tables.breakdown_section(reference, compared)
+        if compared:
+            caption = "kept weights of every layer"
+            lines += _figure(plots, caption, f"{name} layers", draw_layers, compared)
     return lines

@@ -1,6 +1,5 @@
-"""The tables of RESULTS.md: published rows, measured rows, and what was not run."""
+"""The tables of an experiment's page: criteria, axes, trials and layers."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,8 +8,10 @@ import pandas as pd
 from mint.config.schema import DEFAULT_CRITERION
 from mint.pruning.layer_table import LayerCount, parse_layers
 from mint.reporting.aggregate import (
+    ACCURACY,
     NO_RESULT,
     NOT_RUN,
+    REGIMES,
     SeedGroup,
     format_axis,
     format_count,
@@ -19,177 +20,140 @@ from mint.reporting.aggregate import (
     order_of_criteria,
     order_of_tables,
 )
-from mint.reporting.comparison import CONFIDENCE, CONTROL, ComparedCriterion, format_difference
+from mint.reporting.comparison import ComparedCriterion, Effect
 from mint.reporting.layer_text import count_not_prunable, layer_cells
 from mint.reporting.markdown import table
-from mint.reporting.reference import ReferenceResults, Variation
+from mint.reporting.reference import ReferenceResults
+from mint.reporting.statistics import Cell, marked
 
-_AXES = ["Upper limit", "Groups", "Samples per class", "Fraction", "Criterion"]
-_FIGURES = ["Params pruned", "Performance", "Drop", "Seeds", "Bootstraps", "Reliability"]
-_MEASURED = "**measured**"
-_DECIMALS = 6  # of percents that count as equal
+AXES = ["Upper limit", "Groups", "Samples per class"]
 _MOST_OPEN_ROWS = 60  # a longer table is folded
+_AXIS_NAMES = {
+    "criterion": "Criterion",
+    "groups": "Groups",
+    "samples_per_class": "Samples per class",
+    "bootstraps": "Bootstraps",
+}
+_DEFAULTS = {
+    **dict.fromkeys(["Share at the margin", "Before retraining", "Drop from dense"], NOT_RUN),
+    **{"Retraining": "full", "Pruned to": "searched", "Criterion": DEFAULT_CRITERION},
+    **{"Axis": "Criterion", "Bootstraps": "N/A", "Reliability": "N/A", "Upper limit": "N/A"},
+}
 
 
-def baseline_sentence(finished: pd.DataFrame) -> str:
-    """Return the accuracy of the baselines of one protocol's finished trials."""
+def baseline_sentences(groups: Sequence[SeedGroup], finished: pd.DataFrame) -> list[str]:
+    """Return the accuracies of the baselines and of the dense control of one protocol."""
     if finished.empty:
-        return "Baseline: no trial has finished."
-    accuracy, seeds = _baseline(finished, "seed")
-    counted = int(finished["counted_weights"].iloc[0])
-    return f"Baseline: {accuracy} ({seeds}). {counted} weights counted."
-
-
-def _baseline(finished: pd.DataFrame, noun: str = "") -> tuple[str, str]:
+        return ["Baseline: no trial has finished."]
     by_seed = finished.drop_duplicates("seed")
-    number = format_count(len(by_seed), noun) if noun else str(len(by_seed))
-    return format_mean(by_seed["baseline_accuracy"].to_numpy()), link(number, by_seed["line"])
-
-
-def comparable(reference: ReferenceResults, groups: Iterable[SeedGroup]) -> list[SeedGroup]:
-    """Return the seed groups with a published fraction, and those of the reference's search."""
-    fractions = _fractions(reference, {row.method for row in reference.methods})
-    own = [
-        group
-        for group in groups
-        if group.fraction in fractions or _is_compared_search(group, reference)
+    seeds = link(format_count(len(by_seed), "seed"), by_seed["line"])
+    images = int(by_seed["test_images"].min())
+    accuracy = format_mean(by_seed["baseline_accuracy"].to_numpy(), 100 / images if images else 0)
+    counted = int(finished["counted_weights"].iloc[0])
+    regimes = [regime for regime in REGIMES if dense_control(groups, regime) != NOT_RUN]
+    dense = [f"{dense_control(groups, regime)} ({regime})" for regime in regimes]
+    return [
+        f"Baseline: {accuracy} ({seeds}). {counted} weights counted. Dense control, by retraining: "
+        f"{', '.join(dense) or NOT_RUN}."
     ]
-    return sorted(own, key=lambda group: (_percent_pruned(group), order_of_tables(group)))
 
 
-def _fractions(reference: ReferenceResults, methods: Iterable[str]) -> set[str]:
-    """Return the published fractions of methods as the trial table writes them."""
-    percents = [row.params_pruned for row in reference.methods if row.method in methods]
-    return {f"{percent / 100:.4g}" for percent in percents if percent is not None}
+def dense_control(groups: Iterable[SeedGroup], retraining: str) -> str:
+    """Return the accuracy of the unpruned network after one regime of retraining."""
+    own = [group for group in groups if group.retraining == retraining and group.finished]
+    by_seed = {row["seed"]: row["dense_accuracy"] for group in own for row in group.finished}
+    known = [accuracy for _, accuracy in sorted(by_seed.items()) if not np.isnan(accuracy)]
+    return format_mean(known, own[0].resolution) if known else NOT_RUN
 
 
-def _is_compared_search(group: SeedGroup, reference: ReferenceResults) -> bool:
-    searched = reference.searched
-    return searched is not None and group.searched_axes == searched.axes
-
-
-def _percent_pruned(group: SeedGroup) -> float:
-    if group.finished:
-        return float(group.values("params_pruned").mean())
-    return math.inf if group.fraction == "none" else 100 * float(group.fraction)
-
-
-def comparison_table(
-    reference: ReferenceResults,
-    compared: Sequence[SeedGroup],
-    finished: Iterable[tuple[str, pd.DataFrame]],
-) -> list[str]:
-    """Return published and measured rows, by params pruned; finished has protocols by name."""
-    header = ["Method", "Params pruned", "Performance", "Seeds", "Setting", "Protocol", "Source"]
-    quoted, not_run, baseline = ["N/A"] * 3, [NOT_RUN] * 2, ["Baseline", "N/A"]
-    published = reference.baseline
-    first = [*baseline, _figure(published.accuracy), *quoted, f"published, {published.source}"]
-    baselines = [
-        [*baseline, *_baseline(trials), "N/A", protocol, _MEASURED]
-        for protocol, trials in finished
-        if len(trials)
-    ]
+def effects_table(effects: Sequence[Effect]) -> list[str]:
+    """Return what criteria or axes change, over all settings that share the rest."""
+    columns = ["Retraining", "Axis", "From", "To", "Share at the margin", "Accuracy", "Seeds"]
     rows = []
-    for method in reference.methods:
-        pruned = math.inf if method.params_pruned is None else method.params_pruned
-        figures = [method.quoted or _figure(method.params_pruned), _figure(method.accuracy)]
-        rows.append((pruned, [method.method, *figures, *quoted, f"published, {method.source}"]))
-    for group in compared:
-        figures = [group.mean("params_pruned"), group.mean("accuracy"), group.seeds, group.summary]
-        protocol = f"{group.experiment} {group.protocol}"
-        rows.append((_percent_pruned(group), [group.criterion, *figures, protocol, _MEASURED]))
-    fractions = _fractions(reference, ["MINT"]) - {group.fraction for group in compared}
-    missing = [(100 * float(fraction), f"fraction {fraction}") for fraction in sorted(fractions)]
-    if reference.searched and not any(_is_compared_search(group, reference) for group in compared):
-        missing.append((math.inf, "fraction searched"))
-    for pruned, setting in missing:
-        rows.append((pruned, [DEFAULT_CRITERION, *not_run, "0", setting, *not_run]))
-    rows.sort(key=lambda row: round(row[0], _DECIMALS))
-    top = [first, *(baselines or [[*baseline, NOT_RUN, "0", "N/A", *not_run]])]
-    return table(header, [*top, *(row for _, row in rows)], left=(0, 4, 5, 6))
+    for effect in effects:
+        most = max(each.seeds for each in effect.of if each)
+        axis = _AXIS_NAMES[effect.axis]
+        rows.append([effect.retraining, axis, effect.low, effect.high, *effect.of, str(most)])
+    return _folded([dict(zip(columns, row, strict=True)) for row in marked(rows, NOT_RUN)])
 
 
-def variation_table(published: Sequence[Variation], groups: Sequence[SeedGroup]) -> list[str]:
-    """Return the table of a variation: figures of searches beside the published ones."""
-    rows = []
-    for row in published:
-        shared = {
-            "Upper limit": format_axis(row.upper_limit),
-            "Groups": str(row.groups),
-            "Samples per class": str(row.samples_per_class),
-            "Published pruned": _figure(row.params_pruned),
-            "Published performance": _figure(row.accuracy),
-        }
-        measured = [_cells(group) for group in groups if group.searched_axes == row.axes]
-        rows += [cells | shared for cells in measured or [{"Seeds": "0"}]]
-    published_columns = ["Published pruned", "Published performance"]
-    header = [*_AXES[:3], *_FIGURES[:4], *published_columns, *_FIGURES[4:]]
-    return table(header, [[row.get(title, NOT_RUN) for title in header] for row in rows])
+def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
+    """Return the criteria at every fraction and margin, each beside the controls."""
+    rows: list[dict[str, Cell]] = []
+    for row in compared:
+        shared = dict(zip(AXES, map(format_axis, row.axes[1:4]), strict=True))
+        cells: dict[str, Cell] = {**_cells(row.trials), **shared}
+        seeds = cells.pop("Seeds")
+        for name, difference in row.against.items():
+            cells[f"Against {name}"] = difference or "N/A"
+        rows.append({**cells, "Seeds": seeds})
+    texts = marked([list(row.values()) for row in rows], NOT_RUN)
+    named = [dict(zip(row, text, strict=True)) for row, text in zip(rows, texts, strict=True)]
+    return _folded(named, keep=("Criterion",))
 
 
-def _figure(published: float | None) -> str:
-    return "open" if published is None else f"{published:.2f}"
-
-
-def _cells(group: SeedGroup) -> dict[str, str]:
-    """Return the cells of a seed group by column."""
-    axes = (group.upper_limit, group.groups, group.samples_per_class)
-    fraction = "searched" if group.fraction == "none" else group.fraction
-    columns = ("params_pruned", "accuracy", "accuracy_drop")
-    drawn = sorted({row["bootstraps_drawn"] for row in group.finished})
-    bootstraps = format_axis(drawn[0]) if drawn else NO_RESULT
-    if len(drawn) > 1:
-        bootstraps = f"{drawn[0]} to {drawn[-1]}"
-    figures = [*map(group.mean, columns), group.seeds, bootstraps, group.reliability]
-    cells = [*map(format_axis, axes), fraction, group.criterion, *figures]
-    return dict(zip([*_AXES, *_FIGURES], cells, strict=True))
+def _pruned_to(group: SeedGroup) -> str:
+    if group.margin is not None:
+        return f"a drop of {group.margin:g}"
+    return "searched" if group.fraction == "none" else group.fraction
 
 
 def trials_table(groups: Iterable[SeedGroup]) -> list[str]:
     """Return a table of seed groups, without columns that have only the default."""
-    rows = [_cells(group) for group in sorted(groups, key=order_of_tables)]
-    return _folded(rows, {"Criterion": DEFAULT_CRITERION, "Fraction": "searched"})
+    return _folded([_cells(group) for group in sorted(groups, key=order_of_tables)])
 
 
-def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
-    """Return the criteria at every fraction, each beside random blocks."""
-    rows = []
-    for row in compared:
-        cells = _cells(row.trials) | dict(zip(_AXES, map(format_axis, row.axes[:3]), strict=False))
-        difference = row.against_random
-        cells["Against random"] = format_difference(difference) if difference else "N/A"
-        shown = [*_AXES, *_FIGURES[:2], "Against random", "Seeds"]
-        rows.append({title: cells[title] for title in shown})
-    return [
-        *_folded(rows, {}),
-        "",
-        f"Against random: accuracy minus that of {CONTROL} blocks with the same seed and fraction, "
-        f"in percentage points. Mean over seeds [{CONFIDENCE:.0%} interval of Student's t]; a star "
-        "marks an interval that excludes 0. By chance, one of twenty does.",
-    ]
+def _cells(group: SeedGroup) -> dict[str, str]:
+    """Return the cells of a seed group by column."""
+    drawn = sorted({row["bootstraps_drawn"] for row in group.finished})
+    bootstraps = format_axis(drawn[0]) if drawn else NO_RESULT
+    if len(drawn) > 1:
+        bootstraps = f"{drawn[0]} to {drawn[-1]}"
+    lost = np.array([row["dense_accuracy"] - row[ACCURACY] for row in group.finished])
+    lost = lost[~np.isnan(lost)]
+    return {
+        "Retraining": group.retraining,
+        **_axes(group),
+        "Share at the margin": group.share,
+        "Params pruned": group.mean("params_pruned"),
+        "Performance": group.mean(ACCURACY),
+        "Before retraining": group.mean("accuracy_before_retraining"),
+        "Drop": group.mean("accuracy_drop"),
+        "Drop from dense": format_mean(lost, group.resolution) if len(lost) else NOT_RUN,
+        "Seeds": group.seeds,
+        "Bootstraps": bootstraps,
+        "Reliability": group.reliability,
+    }
+
+
+def _axes(group: SeedGroup) -> dict[str, str]:
+    values = (group.upper_limit, group.groups, group.samples_per_class)
+    axes = dict(zip(AXES, map(format_axis, values), strict=True))
+    return axes | {"Pruned to": _pruned_to(group), "Criterion": group.criterion}
 
 
 def failed_trials_table(groups: Iterable[SeedGroup]) -> list[str]:
     """Return the failed and stopped trials with their reasons; nothing if there are none."""
     rows = []
     for group in groups:
-        cells = _cells(group)
-        shared = {title: cells[title] for title in _AXES}
+        shared = {"Retraining": group.retraining, **_axes(group)}
         shared["Bootstraps"] = format_axis(group.bootstraps)
         for row in group.rows:
             if row["status"] != "finished":
                 own = {"Seed": link(str(row["seed"]), [row["line"]]), "Trial": row["status"]}
                 rows.append(shared | own | {"Reason": row["reason"].replace("|", r"\|")})
-    return _folded(rows, {"Criterion": DEFAULT_CRITERION}) if rows else []
+    return _folded(rows) if rows else []
 
 
-def _folded(rows: Sequence[Mapping[str, str]], defaults: Mapping[str, str]) -> list[str]:
+def _folded(rows: Sequence[Mapping[str, str]], keep: Iterable[str] = ()) -> list[str]:
     """Return a table without columns that have only their default, folded if it is long."""
     header = list(rows[0])
     without = [
-        title for title, default in defaults.items() if all(row[title] == default for row in rows)
+        title
+        for title, default in _DEFAULTS.items()
+        if title not in keep and all(row.get(title) == default for row in rows)
     ]
-    left = [i for i, title in enumerate(header) if title in ("Criterion", "Trial", "Reason")]
+    left = [at for at, title in enumerate(header) if title in ("Criterion", "Trial", "Reason")]
     lines = table(header, [list(row.values()) for row in rows], left=left, without=without)
     if len(rows) <= _MOST_OPEN_ROWS:
         return lines
@@ -207,11 +171,7 @@ def breakdown_section(reference: ReferenceResults, compared: Sequence[SeedGroup]
     text, unknown = "Kept: not run.", NOT_RUN
     if group:
         unknown = "unknown"
-        text = (
-            f"Kept: mean over seeds ({group.seeds}) of {group.experiment} {group.protocol}, "
-            f"{group.criterion}, {group.summary}. It is the row above with most seeds; of those "
-            "MINT's, then the first."
-        )
+        text = f"Kept: mean over seeds ({group.seeds}) of {group.criterion}, {group.summary}."
     header = ["Layer pair", "Total", "Kept", "Kept (%)", "Published reduced"]
     cells = layer_cells(network, _mean_kept(network, group), r"\*", unknown)
     published = [*(str(reference.reduced.get(layer.name, "open")) for layer in network), "open"]

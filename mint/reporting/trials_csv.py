@@ -1,14 +1,15 @@
 """The trial table, trials.csv: one row per trial; the report is made from it.
 
-Accuracies and params_pruned are in percent, accuracy_drop in percentage points. An axis that the
-criterion does not use is 0. A failed or stopped trial has a reason, and no figures.
+Accuracies, shares and params_pruned are in percent, accuracy_drop and margin in percentage points.
+An axis that the criterion does not use is 0. A failed or stopped trial has a reason, but no
+figures. A figure that a trial does not have is nan.
 """
 
 import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_origin
 
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -25,11 +26,19 @@ TRIALS_FILE = "trials.csv"
 # The same trial has others in another tracking store, or at another commit.
 ORIGIN = ("run_id", "git_commit")
 # Trials that share these differ only in their seed.
-AXES = ("upper_limit", "groups", "samples_per_class", "fraction", "criterion", "bootstraps")
+AXES = (
+    *("retraining", "upper_limit", "groups", "samples_per_class", "fraction", "criterion"),
+    "bootstraps",
+)
 _ORDER = [
-    *("experiment", "protocol", "groups", "samples_per_class", "upper_limit", "fraction"),
-    *("bootstraps", "criterion", "seed", "key"),
+    *("experiment", "protocol", "retraining", "groups", "samples_per_class", "upper_limit"),
+    *("fraction", "bootstraps", "criterion", "seed", "key"),
 ]
+# A finished trial has all other figures.
+_MAY_BE_MISSING = {
+    *("margin", "share_at_margin", "share_low", "share_high", "reliability"),
+    *("accuracy_before_retraining", "dense_accuracy"),
+}
 _ROUNDING = 1e-9  # of figures that are computed from others
 
 Row = Mapping[str, Any]
@@ -44,14 +53,19 @@ _Count = Annotated[int, Field(ge=0)]
 class _Row(BaseModel, frozen=True):
     """Columns of the table, in their order.
 
-    bootstraps is the allowed number. fraction is none if a search found it. layers has the kept and
-    total weights of every layer, as mint.pruning.layer_table writes them.
+    protocol_name is short and readable. bootstraps is the allowed number. fraction is none if a
+    search found it: share_at_margin is the share at which the drop crosses the margin, between
+    share_low and share_high with 95% confidence, or more if there is a share_bound. layers has the
+    kept and total weights of every layer, as mint.pruning.layer_table writes them. test_images is 0
+    if their number is unknown.
     """
 
     experiment: _Name
     protocol: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    protocol_name: _Line = ""
     method_version: _Count
     setting: _Line
+    retraining: Literal["none", "light", "full"] = "full"
     criterion: _Name
     upper_limit: _Share
     groups: _Count
@@ -61,12 +75,20 @@ class _Row(BaseModel, frozen=True):
     seed: _Count
     status: Annotated[str, Field(pattern="^(finished|failed|stopped)$")]
     reason: _Line = ""
+    margin: float = math.nan
+    share_at_margin: float = math.nan
+    share_low: float = math.nan
+    share_high: float = math.nan
+    share_bound: Literal["", "limit", "steps"] = ""
     params_pruned: float = math.nan
     accuracy: float = math.nan
+    accuracy_before_retraining: float = math.nan
+    dense_accuracy: float = math.nan
     baseline_accuracy: float = math.nan
     accuracy_drop: float = math.nan
     validation_accuracy: float = math.nan
     baseline_validation_accuracy: float = math.nan
+    test_images: _Count = 0
     pruned_weights: _Count = 0
     counted_weights: _Count = 0
     search_steps: _Count = 0
@@ -84,7 +106,8 @@ class _Row(BaseModel, frozen=True):
                 raise ValueError("column layers: must be empty, for the trial has no result")
             return self
         for column, value in self:
-            if COLUMNS[column] is float and column != "reliability" and not math.isfinite(value):
+            needed = COLUMNS[column] is float and column not in _MAY_BE_MISSING
+            if needed and not math.isfinite(value):
                 raise ValueError(f"column {column}: {value} in a finished trial")
         pruned, counted = self.pruned_weights, self.counted_weights
         if abs(self.baseline_accuracy - self.accuracy - self.accuracy_drop) > _ROUNDING:
@@ -101,22 +124,28 @@ class _Row(BaseModel, frozen=True):
         return self
 
 
-COLUMNS = {name: cast(type, field.annotation) for name, field in _Row.model_fields.items()}
+COLUMNS = {
+    name: str if get_origin(field.annotation) is Literal else cast(type, field.annotation)
+    for name, field in _Row.model_fields.items()
+}
 _ROWS = TypeAdapter(list[_Row])
 
 
-def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | int]:
+def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | float]:
     """Return the columns that a trial has before it has a result."""
     return {
         "experiment": config.experiment.name,
         "protocol": keys.protocol,
+        "protocol_name": protocol_name(config),
         "method_version": keys.method_version,
         "setting": describe_setting(config),
+        "retraining": config.retraining,
         "criterion": config.criterion,
         "upper_limit": format_share(config.upper_limit),
         "groups": config.groups,
         "samples_per_class": config.samples_per_class,
         "fraction": format_share(config.search.fraction),
+        "margin": math.nan if config.search.margin is None else config.search.margin,
         "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
         "seed": config.seed,
         "key": keys.key,
@@ -135,13 +164,13 @@ def _row(run_id: str, result: "TrialResult | FailedTrial") -> Row:
     shared = trial_columns(result.config, result.keys) | origin
     if isinstance(result, FailedTrial):
         return shared | {"status": result.status, "reason": result.reason}
+    figures = result.model_dump(include=set(COLUMNS))
     return {
-        **result.model_dump(include=set(COLUMNS)),
+        **{name: math.nan if value is None else value for name, value in figures.items()},
         **shared,
         "status": "finished",
         "search_steps": len(result.search_steps),
         "bootstraps_drawn": result.bootstraps,
-        "reliability": math.nan if result.reliability is None else result.reliability,
         "layers": layers_text(result.layers),
     }
 
@@ -184,7 +213,8 @@ def read_trials(path: str | Path) -> pd.DataFrame:
 def parse_trials(content: bytes) -> pd.DataFrame:
     """Return the trial table of a CSV file's content; raise ValueError if it is none."""
     text = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
-    if missing := [column for column in COLUMNS if column not in text.columns]:
+    needed = [name for name, field in _Row.model_fields.items() if field.is_required()]
+    if missing := [column for column in needed if column not in text.columns]:
         raise ValueError(f"the columns {', '.join(missing)} are missing")
     for row in text.index[text["key"].duplicated()]:
         raise ValueError(f"line {row + 2}, column key: an earlier line has the same key")
@@ -215,15 +245,30 @@ def merge_trials(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     return sort_trials(pd.concat(frames)) if frames else kept
 
 
+def protocol_name(config: TrialConfig) -> str:
+    """Return what the trials of a protocol share, in a few words."""
+    chosen = config.experiment
+    epochs = chosen.retraining_settings("full").epochs
+    parts = [
+        f"full retraining {epochs} epoch{'s' if epochs != 1 else ''}",
+        "keep connected" if chosen.keep_connected else "",
+        "limits by layer" if chosen.limits else "",
+        "as in the MINT paper" if chosen.estimate.paper else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def describe_setting(config: TrialConfig) -> str:
     """Return what the trials of a protocol share, in sentences."""
-    chosen, search = config.experiment, config.search
+    chosen = config.experiment
     limits = ", ".join(f"{name} {format_share(limit)}" for name, limit in chosen.limits.items())
     groups = ", ".join(f"{name} {number}" for name, number in chosen.groups.items())
     training = "Baseline" if chosen.retraining else "Baseline and retraining"
     training += f": {_describe_training(chosen.training)}."
     if chosen.retraining:
         training += f" Retraining: {_describe_training(chosen.retraining)}."
+    if chosen.light:
+        training += f" Light retraining: {_describe_training(chosen.light)}."
     scores = "Scores: mean over bootstraps"
     if chosen.estimate.reliability is not None:
         scores += f", until their reliability is {chosen.estimate.reliability:g}"
@@ -238,11 +283,10 @@ def describe_setting(config: TrialConfig) -> str:
         "Keep connected: every group of filters keeps one block while the fraction allows it."
         if chosen.keep_connected
         else "",
-        f"Search: {search.steps} retrainings for the pruned fraction at which the accuracy on "
-        f"{chosen.data.validation_size} validation images falls {search.margin:g} points below "
-        "the baseline's."
-        if search.fraction is None
-        else "Pruned: a given fraction of the counted weights.",
+        f"Search: {chosen.search.steps} retrainings for the share at a margin of "
+        f"{chosen.search.margin:g} points of validation accuracy."
+        if chosen.search.margin is not None
+        else "",
     ]
     return " ".join(" ".join(sentences).split())  # a title may have several lines
 

@@ -1,6 +1,5 @@
 """Checks that a results folder agrees with its trial table, and this with the trials at hand."""
 
-import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import pandas as pd
 from mint.errors import InputError, error_line
 from mint.pruning.layer_table import parse_layers
 from mint.pruning.masks import Masks
+from mint.reporting.markdown import cells_of, is_rule
 from mint.reporting.pages import RESULTS_FILE, make_report, read_references
 from mint.reporting.trial_page import page_path, trial_page
 from mint.reporting.trials_csv import (
@@ -51,16 +51,25 @@ def verify(output: Path, cache: StageCache, of_store: pd.DataFrame | None) -> Ve
     Raises:
         InputError: trials.csv, RESULTS.md or a reference file cannot be read.
     """
-    content, page = _read(output / TRIALS_FILE), _read(output / RESULTS_FILE)
+    content = _read(output / TRIALS_FILE)
+    pages = {RESULTS_FILE: _read(output / RESULTS_FILE)}
     references = read_references(output)
     try:
         trials = parse_trials(content)
     except ValueError as error:
         return Verified([f"{TRIALS_FILE}: {error}"])
     report = make_report(trials, references)
-    cells, differences = compare_pages(RESULTS_FILE, page.decode(errors="replace"), report.text)
+    found = Verified([])
+    for name, made in report.pages.items():
+        if name not in pages and not (output / name).is_file():
+            found.differences.append(f"{name}: is missing")
+            continue
+        there = pages.get(name) or _read(output / name)
+        cells, differences = compare_pages(name, there.decode(errors="replace"), made)
+        found.cells += cells
+        found.differences += differences
     missing = [name for name in report.plots if not (output / name).is_file()]
-    found = Verified([*differences, *(f"{name}: is missing" for name in missing)], cells)
+    found.differences += [f"{name}: is missing" for name in missing]
     runs = {} if of_store is None else {row["key"]: row for row in records(of_store)}
     on_disk = set(cache.keys("trials"))
     for row in records(trials):
@@ -120,9 +129,9 @@ def _places(page: str) -> dict[str, str]:
             headings = [*headings[: len(line) - len(line.lstrip("#")) - 1], line.lstrip("# ")]
             number = row = 0
         section = " > ".join(headings[1:] or headings)
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        cells = cells_of(line)
         if header and cells:
-            row += not set(line) <= set("|:-")  # the rule below the header is not a row
+            row += not is_rule(line)  # the rule below the header is not a row
             for column, cell in zip(header, cells, strict=False):
                 found[f"{section}, row {row}, column {column}"] = cell
         else:

@@ -93,7 +93,7 @@ class TrialResult(_StageResult):
         accuracy_before_retraining: of the masked baseline on the test images.
         dense_accuracy: of the dense control on the test images: the unpruned network, retrained as
             the pruned one was.
-        test_images: their number.
+        test_images: their number; 0 if unknown.
         share_at_margin: share of the counted weights at which the fitted drop of validation
             accuracy crosses the margin; params_pruned is the largest share of whole blocks within
             it. None if the fraction was given.
@@ -129,7 +129,7 @@ class TrialResult(_StageResult):
     accuracy_drop: float
     accuracy_before_retraining: float | None = None
     dense_accuracy: float | None = None
-    test_images: int | None = None
+    test_images: int = 0
     validation_accuracy: float
     baseline_validation_accuracy: float
     dense_validation_accuracy: float | None = None

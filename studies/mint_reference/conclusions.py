@@ -1,55 +1,21 @@
 """Differences in words: what their intervals allow to say, and no more."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
-from mint.reporting.aggregate import NOT_RUN, SeedGroup
-from mint.reporting.comparison import CONFIDENCE, Difference, paired_difference
+from mint.reporting.aggregate import NOT_RUN, SeedGroup, format_count
+from mint.reporting.statistics import (
+    MARGIN_OF_ACCURACY,
+    MARGIN_OF_SHARE,
+    DeviationRatio,
+    Difference,
+    holm,
+)
 
 PRUNED, ACCURACY = "params_pruned", "accuracy"
 NOTHING = "Not run: the trial table has no trials of it."
-_CERTAIN, _UNCERTAIN = "a difference", "no difference that these seeds can show"
-
-
-@dataclass(frozen=True)
-class DeviationRatio:
-    """Ratio of the standard deviations of two paired figures.
-
-    Attributes:
-        value: the ratio.
-        low: lower end of its interval, for the variances of two normal variables with any
-            correlation (Pitman 1939, Morgan 1939).
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, first: Sequence[float], second: Sequence[float]) -> "DeviationRatio | None":
-        """Return the ratio of the first to the second.
-
-        Args:
-            first: one figure per seed.
-            second: for the same seeds.
-
-        Returns:
-            None for fewer than three seeds, or if all figures of one are equal.
-        """
-        free = len(first) - 2
-        if free < 1 or 0 in (np.ptp(first), np.ptp(second)):
-            return None
-        ratio = float(np.std(first) / np.std(second))
-        correlation = float(np.corrcoef(first, second)[0, 1])
-        quantile = float(stdtrit(free, (1 + CONFIDENCE) / 2))
-        middle = 1 + 2 * (1 - correlation**2) * quantile**2 / free
-        factor = math.sqrt(middle + math.sqrt(middle**2 - 1))
-        return cls(ratio, ratio / factor, ratio * factor)
+_CERTAIN = "a difference"
 
 
 def by_seed(group: SeedGroup, column: str) -> dict[int, float]:
@@ -59,7 +25,16 @@ def by_seed(group: SeedGroup, column: str) -> dict[int, float]:
 
 def paired(group: SeedGroup | None, reference: SeedGroup | None, column: str) -> Difference | None:
     """Return the difference of two seed groups; None without one of them."""
-    return paired_difference(group, [reference], column) if group and reference else None
+    if not group or not reference:
+        return None
+    own, others = by_seed(group, column), by_seed(reference, column)
+    shared = sorted(own.keys() & others.keys())
+    of_accuracy = column == ACCURACY
+    return Difference.of(
+        [own[seed] - others[seed] for seed in shared],
+        group.resolution if of_accuracy else 0.0,
+        MARGIN_OF_ACCURACY if of_accuracy else MARGIN_OF_SHARE,
+    )
 
 
 def against_line(
@@ -69,15 +44,18 @@ def against_line(
     own, first, last = (by_seed(each, PRUNED) for each in (group, low, high))
     shared = sorted(own.keys() & first.keys() & last.keys())
     return Difference.of(
-        [own[seed] - (1 - weight) * first[seed] - weight * last[seed] for seed in shared]
+        [own[seed] - (1 - weight) * first[seed] - weight * last[seed] for seed in shared],
+        margin=MARGIN_OF_SHARE,
     )
 
 
-def outcome(difference: Difference | None) -> str:
-    """Return better, worse or even."""
-    if difference is None or not difference.excludes_zero:  # a comparison with nan is false
-        return "even"
-    return "better" if difference.mean > 0 else "worse"
+def outcomes(differences: Sequence[Difference | None]) -> list[str]:
+    """Return better, worse or even for each difference, after Holm's correction for all."""
+    differing = iter(holm([each for each in differences if each]))
+    return [
+        each.verdict(True, ("better", "worse")) if each and next(differing) else "even"
+        for each in differences
+    ]
 
 
 def describe(difference: Difference | None, than: str = "") -> str:
@@ -86,9 +64,10 @@ def describe(difference: Difference | None, than: str = "") -> str:
         return NOT_RUN
     mean = float(np.round(difference.mean, 2))
     words = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'} {than}".strip()
-    if math.isnan(difference.half_width):
-        return f"{words} (one seed: no certainty)"
-    return f"{words} {difference.interval}, {_CERTAIN if difference.excludes_zero else _UNCERTAIN}"
+    if not difference.interval:
+        return f"{words} ({format_count(difference.seeds, 'seed')}: no interval)"
+    verdict = difference.verdict(holm([difference])[0], (_CERTAIN, _CERTAIN))
+    return f"{words} {difference.interval}, {verdict}"
 
 
 def compare_deviations(group: SeedGroup, reference: SeedGroup) -> list[str]:
@@ -98,7 +77,7 @@ def compare_deviations(group: SeedGroup, reference: SeedGroup) -> list[str]:
     ratio = DeviationRatio.of([own[seed] for seed in shared], [others[seed] for seed in shared])
     if ratio is None:
         return []
-    certain = _UNCERTAIN if ratio.low <= 1 <= ratio.high else _CERTAIN
+    certain = "not settled" if ratio.low <= 1 <= ratio.high else _CERTAIN
     return [
         f"Its standard deviation over seeds is {ratio.value:.2f} times as large "
         f"[{ratio.low:.2f}, {ratio.high:.2f}], {certain}."

@@ -76,7 +76,7 @@ def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) ->
     ]
     measured = [
         [
-            *(f"{group.experiment} {group.protocol}", group.upper_limit, group.criterion),
+            *(group.experiment, group.upper_limit, group.criterion),
             *(group.mean(PRUNED), group.mean(ACCURACY), group.seeds),
         ]
         for group in sorted(groups, key=lambda group: (group.protocol, group.upper_limit))

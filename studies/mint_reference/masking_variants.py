@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from conclusions import section
 
-from mint.reporting.comparison import Difference, format_difference
+from mint.reporting.aggregate import NOT_RUN
 from mint.reporting.markdown import table
+from mint.reporting.statistics import Cell, Difference, marked
 
 _DEFAULT = {"steps": "one step", "grouping": "contiguous"}
 _SCORES = ("mint", "mint, unconditional", "block-magnitude", "random")
@@ -51,20 +52,20 @@ def masking_section(masking: pd.DataFrame | None) -> list[str]:
 
 def _effects(masking: pd.DataFrame) -> list[str]:
     header = ["Change of MINT's own masking", "Score", "Not kept connected", "Kept connected"]
-    rows: list[list[str]] = []
+    rows: list[list[Cell]] = []
     for change, score, before, changed in _changes():
         if "keep_connected" in changed:
-            effect = format_difference(_effect(masking, before, {**before, **changed}))
+            effect = _effect(masking, before, {**before, **changed})
             rows.append([change, score, "N/A", effect])
             continue
-        cells = []
+        cells: list[Cell] = []
         for connected in (0, 1):
             own = {**before, "keep_connected": connected}
-            cells.append(format_difference(_effect(masking, own, {**own, **changed})))
+            cells.append(_effect(masking, own, {**own, **changed}))
         rows.append([change, score, *cells])
     seeds = masking["seed"].nunique()
     return [
-        *table(header, rows, left=(0, 1)),
+        *table(header, marked(rows, NOT_RUN), left=(0, 1)),
         "",
         "Measured by `studies/mint_reference/masking.py`: validation accuracy at 98 and 99% of fc1 "
         "-> fc2 pruned in 20 x 20 blocks, with one epoch of retraining (three for the steps, at "

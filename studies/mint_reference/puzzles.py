@@ -2,7 +2,6 @@
 
 Run as: python studies/mint_reference/puzzles.py [--output results] [--check]
 
-An interval that excludes 0 is a difference. One that includes 0 is none that these seeds can show.
 What was not run is not answered. puzzles_sweep.py runs the trials; limits.py and masking.py write
 the other two tables.
 """
@@ -20,9 +19,9 @@ from masking_variants import masking_section
 from search_analysis import search_questions
 
 from mint import InputError, read_trials
-from mint.reporting.comparison import CONFIDENCE
-from mint.reporting.pages import protocols_of
+from mint.reporting.protocols import protocols_of
 from mint.reporting.reference import read_reference
+from mint.reporting.statistics import CONFIDENCE
 from mint.reporting.verify import compare_pages
 from mint.store.atomic import write_atomic
 
@@ -31,9 +30,10 @@ _HERE = Path(__file__).parent
 _INTRODUCTION = (
     "Made by `python studies/mint_reference/puzzles.py` from [trials.csv](trials.csv); do not "
     "edit. The questions are those that the MINT authors' results leave open. Intervals are of "
-    f"Student's t over seeds, at {CONFIDENCE:.0%}, and paired by seed where two settings are "
-    "compared; by chance, one of twenty excludes 0. Intervals of ratios of standard deviations are "
-    "those of Pitman and Morgan. Figures are mean ± standard deviation over seeds; Seeds links to "
+    f"Student's t from three seeds on, at {CONFIDENCE:.0%}, and paired by seed where two settings "
+    "are compared. \\* marks a difference after Holm's correction within its table, = an "
+    "equivalence. Intervals of ratios of standard deviations are those of Pitman and Morgan, from "
+    "eight seeds on. Figures are mean ± standard deviation over seeds; Seeds links to "
     "the rows of trials.csv. `python studies/mint_reference/puzzles_sweep.py` runs the trials."
 )
 

@@ -21,7 +21,7 @@ from mint.config.loading import load_experiment
 from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
 from mint.models import mlp
-from mint.reporting.comparison import Difference
+from mint.reporting.statistics import Difference
 from mint.training.determinism import reproducible
 from mint.training.loop import train
 from mint.trial.pipeline import TrialPipeline

@@ -11,17 +11,18 @@ from conclusions import (
     by_seed,
     compare_deviations,
     describe,
-    outcome,
+    outcomes,
     paired,
     section,
 )
 
 from mint.config.schema import DEFAULT_CRITERION
 from mint.reporting.aggregate import NOT_RUN, SeedGroup, format_axis, format_count
-from mint.reporting.comparison import CONTROL, Difference, format_difference
+from mint.reporting.comparison import CONTROL
 from mint.reporting.markdown import table
-from mint.reporting.pages import Protocol
+from mint.reporting.protocols import Protocol
 from mint.reporting.reference import ReferenceResults, Variation
+from mint.reporting.statistics import Cell, Difference, marked
 
 _MAGNITUDE = "block-magnitude"
 _EVEN_AND_UNEVEN = (20, 30, 40, 50)
@@ -76,7 +77,8 @@ def _more_groups(protocols: Iterable[Protocol], published: _Published) -> list[s
         }
         header = ["Groups", "Blocks", "MINT pruned (%)", "Seeds"]
         header += [f"{name} pruned (%)" for name in others] + ["MINT - random", "Reference (%)"]
-        rows, differences = [], []
+        rows: list[list[Cell]] = []
+        differences: list[Difference | None] = []
         for group in mint:
             rest = [own.get(group.groups) for own in others.values()]
             differences.append(paired(group, others[CONTROL].get(group.groups), PRUNED))
@@ -87,11 +89,11 @@ def _more_groups(protocols: Iterable[Protocol], published: _Published) -> list[s
                     group.mean(PRUNED),
                     group.seeds,
                     *(other.mean(PRUNED) if other else NOT_RUN for other in rest),
-                    format_difference(differences[-1]),
+                    differences[-1],
                     _reference_cell(published, protocol, group),
                 ]
             )
-        text += ["", f"### {protocol.name}", "", *table(header, rows), ""]
+        text += ["", f"### {protocol.title}", "", *table(header, marked(rows, NOT_RUN)), ""]
         text += _more_groups_verdict(mint, others[CONTROL], differences)
     return section(
         "Why do more groups not prune linearly more?",
@@ -111,10 +113,10 @@ def _more_groups_verdict(
     if first.groups in random and last.groups in random:
         change = describe(paired(random[last.groups], random[first.groups], PRUNED))
         known = [difference for difference in differences if difference]
-        more = sum(outcome(difference) == "better" for difference in known)
+        more = outcomes(known).count("better")
         text.append(
-            f"Random blocks prune {change}. MINT prunes more than random blocks, with an interval "
-            f"that excludes 0, at {more} of {len(known)} numbers of groups."
+            f"Random blocks prune {change}. MINT prunes more than random blocks, after Holm's "
+            f"correction, at {more} of {len(known)} numbers of groups."
         )
     return [
         *text,
@@ -148,7 +150,7 @@ def _more_samples(protocols: Iterable[Protocol], published: _Published) -> list[
                 for group in own
             ]
             counted = format_count(bootstraps, "bootstrap")
-            title = f"{protocol.name}, {own[0].groups} groups, {counted}"
+            title = f"{protocol.title}, {own[0].groups} groups, {counted}"
             text += ["", f"### {title}", "", *table(header, rows), ""]
             text += [_slope(own), *_dip(own)]
         deviations = [
@@ -215,7 +217,7 @@ def _averaging(protocols: Iterable[Protocol]) -> list[str]:
                 for group in line
             ]
             first, last = line[0], line[-1]
-            text += ["", f"### {protocol.name}, {title}", "", *table(header, rows), ""]
+            text += ["", f"### {protocol.title}, {title}", "", *table(header, rows), ""]
             text += [
                 f"With {last.bootstraps} bootstraps instead of {first.bootstraps} the reliability "
                 f"changes from {_mean_reliability(first)} to {_mean_reliability(last)}. Test "
@@ -260,7 +262,8 @@ def _uneven_groups(protocols: Iterable[Protocol]) -> list[str]:
         own = {group.groups: group for group in line}
         if not set(_EVEN_AND_UNEVEN) <= set(own):
             continue
-        rows, verdicts = [], []
+        rows: list[list[Cell]] = []
+        verdicts = []
         for groups in _EVEN_AND_UNEVEN:
             group = own[groups]
             difference = None
@@ -269,9 +272,9 @@ def _uneven_groups(protocols: Iterable[Protocol]) -> list[str]:
                 verdict = describe(difference, "than the line")
                 verdicts.append(f"{groups} groups prune {verdict}")
             figures = [group.mean(PRUNED), group.mean(ACCURACY), group.seeds]
-            against = format_difference(difference) if difference else "N/A"
+            against = difference or (NOT_RUN if groups in (30, 40) else "N/A")
             rows.append([str(groups), *figures, against])
-        text += ["", f"### {protocol.name}", "", *table(header, rows), ""]
+        text += ["", f"### {protocol.title}", "", *table(header, marked(rows, NOT_RUN)), ""]
         text += [
             "The line is the straight one between 20 and 50 groups with the same seed; the "
             f"difference is in percentage points. {'; '.join(verdicts)}."

@@ -213,7 +213,11 @@ def test_report_from_the_trial_table_alone_gives_the_same_bytes(
     )
     assert done.returncode == 0
     written, again = (
-        {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("[!.]*")
+            if path.is_file()
+        }
         for folder in (swept / "results", tmp_path)
     )
     assert again == written

@@ -40,8 +40,8 @@ def _run_section(folder: Path, heading: str) -> TrialResult:
         if row["key"] == added.parent.name
     )
     assert row["accuracy"] == result.accuracy
-    tables = (folder / "results" / "RESULTS.md").read_text("utf-8")
-    assert result.config.experiment.title in tables
+    page = folder / "results" / f"{result.config.experiment.name}.md"
+    assert result.config.experiment.title in page.read_text("utf-8")
     return result
 
 

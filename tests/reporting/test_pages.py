@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from trial_rows import failed_row, finished_row, table, with_accuracy
+from trial_rows import failed_row, finished_row, searched_row, table, with_accuracy
 
 from mint.config.loading import load_experiment
 from mint.reporting.figure_style import save
-from mint.reporting.pages import protocols_of, write_report
+from mint.reporting.pages import write_report
+from mint.reporting.protocols import protocols_of
 from mint.reporting.reference import references_of
 from mint.reporting.trials_csv import read_trials, table_of_rows
 
@@ -47,8 +48,9 @@ def reference(tmp_path: Path) -> Path:
 
 
 def _report(folder: Path, trials: pd.DataFrame, *references: Path) -> str:
-    write_report(folder, trials, references)
-    return (folder / "RESULTS.md").read_text()
+    """Write a report, and return RESULTS.md with the pages of the experiments behind it."""
+    report = write_report(folder, trials, references)
+    return "\n".join((folder / name).read_text() for name in report.pages)
 
 
 def _rows(text: str, *headings: str) -> list[dict[str, str]]:
@@ -80,10 +82,9 @@ def test_published_rows_stand_beside_measured_ones(tmp_path: Path, reference: Pa
         ("MINT", "96.01", "98.50"),
         ("mint", "96.01 ± 0.00", "98.07 ± 0.10"),
         ("Open", "open", "98.40"),
-        ("mint", "not run", "not run"),  # the search
     ]
-    assert compared[0]["Source"] == "published, its table 1"
-    assert compared[4]["Source"] == "**measured**"
+    assert compared[0]["Setting"] == "published, its table 1"
+    assert compared[4]["Setting"] == "digits_mlp, retrained 20 epochs; 20 groups"
     written = (tmp_path / "out" / "trials.csv").read_text().splitlines()
     linked = [written[line - 1] for line in _lines(compared[4]["Seeds"])]
     assert ["run-0" in linked[0], "run-1" in linked[1]] == [True, True]
@@ -91,51 +92,60 @@ def test_published_rows_stand_beside_measured_ones(tmp_path: Path, reference: Pa
     assert "a paper" in text
 
 
-def test_variation_and_layers_of_a_reference(tmp_path: Path, reference: Path) -> None:
-    rows = [finished_row(seed=seed, pruned=90.0 + seed) for seed in (0, 1)]
-    rows.append(finished_row(groups=30))
+def test_published_cells_stand_beside_both_readings(tmp_path: Path, reference: Path) -> None:
+    axes: dict[str, Any] = {"samples_per_class": 100, "groups": 20}
+    rows = [
+        *(searched_row("digits_mlp", share=90.0 + seed, seed=seed, **axes) for seed in (0, 1)),
+        searched_row("digits_mlp", share=70.0, retraining="light", **axes),
+        *(finished_row(fraction=0.885, pruned=88.5, seed=seed) for seed in (0, 1)),
+        *(finished_row(fraction=0.885, pruned=88.5, criterion="random", seed=s) for s in (0, 1)),
+    ]
     text = _report(tmp_path / "out", table(*rows), reference)
-    protocol = rows[0]["protocol"]
-    varied = _rows(text, f"Group variations: digits_mlp, protocol {protocol}")
-    assert [row["Params pruned"] for row in varied] == ["not run", "90.50 ± 0.71"]
-    assert [row["Published pruned"] for row in varied] == ["86.20", "88.50"]
-    assert varied[0]["Published performance"] == "open"
-    (other,) = _rows(text, f"digits_mlp, protocol {protocol}", "Other trials")
-    assert other["Groups"] == "30"
+    empty, cell = _rows(text, "Groups and samples: digits_mlp, retrained 20 epochs")
+    assert [cell["Published pruned"], cell["Published performance"]] == ["88.50", "98.60"]
+    assert cell["Performance at that share"] == "98.07 ± 0.10"
+    assert cell["Share at the margin, full"] == "90.50 ± 0.71"
+    assert cell["Share at the margin, light"] == "70.00"
+    assert "Share at the margin, none" not in cell
+    assert [empty["Published performance"], empty["Share at the margin, full"]] == [
+        "open",
+        "not run",
+    ]
+
+
+def test_layers_of_a_reference(tmp_path: Path, reference: Path) -> None:
+    rows = [finished_row(pruned=96.01, fraction=0.9601)]
+    text = _report(tmp_path / "out", table(*rows), reference)
     layers = {row["Layer pair"]: row for row in _rows(text, "Layer breakdown")}
-    assert layers[r"\*fc1 - fc2\*"]["Kept"] == "14250"
+    assert layers[r"\*fc1 - fc2\*"]["Kept"] == "5985"
     assert layers[r"\*fc1 - fc2\*"]["Published reduced"] == "12345"
     assert layers["Input - fc1"]["Not prunable, because"] == "reads the input"
-    assert layers["Total"]["Kept"] == "49250"
+    assert layers["Total"]["Kept"] == "40985"
     assert "185000 - 150000 = 35000" in text
 
 
 def test_reference_without_trials_says_so(tmp_path: Path, reference: Path) -> None:
     text = _report(tmp_path / "out", table(), reference)
     methods = _rows(text, "Small networks", "Comparison")
-    assert sum(row["Params pruned"] == "not run" for row in methods) == 2
-    layers = {row["Layer pair"]: row["Kept"] for row in _rows(text, "Layer breakdown")}
-    assert layers == {
-        "Input - fc1": "32000",
-        r"\*fc1 - fc2\*": "not run",
-        "fc2 - fc3": "3000",
-        "Total": "not run",
-    }
+    assert {row["Setting"].split(",")[0] for row in methods} == {"published"}
+    assert "Not run: `mint run --experiment digits_mlp` runs a trial." in text
 
 
 def test_layers_of_another_network_are_unknown(tmp_path: Path, reference: Path) -> None:
-    row = finished_row()
+    row = finished_row(pruned=96.01, fraction=0.9601)
     row["layers"] = row["layers"].replace("fc1: 32000/32000", "fc1: 31000/31000")
     text = _report(tmp_path / "out", table(row), reference)
     assert _rows(text, "Layer breakdown")[1]["Kept"] == "unknown"
 
 
-def test_report_of_an_own_network_names_no_other(tmp_path: Path) -> None:
+def test_report_of_an_own_network_is_small_and_names_no_other(tmp_path: Path) -> None:
     row = finished_row() | {"experiment": "my_network", "setting": "My network."}
     text = _report(tmp_path, table(row))
-    assert re.findall("VGG|ResNet|MINT|not run|ublished|reference", text) == []
-    (trial,) = _rows(text, "Experiments", "Trials")
+    assert re.findall("VGG|ResNet|MINT|ublished|reference", text) == []
+    (trial,) = _rows(text, "Retrained 20 epochs", "Trials")
     assert trial["Params pruned"] == "90.00"
+    assert len(text.splitlines()) < 40
+    assert not (tmp_path / "figures").exists()
 
 
 def test_sections_follow_the_names_of_the_reference_files(tmp_path: Path) -> None:
@@ -145,7 +155,8 @@ def test_sections_follow_the_names_of_the_reference_files(tmp_path: Path) -> Non
             REFERENCE.replace("Small networks", title).replace("digits_mlp", experiment)
         )
     text = _report(tmp_path / "out", table(finished_row()), *tmp_path.glob("*.yaml"))
-    titles = re.findall(r"^## (.*)", text, re.MULTILINE)
+    overview = (tmp_path / "out" / "RESULTS.md").read_text()
+    titles = re.findall(r"^## (.*)", overview, re.MULTILINE)
     assert titles == ["First", "Second", "Other experiments"]
     for line in text.splitlines():
         if line.startswith("|"):
@@ -153,9 +164,20 @@ def test_sections_follow_the_names_of_the_reference_files(tmp_path: Path) -> Non
 
 
 def test_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path, reference: Path) -> None:
+    axes: dict[str, Any] = {"samples_per_class": 100}
     trials = table(
-        *(finished_row(groups=groups, seed=seed) for groups in (5, 10, 20) for seed in (0, 1)),
-        *(finished_row(criterion=name, fraction=0.9) for name in ("mint", "random")),
+        *(
+            searched_row(
+                "digits_mlp", share=90 + groups / 10 + seed, groups=groups, seed=seed, **axes
+            )
+            for groups in (5, 10, 20)
+            for seed in (0, 1, 2)
+        ),
+        *(
+            finished_row(criterion=name, fraction=fraction)
+            for name in ("mint", "random")
+            for fraction in (0.8, 0.9, 0.9601)
+        ),
     )
     write_report(tmp_path / "a", trials, [reference])
     write_report(tmp_path / "b", trials.sample(frac=1, random_state=0), [reference])
@@ -172,21 +194,38 @@ def test_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path, reference: P
         for folder in "abc"
     }
     assert made["a"] == made["b"] == made["c"]
-    kinds = {path.name.split("-")[-1] for path in made["a"] if path.suffix == ".png"}
-    assert {"variations.png", "criteria.png", "layers.png"} <= kinds
-    assert all(
-        content.startswith(b"\x89PNG")
-        for path, content in made["a"].items()
-        if path.suffix == ".png"
-    )
+    figures = {path.name: content for path, content in made["a"].items() if path.suffix == ".png"}
+    assert set(figures) == {
+        "digits_mlp-layers.png",
+        "digits_mlp-retrained-20-epochs-criteria.png",
+        "digits_mlp-retrained-20-epochs-groups-and-samples.png",
+        "small-networks-accuracy.png",
+    }
+    assert all(content.startswith(b"\x89PNG") for content in figures.values())
 
 
-def test_protocols_share_no_table_but_the_comparison(tmp_path: Path) -> None:
+def test_every_figure_is_shown(tmp_path: Path) -> None:
+    trials = _criteria({("random", 20): [90.0, 92.0, 94.0], ("mint", 20): [91.0, 93.5, 94.5]})
+    text = _report(tmp_path, trials)
+    drawn = {f"figures/{path.name}" for path in (tmp_path / "figures").glob("*")}
+    assert drawn == set(re.findall(r"!\[[^]]*\]\(([^)]*)\)", text))
+
+
+def test_protocols_have_readable_names_and_share_no_table(tmp_path: Path) -> None:
     row = finished_row()
-    other = row | {"protocol": "00000000", "key": "other"}
-    text = _report(tmp_path, table(row, other))
-    assert text.count("### digits_mlp, protocol") == 2
+    slower = row["setting"].replace("learning rate 0.1", "learning rate 0.01")
+    other = row | {"protocol": "00000000", "key": "other", "setting": slower}
+    third = row | {"protocol": "00000001", "key": "third", "protocol_name": "not retrained"}
+    text = _report(tmp_path, table(row, other, third))
+    assert re.findall("^## (Retrained.*|Not.*)", text, re.MULTILINE) == [
+        "Retrained 20 epochs, learning rate 0.01",
+        "Not retrained",
+        "Retrained 20 epochs, learning rate 0.1",
+    ]
     assert "±" not in text.replace("mean ± standard", "")
+    assert not re.search(row["protocol"], text)
+    same = table(row, row | {"protocol": "00000000", "key": "other"})
+    assert [protocol.name[-3:] for protocol in protocols_of(same)] == ["(1)", "(2)"]
 
 
 def test_failed_trials_are_listed_with_their_reasons(tmp_path: Path) -> None:
@@ -222,7 +261,8 @@ def test_criteria_are_paired_with_random_blocks_by_seed(tmp_path: Path) -> None:
             ("taylor", 20): [80.0],
         }
     )
-    rows = {row["Criterion"]: row for row in _rows(_report(tmp_path, trials), "Criteria")}
+    text = _report(tmp_path, trials)
+    rows = {row["Criterion"]: row for row in _rows(text, "Criteria, full retraining")}
     # t of 2 degrees of freedom: 4.303 standard errors. Differences 1, 1.5, 0.5 and 3, 3.1, 3.
     assert {name: row["Against random"] for name, row in rows.items()} == {
         "mint": "+1.00 [-0.24, +2.24]",
@@ -243,8 +283,9 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
     }
     (protocol,) = protocols_of(_criteria(accuracies))
     differences = {
-        (row.axes.groups, row.trials.criterion): row.against_random and row.against_random.mean
+        (row.axes.groups, row.trials.criterion): difference and difference.mean
         for row in protocol.criteria
+        for difference in [row.against["random"]]
     }
     assert differences == {
         (5, "random"): None,
@@ -255,7 +296,7 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
     }
 
 
-def test_searches_and_single_criteria_are_not_compared(tmp_path: Path) -> None:
+def test_searches_without_a_margin_and_single_criteria_are_not_compared(tmp_path: Path) -> None:
     searched = [finished_row(criterion=name) for name in ("mint", "random")]
     assert [protocol.criteria for protocol in protocols_of(table(*searched))] == [[]]
     text = _report(tmp_path, _criteria({("random", 20): [90.0]}))

@@ -145,7 +145,6 @@ def test_setting_says_what_the_experiment_changes() -> None:
         ({"keep_connected": True}, "Keep connected"),
         ({"limits": {"fc2": 0.5}}, "Upper limits by layer: fc2 0.5."),
         ({"groups": {"fc2": 7}}, "Groups by layer: fc2 7."),
-        ({"search": {"fraction": 0.5}}, "a given fraction"),
         ({"retraining": experiment.training.model_dump() | {"epochs": 1}}, "Retraining: 1 epoch,"),
     ):
         assert words in setting(**changes)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from trial_rows import finished_row, table
+from trial_rows import finished_row, searched_row, table
 
 from mint.cli.app import main
 from mint.config.loading import load_experiment
@@ -28,7 +28,7 @@ COMMITTED = Path(__file__).resolve().parents[2] / "results"
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A results folder with a search, two criteria and reference results."""
-    rows = [finished_row("mnist_mlp", groups=groups) for groups in (5, 10, 20)]
+    rows = [searched_row(share=90 + groups / 10, groups=groups) for groups in (5, 10, 20)]
     rows += [finished_row(criterion=name, fraction=0.9) for name in ("mint", "random")]
     rebuild_report(tmp_path / "results", of_disk=table(*rows))
     return tmp_path / "results"
@@ -45,15 +45,25 @@ def test_committed_results_agree_with_their_trials(tmp_path: Path) -> None:
     assert (found.trials, found.runs) == (0, 0)
 
 
-def test_every_changed_digit_of_the_page_is_found(results: Path) -> None:
-    assert _differences(results) == []
-    page = results / "RESULTS.md"
+@pytest.mark.parametrize("name", ["RESULTS.md", "mnist_mlp.md", "digits_mlp.md"])
+def test_every_changed_digit_of_a_page_is_found(results: Path, name: str) -> None:
+    page = results / name
     text = page.read_text()
     digits = [match.start() for match in re.finditer(r"\d", text)]
-    for at in random.Random(0).sample(digits, 8):
+    for at in random.Random(0).sample(digits, 3):
         other = str((int(text[at]) + 1) % 10)
         page.write_text(text[:at] + other + text[at + 1 :])
         assert _differences(results), text[at - 20 : at + 20]
+
+
+def test_page_that_was_deleted_comes_back_byte_for_byte(results: Path) -> None:
+    assert _differences(results) == []
+    pages = [results / "RESULTS.md", results / "mnist_mlp.md", *results.glob("figures/*.png")]
+    before = [page.read_bytes() for page in pages]
+    for page in pages:
+        page.unlink()
+    rebuild_report(results)
+    assert [page.read_bytes() for page in pages] == before
 
 
 def test_changed_cell_is_named_with_both_values(results: Path) -> None:
@@ -83,9 +93,11 @@ def test_changed_trial_is_found(results: Path) -> None:
 
 
 def test_missing_figures_and_pages_are_found(results: Path) -> None:
-    figure = next(results.glob("digits_mlp-*.png"))
+    figure = next(results.glob("figures/*.png"))
     figure.unlink()
-    assert _differences(results) == [f"{figure.name}: is missing"]
+    (results / "digits_mlp.md").unlink()
+    missing = ["digits_mlp.md", f"figures/{figure.name}"]
+    assert _differences(results) == [f"{name}: is missing" for name in missing]
     (results / "RESULTS.md").unlink()
     with pytest.raises(InputError, match=r"RESULTS\.md: cannot be read"):
         _differences(results)

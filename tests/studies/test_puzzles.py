@@ -4,13 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from benchmark_tables import LIMITS, MASKING, read_benchmark
-from conclusions import DeviationRatio
 from puzzles import main, puzzles_page
-from scipy.stats import pearsonr
 from trial_rows import finished_row, table, with_accuracy
 
 from mint.errors import InputError
@@ -63,7 +60,7 @@ def test_a_difference_is_one_if_its_interval_excludes_0(
     ]
     text = _sections(rows)["more?"]
     assert f"From 5 to 20 groups MINT prunes {verdict}" in text
-    assert ("no difference that these seeds can show" in text) != certain
+    assert ("not settled" in text.split("\n")[-3]) != certain
 
 
 def test_slope_and_dip_over_samples() -> None:
@@ -71,10 +68,12 @@ def test_slope_and_dip_over_samples() -> None:
     rising = [
         row
         for count in counts
-        for row in _searches([80 + count / 100, 70 + count / 100], samples_per_class=count)
+        for row in _searches(
+            [80 + count / 100, 70 + count / 100, 75.03 + count / 101], samples_per_class=count
+        )
     ]
     text = _sections(rising)["550?"]
-    assert "With every hundred samples more, MINT prunes 1.00 points more [+1.00, +1.00]" in text
+    assert "With every hundred samples more, MINT prunes 1.00 points more [+0.98, +1.01]" in text
     assert "At 550 it prunes 0.00 points" in text
     dipping = [
         row
@@ -98,22 +97,7 @@ def test_uneven_groups_are_compared_with_the_even_ones() -> None:
 
 def test_one_seed_gives_no_certainty() -> None:
     rows = [row for groups in (5, 10, 20) for row in _searches([70.0 + groups], groups=groups)]
-    assert "15.00 points more (one seed: no certainty)" in _sections(rows)["more?"]
-
-
-def test_ends_of_the_interval_are_where_pitmans_test_rejects() -> None:
-    rng = np.random.default_rng(0)
-    first = rng.normal(size=9)
-    second = 0.4 * first + 0.5 * rng.normal(size=9)
-    ratio = DeviationRatio.of(list(first), list(second))
-    assert ratio is not None
-    assert ratio.value == pytest.approx(np.std(first, ddof=1) / np.std(second, ddof=1))
-    for bound in (ratio.low, ratio.high):
-        # Sum and difference of two variables with equal variance are uncorrelated.
-        scaled = first / bound
-        assert pearsonr(scaled + second, scaled - second).pvalue == pytest.approx(0.05)
-    assert DeviationRatio.of([1.0, 2.0], [2.0, 1.0]) is None
-    assert DeviationRatio.of([1.0, 1.0, 1.0], [2.0, 1.0, 3.0]) is None
+    assert "15.00 points more (1 seed: no interval)" in _sections(rows)["more?"]
 
 
 def test_quantile_of_unique_scores_beside_the_exact_limit() -> None:
@@ -140,8 +124,8 @@ def test_wins_and_losses_are_counted() -> None:
     ]
     text = _sections(rows)["not?"]
     assert "Of 3 comparisons MINT is better than both" in text
-    protocol = rows[0]["protocol"]
-    assert f"in 1 (mint at 0.9 of digits_mlp {protocol}), and worse than one of them in 1." in text
+    where = "mint at 0.9 of digits_mlp, retrained 20 epochs"
+    assert f"in 1 ({where}), and worse than one of them in 1." in text
 
 
 def test_changes_of_masking_are_paired_by_seed_and_fraction() -> None:
@@ -166,7 +150,7 @@ def test_changes_of_masking_are_paired_by_seed_and_fraction() -> None:
     )
     lines = _sections(masking=masking)["best?"].splitlines()
     (line,) = (line for line in lines if "| keep connected" in line and "| mint " in line)
-    assert "+1.50 [+1.50, +1.50]" in line
+    assert "+1.50 |" in line  # two seeds: no interval
     (line,) = (line for line in lines if "z-scores" in line)
     assert line.count("not run") == 2
 
