@@ -383,7 +383,7 @@ class TrialConfig(_Frozen):
 
     def _effective_content(self) -> dict[str, Any]:
         """Return the content with everything that the trial uses spelt out in the experiment."""
-        content = self.content(without={"bootstraps", "fraction", "retraining"})
+        content = self.content(without={"bootstraps", "fraction"})
         unused = () if self.uses("bootstraps") else {"bootstraps"}
         content["experiment"]["estimate"] = self.estimate.content(without=unused)
         content["experiment"]["search"] = self.search.content()
