@@ -209,7 +209,7 @@ def export(
 
     Args:
         model: The trial's network, if it is not mint's own. The folder may come from somebody
-            else: mint runs only code that you name.
+            else: mint runs only code that you name (default: none).
         onnx: Write network.onnx as well.
     """
     finished = _finished(trial, model)

@@ -1,6 +1,7 @@
 """The end of a trial: the search for its masks, its accuracies, and its result."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def finish(trial: "TrialPipeline", folder: Path) -> None:
     masks.save(folder / MASKS_FILE)
     if not trial.config.scores_single_weights:
         save_scores(folder / SCORES_FILE, trial.block_scores, rows=trial.rows)
-    _keep_weights(trial, masks, folder / WEIGHTS_FILE)
+    kept = trial.from_retrained(masks, partial(_link_weights, weights=folder / WEIGHTS_FILE))
+    trial.unused_networks.discard(kept)
     pruned_network = trial.network(folder)
     TrialResult(
         keys=TrialKeys.of(trial.config),
@@ -57,21 +59,10 @@ def finish(trial: "TrialPipeline", folder: Path) -> None:
     ).save(folder)
 
 
-def _keep_weights(trial: "TrialPipeline", masks: Masks, weights: Path) -> None:
-    """Put the weights of the retrained network at a path.
-
-    A trial that tried the same masks and ends with others may remove the network at any time:
-    it is then trained again.
-    """
-    while True:
-        folder = trial.retrained(masks)
-        try:
-            link_or_copy(trial.use(folder) / WEIGHTS_FILE, weights)
-            trial.unused_networks.discard(folder.name)
-            return
-        except FileNotFoundError:
-            if folder.exists():
-                raise
+def _link_weights(retrained: Path, weights: Path) -> str:
+    """Put the weights of a retrained network at a path, and return its key."""
+    link_or_copy(retrained / WEIGHTS_FILE, weights)
+    return retrained.name
 
 
 def _accuracies(trial: "TrialPipeline", masks: Masks, pruned_network: nn.Module) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -55,6 +56,8 @@ from mint.trial.result import (
     Retraining,
     SearchStep,
 )
+
+_Read = TypeVar("_Read")
 
 
 def _ignore(*_: object) -> None:
@@ -361,7 +364,7 @@ class TrialPipeline:
 
         def make(folder: Path) -> None:
             self.unused_networks.add(self._retrained_key(masks))
-            Retraining.load(self.retrained(masks)).save(folder)
+            self.from_retrained(masks, Retraining.load).save(folder)
 
         folder = self.cache.produce("steps", self._retrained_key(masks), make)
         return Retraining.load(self.use(folder))
@@ -378,6 +381,20 @@ class TrialPipeline:
             ),
             masks,
         )
+
+    def from_retrained(self, masks: Masks, read: Callable[[Path], _Read]) -> _Read:
+        """Return what read finds in the folder of the network retrained under masks.
+
+        A trial that tried the same masks and ends with others may remove the network at any time:
+        it is then trained again.
+        """
+        while True:
+            folder = self.retrained(masks)
+            try:
+                return read(self.use(folder))
+            except FileNotFoundError:
+                if folder.exists():
+                    raise
 
     @cached_property
     def dense(self) -> Path:

@@ -173,7 +173,8 @@ def test_error_names_where_the_value_came_from(
 ) -> None:
     trial = "{groups: 301, samples_per_class: 50}"
     Path("wide.yaml").write_text(f"extends: digits_mlp\nname: wide\ntrial: {trial}\n")
-    cut = "name: cut\nlimits: {fc2: 0.5}\nsearch: {fraction: 0.9, max_drop: null, steps: null}\n"
+    search = "{fraction: 0.9, margin: null, sd: null, steps: null}"
+    cut = f"name: cut\nlimits: {{fc2: 0.5}}\nsearch: {search}\n"
     Path("cut.yaml").write_text(f"extends: digits_mlp\n{cut}")
     for name in ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)

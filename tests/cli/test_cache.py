@@ -78,6 +78,7 @@ def test_trials_stay_until_the_store_has_their_results(capsys: pytest.CaptureFix
     client = MlflowClient(store.uri)
     # As if the store had only heard of an earlier failure of the same trial.
     client.set_tag(run_id, "mint.status", "failed")
+    client.delete_tag(run_id, "mint.finished")
     client.set_terminated(run_id, "FAILED")
     assert _mint("cache prune trials") == 0
     assert folder.exists()

@@ -49,11 +49,11 @@ def test_search_replaces_the_fractions_of_the_sweeps_grid(
 ) -> None:
     criteria, options = bundled_sweeps()["criteria"], "--criterion random --seeds 0 --dry-run"
     assert _sweep(options, criteria) == 0
-    assert "random-g20-unone-f0.98-seed0" in capsys.readouterr().out
+    assert "random-g20-unone-f0.98-light-seed0" in capsys.readouterr().out
     assert _sweep(f"{options} --set search.margin=2", criteria) == 0
     printed = capsys.readouterr().out
     assert "1 trials" in printed
-    assert "random-g20-unone-seed0" in printed
+    assert "random-g20-unone-light-seed0" in printed
 
 
 def test_experiment_without_a_grid_compares_the_criteria_of_the_sweep(

@@ -207,10 +207,12 @@ def test_network_is_kept_once_and_those_of_other_steps_are_removed(
     result = TrialResult.load(folder)
     assert len(result.search_steps) > 1
     networks = list(tmp_path.glob("*/*/weights.safetensors"))
-    assert len({path.stat().st_ino for path in networks}) == 2  # the baseline's and the pruned
-    assert [path.parent.parent.name for path in tmp_path.glob("retrained/*/*.safetensors")] == (
-        ["retrained"] if result.pruned_weights else []
-    )
+    # The baseline's, the dense control's and the pruned one's.
+    assert len({path.stat().st_ino for path in networks}) == 2 + bool(result.pruned_weights)
+    retrained = list(tmp_path.glob("retrained/*/*.safetensors"))
+    assert len(retrained) == 1 + bool(result.pruned_weights)
+    # The results of all steps stay: a trial with another limit shares them.
+    assert len(list(tmp_path.glob("steps/*/result.json"))) == len(result.search_steps)
     # The folder of the trial alone is enough for an export.
     alone = FinishedTrial(shutil.copytree(folder, tmp_path / "alone"))
     assert all(torch.isfinite(weight).all() for weight in alone.network.parameters())
@@ -230,8 +232,8 @@ def test_network_that_another_trial_removes_is_trained_again(
 
     stages.retrained = remove_at_times  # type: ignore[method-assign]
     assert FinishedTrial(run_trial(stages)).result.pruned_weights > 0
-    assert len(calls) == 4
     assert (calls[0] / "weights.safetensors").stat().st_nlink == 2
+    assert len(calls) == 5  # the last one is the dense control's
 
 
 def test_scores_of_another_machines_baseline_are_not_used(
