@@ -106,10 +106,9 @@ def test_script_and_command_run_the_same_trials(mnist_dir: Path) -> None:
     ]
     assert plans[0] == plans[1]
     names = {line.split()[0].removesuffix("-seed0") for line in plans[0].splitlines()[1:-2]}
-    assert names == {
-        "g5-s250-unone", "g10-s250-unone", "g20-s250-unone", "g50-s250-unone",
-        "g5-s250-u0.8", "g10-s250-u0.8", "g20-s250-u0.8", "g50-s250-u0.8",
-        "g5-s250-u0.1", "g10-s250-u0.2", "g20-s250-u0.4", "g50-s250-u1",
-        "g5-s250-u0.01", "g10-s250-u0.04", "g20-s250-u0.16",
-        "g20-s150-unone", "g20-s350-unone", "g20-s450-unone", "g20-s550-unone", "g20-s650-unone",
-    }  # fmt: skip
+    limits = {5: (0.1, 0.01), 10: (0.2, 0.04), 20: (0.4, 0.16), 30: (0.6, 0.36), 40: (0.8, 0.64)}
+    limits[50] = (1, 1)
+    settings = {
+        f"g{groups}-s250-u{limit}" for groups in limits for limit in ("none", 0.8, *limits[groups])
+    } | {f"g20-s{samples}-unone" for samples in (150, 350, 450, 550, 650)}
+    assert names == {f"{setting}{way}" for setting in settings for way in ("-none", "-light", "")}
