@@ -1,5 +1,6 @@
 """Rows of the trial table for tests, without a trial."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ def finished_row(
     weights = round(pruned * 1500)
     return trial_columns(config, TrialKeys.of(config)) | {
         "status": "finished",
+        "margin": math.nan,
         "params_pruned": 100 * weights / 150000,
         "accuracy": 98.0 + seed / 7,
         "baseline_accuracy": 98.5 + seed / 7,

@@ -232,11 +232,7 @@ def share_curves(groups: Iterable[SeedGroup]) -> dict[str, dict[str, list[SeedGr
 
     The other axis and the bootstraps have the values of most trials.
     """
-    own = [
-        group
-        for group in groups
-        if group.finished and group.margin is not None and group.upper_limit == "none"
-    ]
+    own = [group for group in groups if group.upper_limit == "none" and len(group.values(SHARE))]
     own = [group for group in own if group.criterion == DEFAULT_CRITERION]
     curves: dict[str, dict[str, list[SeedGroup]]] = {}
     for axis, regime in product(_VARIED_AXES, REGIMES):

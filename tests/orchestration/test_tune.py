@@ -311,7 +311,7 @@ def test_a_trial_is_released_before_its_memory_is_freed(
     alive = []
 
     def empty_cache() -> None:
-        alive.append(sum(isinstance(each, TrialPipeline) for each in gc.get_objects()))
+        alive.append(sum(type(each) is TrialPipeline for each in gc.get_objects()))
 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
     monkeypatch.setattr(tune, "report", lambda report: None)

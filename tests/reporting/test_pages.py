@@ -84,7 +84,7 @@ def test_published_rows_stand_beside_measured_ones(tmp_path: Path, reference: Pa
         ("Open", "open", "98.40"),
     ]
     assert compared[0]["Setting"] == "published, its table 1"
-    assert compared[4]["Setting"] == "digits_mlp, retrained 20 epochs; 20 groups"
+    assert compared[4]["Setting"] == "digits_mlp, full retraining 20 epochs; 20 groups"
     written = (tmp_path / "out" / "trials.csv").read_text().splitlines()
     linked = [written[line - 1] for line in _lines(compared[4]["Seeds"])]
     assert ["run-0" in linked[0], "run-1" in linked[1]] == [True, True]
@@ -101,7 +101,7 @@ def test_published_cells_stand_beside_both_readings(tmp_path: Path, reference: P
         *(finished_row(fraction=0.885, pruned=88.5, criterion="random", seed=s) for s in (0, 1)),
     ]
     text = _report(tmp_path / "out", table(*rows), reference)
-    empty, cell = _rows(text, "Groups and samples: digits_mlp, retrained 20 epochs")
+    empty, cell = _rows(text, "Groups and samples: digits_mlp, full retraining 20 epochs")
     assert [cell["Published pruned"], cell["Published performance"]] == ["88.50", "98.60"]
     assert cell["Performance at that share"] == "98.07 ± 0.10"
     assert cell["Share at the margin, full"] == "90.50 ± 0.71"
@@ -142,7 +142,7 @@ def test_report_of_an_own_network_is_small_and_names_no_other(tmp_path: Path) ->
     row = finished_row() | {"experiment": "my_network", "setting": "My network."}
     text = _report(tmp_path, table(row))
     assert re.findall("VGG|ResNet|MINT|ublished|reference", text) == []
-    (trial,) = _rows(text, "Retrained 20 epochs", "Trials")
+    (trial,) = _rows(text, "Full retraining 20 epochs", "Trials")
     assert trial["Params pruned"] == "90.00"
     assert len(text.splitlines()) < 40
     assert not (tmp_path / "figures").exists()
@@ -197,8 +197,8 @@ def test_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path, reference: P
     figures = {path.name: content for path, content in made["a"].items() if path.suffix == ".png"}
     assert set(figures) == {
         "digits_mlp-layers.png",
-        "digits_mlp-retrained-20-epochs-criteria.png",
-        "digits_mlp-retrained-20-epochs-groups-and-samples.png",
+        "digits_mlp-full-retraining-20-epochs-criteria.png",
+        "digits_mlp-full-retraining-20-epochs-groups-and-samples.png",
         "small-networks-accuracy.png",
     }
     assert all(content.startswith(b"\x89PNG") for content in figures.values())
@@ -217,10 +217,10 @@ def test_protocols_have_readable_names_and_share_no_table(tmp_path: Path) -> Non
     other = row | {"protocol": "00000000", "key": "other", "setting": slower}
     third = row | {"protocol": "00000001", "key": "third", "protocol_name": "not retrained"}
     text = _report(tmp_path, table(row, other, third))
-    assert re.findall("^## (Retrained.*|Not.*)", text, re.MULTILINE) == [
-        "Retrained 20 epochs, learning rate 0.01",
+    assert re.findall("^## (Full.*|Not.*)", text, re.MULTILINE) == [
+        "Full retraining 20 epochs, learning rate 0.01",
         "Not retrained",
-        "Retrained 20 epochs, learning rate 0.1",
+        "Full retraining 20 epochs, learning rate 0.1",
     ]
     assert "±" not in text.replace("mean ± standard", "")
     assert not re.search(row["protocol"], text)
@@ -340,9 +340,14 @@ def test_experiments_of_the_authors_name_their_reference_results() -> None:
 def test_figure_that_cannot_be_drawn_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [finished_row(name) for name in ("digits_mlp", "mnist_mlp")]
+    rows = [
+        finished_row(name, criterion=criterion, fraction=fraction)
+        for name in ("digits_mlp", "mnist_mlp")
+        for criterion in ("mint", "random")
+        for fraction in (0.8, 0.9, 0.95)
+    ]
     write_report(tmp_path, table(*rows))
-    figures = sorted(path.name for path in tmp_path.glob("*.png"))
+    figures = sorted(path.name for path in tmp_path.glob("figures/*.png"))
     assert len(figures) > 1
     failures = iter([ValueError("no font")])
 
@@ -354,5 +359,7 @@ def test_figure_that_cannot_be_drawn_costs_itself_alone(
     monkeypatch.setattr("mint.reporting.pages.save", fail_once)
     with pytest.warns(UserWarning, match=r"\.png: is not drawn \(ValueError: no font\)"):
         write_report(tmp_path, table(*rows, finished_row(seed=1)))
-    assert len(read_trials(tmp_path / "trials.csv")) == 3
-    assert len(list(tmp_path.glob("*.png"))) == len(figures) - 1  # no older figure in its place
+    assert len(read_trials(tmp_path / "trials.csv")) == len(rows) + 1
+    assert (
+        len(list(tmp_path.glob("figures/*.png"))) == len(figures) - 1
+    )  # no older figure in its place

@@ -39,7 +39,7 @@ def test_criteria_are_compared_at_all_that_they_share(trials: pd.DataFrame) -> N
         *(["0.8", "+1.00"], ["0.9", "+1.00"]),
     ]
     text = "\n".join(lines)
-    assert "experiment digits_mlp, protocol retrained 20 epochs, retraining full" in text
+    assert "experiment digits_mlp, protocol full retraining 20 epochs, retraining full" in text
     assert "groups 5" in text
     assert "Mean difference over all rows: accuracy +1.00 [+0.98, +1.02]" in text
 
@@ -76,5 +76,5 @@ def test_protocols_are_selected_by_their_names_with_commas() -> None:
         | {"protocol": "0" * 8, "key": f"k{row['seed']}", "protocol_name": "a, keep connected"}
         for row in rows
     ]
-    selections = "mint,protocol=a, keep connected,groups=20", "protocol=retrained 20 epochs"
+    selections = "mint,protocol=a, keep connected,groups=20", "protocol=full retraining 20 epochs"
     assert "accuracy +2.00" in compare(table(*rows, *connected), *selections)[-1]

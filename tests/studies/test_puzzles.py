@@ -124,7 +124,7 @@ def test_wins_and_losses_are_counted() -> None:
     ]
     text = _sections(rows)["not?"]
     assert "Of 3 comparisons MINT is better than both" in text
-    where = "mint at 0.9 of digits_mlp, retrained 20 epochs"
+    where = "mint at 0.9 of digits_mlp, full retraining 20 epochs"
     assert f"in 1 ({where}), and worse than one of them in 1." in text
 
 
