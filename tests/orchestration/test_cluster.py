@@ -79,7 +79,7 @@ def test_sweep_on_a_cluster_survives_a_node_and_gives_the_tables_of_one_machine(
     report = _python(
         tmp_path / "report",
         *("-c", "from mint.cli.app import main; raise SystemExit(main())", "report"),
-        *("--tracking-uri", database.uri(database.password)),
+        *("--tracking-uri", server.uri),  # the server, not its database, has the files of runs
     )
     assert report.returncode == 0, report.stderr
     assert _tables(tmp_path / "report") == tables
