@@ -1,7 +1,7 @@
 """MINT at exactly the shares that the reference results of its authors state."""
 
+from mint.config.axes import Retraining
 from mint.config.grid import Grid, SweepDefinition
-from mint.config.schema import Retraining
 
 RETRAINING: tuple[Retraining, ...] = ("none", "light", "full")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
+from mint.config.axes import Retraining
 from mint.errors import InputError, allowed, without_secrets
 
 # Ray, MLflow, torch and pydantic take long to import: a command imports them when it runs.
@@ -68,7 +69,6 @@ ExperimentName = Annotated[
 Criterion = Annotated[
     str, Parameter(metavar="NAME", completer=criterion_names, validator=_check_criterion)
 ]
-Retraining = Literal["none", "light", "full"]
 # Several values after one option, as in --groups 5 10 20.
 Several = Parameter(consume_multiple=(1, None), negative=(), show_default=False)
 Changes = Parameter(name="--set", metavar="KEY=VALUE", negative=())

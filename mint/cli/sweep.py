@@ -21,7 +21,6 @@ from mint.cli.options import (
     Flag,
     Output,
     Positive,
-    Retraining,
     Seed,
     Several,
     Share,
@@ -32,6 +31,7 @@ from mint.cli.options import (
     show_runs,
     store_uri,
 )
+from mint.config.axes import Retraining
 from mint.config.grid import Grid, SweepDefinition, bundled_sweeps, union_of
 from mint.config.locations import cache_folder, data_folder
 from mint.errors import InputError

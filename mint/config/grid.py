@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from mint.config.axes import Retraining
 from mint.config.locations import bundled
-from mint.config.schema import DEFAULT_CRITERION, Retraining
+from mint.config.schema import DEFAULT_CRITERION
 from mint.errors import InputError
 
 _LIMIT_RULE = re.compile(r"(\()?g/(\d+)(?(1)\)\^2)")

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from mint.config.axes import Retraining
 from mint.config.keys import content_key
 from mint.errors import allowed
 
@@ -43,7 +44,6 @@ _Axis = Annotated[int, Field(ge=0, strict=True)]
 _Flag = Annotated[bool, Field(strict=True)]
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 _Device = Literal["cpu", "cuda"]
-Retraining = Literal["none", "light", "full"]
 
 
 def check_criterion(name: str) -> str:

@@ -25,7 +25,7 @@ class MarginCrossing(NamedTuple):
     Attributes:
         pruned: pruned weights at the crossing; not rounded to whole blocks.
         low: lower end of its 95% interval; None if the margin was not crossed.
-        high: upper end, likewise.
+        high: its upper end; None if the margin was not crossed.
         bound: empty at a crossing. Otherwise pruned is a lower bound, because the margin was not
             reached: `limit` where all blocks that the limits allow are pruned, `steps` where the
             search steps were used up.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_origi
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from mint.config.axes import Retraining
 from mint.config.schema import TrainingConfig, TrialConfig, format_share
 from mint.errors import InputError
 from mint.pruning.layer_table import layers_text, parse_layers
@@ -65,7 +66,7 @@ class _Row(BaseModel, frozen=True):
     protocol_name: _Line = ""
     method_version: _Count
     setting: _Line
-    retraining: Literal["none", "light", "full"] = "full"
+    retraining: Retraining = "full"
     criterion: _Name
     upper_limit: _Share
     groups: _Count

@@ -14,17 +14,21 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def create_atomic(path: Path, content: bytes) -> None:
     """Write a file as write_atomic does; FileExistsError if there is one already."""
-    _write(path, content, _link)
+    _write(path, content, link_or_copy)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that is never changed a second name, or copy it where that is not possible."""
+    """Give a file that is never changed a second name, or copy it where that is not possible.
+
+    FileExistsError if there is a file of that name already.
+    """
     try:
         target.hardlink_to(source)
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):
         raise
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+        with source.open("rb") as content, target.open("xb") as file:
+            shutil.copyfileobj(content, file)
 
 
 def sync_to_disk(path: Path) -> None:
@@ -46,13 +50,3 @@ def _write(path: Path, content: bytes, appear: Callable[[Path, Path], None]) -> 
         sync_to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _link(partial: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(partial)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        with path.open("xb") as file:
-            file.write(partial.read_bytes())

@@ -7,8 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from mint.config.axes import Retraining
 from mint.config.loading import ExperimentFile, read_experiment
-from mint.config.schema import DEFAULT_CRITERION, Experiment, Retraining
+from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
 from mint.models import build_network, load_weights, source_digest
 from mint.pruning.criteria import absolute_weights

@@ -1,4 +1,4 @@
-"""Every table of the pages can be had as LaTeX or CSV, with the same cells."""
+"""The report writes every table of the pages as LaTeX or CSV, with the same cells."""
 
 import csv
 from pathlib import Path

@@ -178,7 +178,7 @@ def launch_bytes(
 ) -> int:
     """Return the bytes on the device for so many child and parent groups in a launch.
 
-    Layers are (samples, filters), of which the trees have so many rows.
+    The layers have (samples, filters) values; the trees are built from `rows` of the samples.
     """
     child, parent = filters
     matrix = _FLOAT_BYTES * rows * _stride(rows)
