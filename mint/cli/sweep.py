@@ -52,36 +52,39 @@ finished, 1 some failed, 2 bad input, 130 stopped by Ctrl-C."""
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(ExperimentOptions):
-    """The axes of a sweep, and how its trials run. Each axis replaces that of the sweep's grid."""
+    """The axes of a sweep, and how its trials run. Each axis replaces that of the sweep's grid.
+
+    An axis without values is (), not None: cyclopts takes the word none for None.
+    """
 
     criteria: Annotated[
-        tuple[Criterion, ...] | None,
+        tuple[Criterion, ...],
         Several,
         Parameter(name="--criterion", group=AXES, completer=criterion_names),
-    ] = None
+    ] = ()
     """Score the blocks: see mint run --help. One trial stands for all values of an axis that a
     criterion does not use (default: the sweep's)."""
 
-    groups: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
+    groups: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Groups of filters in each layer, such as 5 10 20 (default: the sweep's)."""
 
-    samples_per_class: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
+    samples_per_class: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Training images of each class for the scores (default: the sweep's)."""
 
     upper_limits: Annotated[
-        tuple[str, ...] | None, Several, Parameter(group=AXES, metavar="LIMIT...")
-    ] = None
+        tuple[str, ...], Several, Parameter(group=AXES, metavar="LIMIT...")
+    ] = ()
     """Largest pruned share of a layer: none, 0 to 1, or g/N and (g/N)^2 with g the groups
     (default: the sweep's)."""
 
-    fractions: Annotated[tuple[Share, ...] | None, Several, Parameter(group=AXES)] = None
+    fractions: Annotated[tuple[Share, ...], Several, Parameter(group=AXES)] = ()
     """Shares of the counted weights to prune, instead of a search; for --search optuna the least
     and the most (default: the sweep's, else the experiment's)."""
 
-    retraining: Annotated[tuple[Retraining, ...] | None, Several, Parameter(group=AXES)] = None
+    retraining: Annotated[tuple[Retraining, ...], Several, Parameter(group=AXES)] = ()
     """Retrain the pruned networks not at all, lightly or in full (default: the sweep's)."""
 
-    bootstraps: Annotated[tuple[Positive, ...] | None, Several, Parameter(group=AXES)] = None
+    bootstraps: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Estimates that are averaged to a score; with estimate.reliability set, their largest number
     (default: the experiment's)."""
 
@@ -170,7 +173,7 @@ def _request(
     words: Sequence[str],
 ) -> "SweepRequest":
     """Return the sweep that the options describe, checked before anything runs."""
-    file = read_chosen_experiment(name, options, fractions=options.fractions)
+    file = read_chosen_experiment(name, options, fractions=options.fractions or None)
     experiment = file.experiment
     _check_search(options, seeds, experiment)
     uri = store_uri(options.tracking_uri)
@@ -262,7 +265,7 @@ def _grids(sweep: SweepDefinition, options: SweepOptions, experiment: str) -> li
 
 def _check_search(options: SweepOptions, seeds: Sequence[int], experiment: "Experiment") -> None:
     """Raise InputError for options that do not fit the search."""
-    fractions = set(options.fractions or ())
+    fractions = set(options.fractions)
     if options.trials and options.search != "optuna":
         problem = f"is for --search optuna; the axes give the trials of --search {options.search}"
         raise InputError(problem, parameter="trials", value=options.trials)

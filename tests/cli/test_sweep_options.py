@@ -44,6 +44,14 @@ def test_criterion_has_one_trial_for_axes_it_does_not_use(
     assert "g5-s30-unone-b2-seed0" in names
 
 
+def test_none_can_stand_anywhere_among_the_values_of_an_axis(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axes = "--criterion random --groups 5 --samples-per-class 30 --retraining none light"
+    assert _sweep(f"{axes} --upper-limits none 0.8 --dry-run") == 0
+    assert "4 trials" in capsys.readouterr().out
+
+
 def test_search_replaces_the_fractions_of_the_sweeps_grid(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
