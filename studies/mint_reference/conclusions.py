@@ -1,89 +1,83 @@
-"""Differences in words: what their intervals allow to say, and no more."""
+"""Answers in words: what the intervals of paired contrasts allow to say, and no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
-from mint.reporting.aggregate import NOT_RUN, SeedGroup, format_count
+from mint.reporting.aggregate import NOT_RUN, SeedGroup
 from mint.reporting.statistics import (
-    MARGIN_OF_ACCURACY,
     MARGIN_OF_SHARE,
+    Cell,
     DeviationRatio,
     Difference,
     holm,
 )
 
-PRUNED, ACCURACY = "params_pruned", "accuracy"
 NOTHING = "Not run: the trial table has no trials of it."
-_CERTAIN = "a difference"
 
 
-def by_seed(group: SeedGroup, column: str) -> dict[int, float]:
-    """Return a column of the finished trials by their seed."""
-    return {row["seed"]: row[column] for row in group.finished}
+class Answer(NamedTuple):
+    """A question, what it is about, plain sentences that answer it, and what they rest on."""
+
+    question: str
+    background: str
+    sentences: Sequence[str]
+    evidence: Sequence[str]
+
+    @property
+    def section(self) -> list[str]:
+        """The lines of a section of PUZZLES.md."""
+        lines = [line for sentence in self.sentences for line in ("", sentence)]
+        return ["", f"## {self.question}", "", self.background, *lines, *self.evidence]
 
 
-def paired(group: SeedGroup | None, reference: SeedGroup | None, column: str) -> Difference | None:
-    """Return the difference of two seed groups; None without one of them."""
-    if not group or not reference:
-        return None
-    own, others = by_seed(group, column), by_seed(reference, column)
-    shared = sorted(own.keys() & others.keys())
-    of_accuracy = column == ACCURACY
+def answer(
+    question: str, background: str, sentences: Iterable[str], evidence: Sequence[str]
+) -> Answer:
+    """Return an answer; without evidence it says that nothing was run."""
+    if not evidence:
+        return Answer(question, background, [NOTHING], [])
+    return Answer(question, background, [f"{each}." for each in sentences], ["", *evidence])
+
+
+def contrast(weighted: Sequence[tuple[float, SeedGroup]]) -> Difference | None:
+    """Return a weighted sum of the shares at the margin of seed groups, by common seeds."""
+    shares = [
+        {seed: share for (_, seed), share in group.comparable.items()} for _, group in weighted
+    ]
+    shared = set.intersection(*map(set, shares))
     return Difference.of(
-        [own[seed] - others[seed] for seed in shared],
-        group.resolution if of_accuracy else 0.0,
-        MARGIN_OF_ACCURACY if of_accuracy else MARGIN_OF_SHARE,
-    )
-
-
-def against_line(
-    group: SeedGroup, low: SeedGroup, high: SeedGroup, weight: float
-) -> Difference | None:
-    """Return the difference of params pruned to the line between two groups, by common seeds."""
-    own, first, last = (by_seed(each, PRUNED) for each in (group, low, high))
-    shared = sorted(own.keys() & first.keys() & last.keys())
-    return Difference.of(
-        [own[seed] - (1 - weight) * first[seed] - weight * last[seed] for seed in shared],
+        [
+            sum(weight * own[seed] for (weight, _), own in zip(weighted, shares, strict=True))
+            for seed in sorted(shared)
+        ],
         margin=MARGIN_OF_SHARE,
     )
 
 
-def outcomes(differences: Sequence[Difference | None]) -> list[str]:
-    """Return better, worse or even for each difference, after Holm's correction for all."""
-    differing = iter(holm([each for each in differences if each]))
-    return [
-        each.verdict(True, ("better", "worse")) if each and next(differing) else "even"
-        for each in differences
-    ]
+def format_contrasts(settings: Sequence[str], contrasts: Sequence[Cell]) -> str:
+    """Return contrasts of several settings in words, with Holm's correction among them.
+
+    Of more contrasts than settings, the first count.
+    """
+    own = list(zip(settings, contrasts, strict=False))
+    known = [each for _, each in own if isinstance(each, Difference)]
+    differing = iter(holm(known))
+    parts = []
+    for setting, each in own:
+        text = each or NOT_RUN
+        if isinstance(each, Difference):
+            verdict = each.verdict(next(differing), ("more", "less"))
+            text = f"{each} points, {verdict}"
+        parts.append(f"{text} ({setting})")
+    return "; ".join(parts)
 
 
-def describe(difference: Difference | None, than: str = "") -> str:
-    """Return a difference of percentage points in words."""
-    if difference is None:
-        return NOT_RUN
-    mean = float(np.round(difference.mean, 2))
-    words = f"{abs(mean):.2f} points {'more' if mean >= 0 else 'less'} {than}".strip()
-    if not difference.interval:
-        return f"{words} ({format_count(difference.seeds, 'seed')}: no interval)"
-    verdict = difference.verdict(holm([difference])[0], (_CERTAIN, _CERTAIN))
-    return f"{words} {difference.interval}, {verdict}"
-
-
-def compare_deviations(group: SeedGroup, reference: SeedGroup) -> list[str]:
-    """Return a sentence on the standard deviations of test accuracy; nothing for too few seeds."""
-    own, others = by_seed(group, ACCURACY), by_seed(reference, ACCURACY)
+def deviation_ratio(group: SeedGroup, reference: SeedGroup) -> str:
+    """Return the ratio of standard deviations over seeds, with its interval from eight seeds on."""
+    own, others = group.comparable, reference.comparable
     shared = sorted(own.keys() & others.keys())
-    ratio = DeviationRatio.of([own[seed] for seed in shared], [others[seed] for seed in shared])
+    ratio = DeviationRatio.of([own[each] for each in shared], [others[each] for each in shared])
     if ratio is None:
-        return []
-    certain = "not settled" if ratio.low <= 1 <= ratio.high else _CERTAIN
-    return [
-        f"Its standard deviation over seeds is {ratio.value:.2f} times as large "
-        f"[{ratio.low:.2f}, {ratio.high:.2f}], {certain}."
-    ]
-
-
-def section(question: str, background: str, answer: Sequence[str]) -> list[str]:
-    """Return a section of PUZZLES.md; without an answer it says that nothing was run."""
-    return ["", f"## {question}", "", background, *(answer or ["", NOTHING])]
+        return f"not settled, {len(shared)} seeds"
+    settled = "" if not ratio.low <= 1 <= ratio.high else ", not settled"
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]{settled}"

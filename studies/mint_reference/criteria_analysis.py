@@ -1,69 +1,49 @@
 """The question where MINT is better than random blocks and block magnitude."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
 
-from conclusions import ACCURACY, outcomes, paired, section
+from conclusions import Answer, answer
 
-from mint.reporting.aggregate import NOT_RUN, format_axis, format_count
-from mint.reporting.comparison import CONTROL, ComparedCriterion
+from mint.reporting.aggregate import REGIMES, format_count
+from mint.reporting.comparison import CONTROLS
 from mint.reporting.markdown import table
 from mint.reporting.protocols import Protocol
-from mint.reporting.statistics import Cell, Difference, marked
+from mint.reporting.statistics import Difference, holm
 
 _MINT = ("mint", "mint-unconditional")
-_REFERENCES = (CONTROL, "block-magnitude")
+_VERDICTS = ("better", "worse", "equivalent", "not settled")
 
 
-def where_mint_wins(protocols: Iterable[Protocol]) -> list[str]:
-    """Return the section that compares MINT with its controls at every fraction they share."""
-    text: list[str] = []
-    compared: list[tuple[str, list[Difference | None]]] = []
-    for protocol in protocols:
-        rows: list[list[Cell]] = []
-        for fraction, own in _by_budget(protocol.criteria):
-            for criterion in _MINT:
-                if criterion not in own or not own.keys() >= set(_REFERENCES):
-                    continue
-                trials, axes = own[criterion].trials, own[criterion].axes
-                against = [paired(trials, own[name].trials, ACCURACY) for name in _REFERENCES]
-                compared.append((f"{criterion} at {fraction} of {protocol.title}", against))
-                cells = [format_axis(axes.groups), fraction, criterion, trials.mean(ACCURACY)]
-                rows.append([*cells, *against, trials.seeds])
-        if rows:
-            header = ["Groups", "Fraction", "Criterion", "Test accuracy (%)"]
-            header += ["Against random", "Against block magnitude", "Seeds"]
-            text += ["", f"### {protocol.title}", "", " ".join(protocol.settings), ""]
-            text += table(header, marked(rows, NOT_RUN), left=(2,))
-    if compared:
-        text += ["", _summary(compared)]
-    return section(
+def where_mint_wins(protocols: Iterable[Protocol]) -> Answer:
+    """Return the answer that counts MINT's comparisons with its controls, all corrected at once."""
+    found: list[tuple[tuple[str, str, str], Difference]] = [
+        ((f"{protocol.experiment}, {protocol.under(regime)}", row.trials.criterion, control), each)
+        for protocol in protocols
+        for regime in REGIMES
+        for row in protocol.criteria
+        if row.axes.retraining == regime and row.trials.criterion in _MINT
+        for control in CONTROLS
+        if (each := row.against.get(control)) and each.interval
+    ]
+    differing = holm([difference for _, difference in found])
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for (place, difference), differs in zip(found, differing, strict=True):
+        verdict = difference.verdict(differs, ("better", "worse"))
+        counts.setdefault(place, Counter())[verdict.split(" within")[0]] += 1
+    total = sum(counts.values(), Counter[str]())
+    rows = [
+        [*place, *(str(own[verdict]) for verdict in _VERDICTS)] for place, own in counts.items()
+    ]
+    header = ["Setting", "Criterion", "Control", *map(str.capitalize, _VERDICTS)]
+    return answer(
         "Where does MINT win, and where not?",
-        "Test accuracy minus that of random blocks and of block magnitude, with the same fraction, "
-        "groups and seeds. The pages of the experiments have the curves.",
-        text,
-    )
-
-
-def _by_budget(
-    compared: Iterable[ComparedCriterion],
-) -> list[tuple[str, dict[str, ComparedCriterion]]]:
-    found: dict[Any, dict[str, ComparedCriterion]] = {}
-    for row in compared:
-        if row.trials.margin is not None:
-            continue
-        found.setdefault((row.axes, row.trials.fraction), {})[row.trials.criterion] = row
-    return [(fraction, own) for (_, fraction), own in found.items()]
-
-
-def _summary(compared: Sequence[tuple[str, Sequence[Difference | None]]]) -> str:
-    found = iter(outcomes([difference for _, against in compared for difference in against]))
-    sides = [(place, {next(found) for _ in against}) for place, against in compared]
-    won = [place for place, own in sides if own == {"better"}]
-    lost = sum("worse" in own for _, own in sides)
-    where = f" ({'; '.join(won)})" if won else ""
-    return (
-        f"Of {format_count(len(sides), 'comparison')} MINT is better than both random blocks and "
-        f"block magnitude, after Holm's correction for all of them, in {len(won)}"
-        f"{where}, and worse than one of them in {lost}."
+        "MINT less a control at the same share, or at the margin, with the same groups and seeds; "
+        "at least three seeds. The pages of the experiments have the figures.",
+        [
+            f"Of {format_count(len(found), 'comparison')} MINT is better in {total['better']}, "
+            f"worse in {total['worse']} and equivalent in {total['equivalent']}, after Holm's "
+            f"correction for all of them; {total['not settled']} are not settled"
+        ],
+        table(header, rows, left=(0, 1, 2)) if rows else [],
     )

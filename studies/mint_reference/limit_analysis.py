@@ -3,24 +3,24 @@
 from collections.abc import Iterable
 
 import pandas as pd
-from conclusions import ACCURACY, PRUNED, section
+from conclusions import Answer, answer
 
-from mint.reporting.aggregate import SeedGroup, format_count, format_mean
+from mint.reporting.aggregate import ACCURACY, SeedGroup, format_count, format_mean
 from mint.reporting.markdown import table
 from mint.reporting.reference import ReferenceResults
 
 _PRUNABLE_OF_BREAKDOWN = 13275136
 
 
-def limit_of_80(limits: pd.DataFrame | None) -> list[str]:
-    """Return the section on the limit of 80%, from the table of limits.py."""
+def limit_of_80(limits: pd.DataFrame | None) -> Answer:
+    """Return the answer on the limit of 80%, from the table of limits.py."""
     question = "Why did a limit of 80% leave 13%?"
     background = (
         "The original takes the limit as a quantile of the unique scores. One bootstrap counts "
         "edges, so there are few different scores, and most blocks share the lowest of them."
     )
     if limits is None or limits.empty:
-        return section(question, background, [])
+        return answer(question, background, [], [])
     header = ["Limit (%)", "Different scores of 400", "By their quantile (%)", "Exactly (%)"]
     rows = [
         [
@@ -31,25 +31,19 @@ def limit_of_80(limits: pd.DataFrame | None) -> list[str]:
     ]
     of_80 = limits[limits["limit"] == 0.8]["by_quantile"]
     seeds = format_count(int(limits["seed"].nunique()), "seed")
-    return section(
-        question,
-        background,
-        [
-            "",
-            *table(header, rows),
-            "",
-            "Measured by `studies/mint_reference/limits.py` on one-bootstrap scores of fc1 -> fc2 "
-            f"(20 x 20 groups, {seeds}). With a limit of 80%, the original's rule prunes "
-            f"{of_80.min():.1f} to {of_80.max():.1f}%, and so keeps {100 - of_80.max():.1f} to "
-            f"{100 - of_80.min():.1f}%: near the 13% of the reference results. An exact limit "
-            "keeps 20%. It is certain, by arithmetic, that with ties a quantile of unique values "
-            "prunes more than the limit. The scores of the authors' own run are not known.",
-        ],
-    )
+    sentences = [
+        "Measured by `studies/mint_reference/limits.py` on one-bootstrap scores of fc1 -> fc2 "
+        f"(20 x 20 groups, {seeds}). With a limit of 80%, the original's rule prunes "
+        f"{of_80.min():.1f} to {of_80.max():.1f}%, and so keeps {100 - of_80.max():.1f} to "
+        f"{100 - of_80.min():.1f}%: near the 13% of the reference results. An exact limit keeps "
+        "20%. It is certain, by arithmetic, that with ties a quantile of unique values prunes more "
+        "than the limit. The scores of the authors' own run are not known"
+    ]
+    return answer(question, background, sentences, table(header, rows))
 
 
-def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) -> list[str]:
-    """Return the section on VGG16's limits.
+def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) -> Answer:
+    """Return the answer on VGG16's limits.
 
     Args:
         groups: of all trials.
@@ -68,16 +62,11 @@ def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) ->
         [f"{limit:g}", *(f"{100 * limit * weights / total:.2f}" for weights in prunable.values())]
         for limit in (0.75, 0.8, 0.85)
     ]
-    answer = ["", *table(header, rows), ""]
-    answer += [
-        f"A limit allows at most its product with the prunable weights, of all {total} weights. "
-        "The authors' expectation is right for the prunable weights of their breakdown; their "
-        "best run could prune more weights. This is certain, by arithmetic."
-    ]
+    evidence = table(header, rows)
     measured = [
         [
             *(group.experiment, group.upper_limit, group.criterion),
-            *(group.mean(PRUNED), group.mean(ACCURACY), group.seeds),
+            *(group.mean("params_pruned"), group.mean(ACCURACY), group.seeds),
         ]
         for group in sorted(groups, key=lambda group: (group.protocol, group.upper_limit))
         if group.finished
@@ -86,12 +75,17 @@ def limits_of_vgg16(groups: Iterable[SeedGroup], reference: ReferenceResults) ->
     ]
     if measured:
         header = ["Experiment", "Limit", "Criterion", "Pruned (%)", "Test accuracy (%)", "Seeds"]
-        answer += ["", "Trials with limits:", "", *table(header, measured, left=(0, 2))]
-    else:
-        answer += ["Accuracy under these limits was not run."]
-    return section(
+        trials = table(header, measured, left=(0, 2))
+        evidence = [*evidence, "", "Trials with limits:", "", *trials]
+    return answer(
         "Do limits per layer change VGG16 as the authors expect?",
         "They expect at most 66.47% of all weights pruned with a limit of 75%, and 70.90% with "
         "80%.",
-        answer,
+        [
+            f"Of all {total} weights a limit allows at most its product with the prunable ones. "
+            "The authors' expectation is right for the prunable weights of their breakdown; their "
+            "best run could prune more weights. This is certain, by arithmetic"
+            + ("" if measured else ". Accuracy under these limits was not run")
+        ],
+        evidence,
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
-from conclusions import section
+from conclusions import Answer, answer
 
 from mint.reporting.aggregate import NOT_RUN
 from mint.reporting.markdown import table
@@ -35,18 +35,24 @@ def _changes() -> Iterator[tuple[str, str, _Variant, _Variant]]:
         yield "three steps instead of one", score, before, {"steps": "three steps, 3 epochs"}
 
 
-def masking_section(masking: pd.DataFrame | None) -> list[str]:
-    """Return the section with the effect of each change on accuracy.
+def masking_changes(masking: pd.DataFrame | None) -> Answer:
+    """Return the answer with the effect of each change on accuracy.
 
     Args:
         masking: table of masking.py; None if it was not run.
     """
-    return section(
+    seeds = 0 if masking is None else masking["seed"].nunique()
+    return answer(
         "How does MINT mask best?",
-        "The changes that RESULTS.md shows to help are settings: `keep_connected`, the criterion "
-        "mint-unconditional (without a condition), and `estimate.paper` (the paper's own "
-        "estimate).",
-        [] if masking is None else ["", *_effects(masking)],
+        "`studies/mint_reference/masking.py` measures validation accuracy at 98 and 99% of fc1 -> "
+        "fc2 pruned in 20 x 20 blocks, with one epoch of retraining (three for the steps, at 99%). "
+        f"Each cell is the change of accuracy in percentage points: mean over {seeds} seeds [95% "
+        "interval].",
+        [
+            "What a star marks are settings: `keep_connected`, the criterion mint-unconditional "
+            "(without a condition), and `estimate.paper` (the paper's own estimate)"
+        ],
+        [] if masking is None else _effects(masking),
     )
 
 
@@ -63,15 +69,7 @@ def _effects(masking: pd.DataFrame) -> list[str]:
             own = {**before, "keep_connected": connected}
             cells.append(_effect(masking, own, {**own, **changed}))
         rows.append([change, score, *cells])
-    seeds = masking["seed"].nunique()
-    return [
-        *table(header, marked(rows, NOT_RUN), left=(0, 1)),
-        "",
-        "Measured by `studies/mint_reference/masking.py`: validation accuracy at 98 and 99% of fc1 "
-        "-> fc2 pruned in 20 x 20 blocks, with one epoch of retraining (three for the steps, at "
-        "99%). Each cell is the change of accuracy in percentage points: mean over "
-        f"{seeds} seeds [95% interval].",
-    ]
+    return table(header, marked(rows, NOT_RUN), left=(0, 1))
 
 
 def _effect(masking: pd.DataFrame, before: _Variant, after: _Variant) -> Difference | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from benchmark_tables import LIMITS, MASKING, read_benchmark
 from criteria_analysis import where_mint_wins
 from limit_analysis import limit_of_80, limits_of_vgg16
-from masking_variants import masking_section
+from masking_variants import masking_changes
 from search_analysis import search_questions
 
 from mint import InputError, read_trials
@@ -29,12 +29,12 @@ PUZZLES = "PUZZLES.md"
 _HERE = Path(__file__).parent
 _INTRODUCTION = (
     "Made by `python studies/mint_reference/puzzles.py` from [trials.csv](trials.csv); do not "
-    "edit. The questions are those that the MINT authors' results leave open. Intervals are of "
-    f"Student's t from three seeds on, at {CONFIDENCE:.0%}, and paired by seed where two settings "
-    "are compared. \\* marks a difference after Holm's correction within its table, = an "
-    "equivalence. Intervals of ratios of standard deviations are those of Pitman and Morgan, from "
-    "eight seeds on. Figures are mean ± standard deviation over seeds; Seeds links to "
-    "the rows of trials.csv. `python studies/mint_reference/puzzles_sweep.py` runs the trials."
+    "edit. The questions are those that the MINT authors' results leave open. Figures are percent "
+    "of fc1 -> fc2: the share at the margin, as mean ± standard deviation over seeds; differences "
+    f"are paired by seed, with {CONFIDENCE:.0%} intervals of Student's t from three seeds on. \\* "
+    "marks a difference after Holm's correction within its table, = an equivalence. Intervals of "
+    "ratios of standard deviations are those of Pitman and Morgan, from eight seeds on. "
+    "`python studies/mint_reference/puzzles_sweep.py` runs the trials."
 )
 
 
@@ -50,17 +50,15 @@ def puzzles_page(
     """
     protocols = protocols_of(trials)
     groups = [group for protocol in protocols for group in protocol.groups]
-    lines = [
-        "# Puzzles",
-        "",
-        _INTRODUCTION,
+    answers = [
         *search_questions(protocols, read_reference(_HERE / "experiment1.yaml")),
-        *limit_of_80(limits),
-        *limits_of_vgg16(groups, read_reference(_HERE / "experiment2.yaml")),
-        *masking_section(masking),
-        *where_mint_wins(protocols),
+        limit_of_80(limits),
+        limits_of_vgg16(groups, read_reference(_HERE / "experiment2.yaml")),
+        masking_changes(masking),
+        where_mint_wins(protocols),
     ]
-    return "\n".join(lines) + "\n"
+    sections = [line for answer in answers for line in answer.section]
+    return "\n".join(["# Puzzles", "", _INTRODUCTION, *sections]) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,20 +8,17 @@ import pandas as pd
 import pytest
 from benchmark_tables import LIMITS, MASKING, read_benchmark
 from puzzles import main, puzzles_page
-from trial_rows import finished_row, table, with_accuracy
+from trial_rows import finished_row, searched_row, table, with_accuracy
 
 from mint.errors import InputError
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
 
 
-def _searches(pruned: Iterable[float], **axes: Any) -> list[dict[str, Any]]:
-    """Return searches on MNIST, one for each percentage and seed."""
-    axes = {"groups": 20, "samples_per_class": 250} | axes
-    return [
-        finished_row("mnist_mlp", pruned=value, seed=seed, **axes)
-        for seed, value in enumerate(pruned)
-    ]
+def _searches(shares: Iterable[float], **axes: Any) -> list[dict[str, Any]]:
+    """Return searches on MNIST, one for each share at the margin and seed."""
+    axes = {"groups": 20, "bootstraps": 50} | axes
+    return [searched_row(share=share, seed=seed, **axes) for seed, share in enumerate(shares)]
 
 
 def _sections(
@@ -43,24 +40,52 @@ def test_nothing_is_answered_that_was_not_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "verdict", "certain"),
+    ("last", "verdict"),
     [
-        ([80.0, 81.1, 82.0], "10.03 points more [+9.89, +10.18], a difference", True),
-        ([80.0, 60.0, 85.0], "4.00 points more", False),
-        ([60.0, 61.1, 62.0], "9.97 points less [-10.11, -9.82], a difference", True),
+        ([80.0, 81.1, 82.0], "+10.03 [+9.89, +10.18] points, more"),
+        ([80.0, 60.0, 85.0], "+4.00 [-28.48, +36.48] points, not settled"),
+        ([60.0, 61.1, 62.0], "-9.97 [-10.11, -9.82] points, less"),
+        ([70.1, 71.0, 72.0], "+0.03 [-0.11, +0.18] points, equivalent within 0.5"),
     ],
 )
-def test_a_difference_is_one_if_its_interval_excludes_0(
-    last: list[float], verdict: str, certain: bool
+def test_more_groups_are_a_difference_if_the_interval_excludes_0(
+    last: list[float], verdict: str
 ) -> None:
     rows = [
         *_searches([70.0, 71.0, 72.0], groups=5),
         *_searches([75.0, 76.0, 77.0], groups=10),
         *_searches(last, groups=20),
     ]
-    text = _sections(rows)["more?"]
-    assert f"From 5 to 20 groups MINT prunes {verdict}" in text
-    assert ("not settled" in text.split("\n")[-3]) != certain
+    text = _sections(rows)["linearly?"]
+    assert f"From 5 to 20 groups MINT's share at the margin changes by {verdict}" in text
+    assert "Beyond what random blocks gain from finer groups, MINT gains not run" in text
+
+
+def test_gain_of_random_blocks_is_taken_off() -> None:
+    noise = [0.0, 0.11, 0.2]
+    rows = [
+        row
+        for criterion, slope in (("mint", 1.0), ("random", 0.7))
+        for groups in (5, 10, 20)
+        for row in _searches(
+            [50 + slope * groups + each for each in noise], groups=groups, criterion=criterion
+        )
+    ]
+    text = _sections(rows)["linearly?"]
+    assert "changes by +15.00" in text
+    assert "MINT gains +4.50" in text
+
+
+def test_regimes_of_retraining_are_lines_of_their_own() -> None:
+    rows = [
+        row
+        for retraining, slope in (("full", 0.1), ("none", 1.0))
+        for groups in (5, 10, 20)
+        for row in _searches([50 + slope * groups], groups=groups, retraining=retraining)
+    ]
+    text = _sections(rows)["linearly?"]
+    assert "+1.50 points, not settled (mnist_mlp, full retraining 12 epochs)" in text
+    assert "+15.00 points, not settled (mnist_mlp, not retrained)" in text
 
 
 def test_slope_and_dip_over_samples() -> None:
@@ -73,8 +98,8 @@ def test_slope_and_dip_over_samples() -> None:
         )
     ]
     text = _sections(rising)["550?"]
-    assert "With every hundred samples more, MINT prunes 1.00 points more [+0.98, +1.01]" in text
-    assert "At 550 it prunes 0.00 points" in text
+    assert "With every hundred samples more, the share at the margin changes by +1.00" in text
+    assert "-9.80, by +0.00 [" in text
     dipping = [
         row
         for count in counts
@@ -82,22 +107,33 @@ def test_slope_and_dip_over_samples() -> None:
             [80 - 9 * (count == 550), 70 - 9.2 * (count == 550)], samples_per_class=count
         )
     ]
-    assert "At 550 it prunes 9.10 points less than the mean" in _sections(dipping)["550?"]
+    assert "-9.80, by -9.10 points" in _sections(dipping)["550?"]
 
 
 def test_uneven_groups_are_compared_with_the_even_ones() -> None:
     rows = [
         row
         for groups in (20, 30, 40, 50)
-        for row in _searches([40.0 + groups, 45.0 + groups], groups=groups)
+        for row in _searches([20.0 + groups, 25.0 + groups], groups=groups)
     ]
-    assert "30 groups prune 0.00 points more than the line" in _sections(rows)["do?"]
+    assert "30 groups differ from the line by +0.00 points" in _sections(rows)["do?"]
     assert "Not run" in _sections(rows[:-2])["do?"]
 
 
-def test_one_seed_gives_no_certainty() -> None:
-    rows = [row for groups in (5, 10, 20) for row in _searches([70.0 + groups], groups=groups)]
-    assert "15.00 points more (1 seed: no interval)" in _sections(rows)["more?"]
+def test_spread_over_seeds_needs_eight_of_them() -> None:
+    def text(seeds: int) -> str:
+        rows = [
+            row
+            for bootstraps, spread in ((1, 4.0), (10, 2.0), (50, 1.0))
+            for row in _searches(
+                [70 + spread * (seed % 3 + 0.01 * seed) for seed in range(seeds)],
+                bootstraps=bootstraps,
+            )
+        ]
+        return _sections(rows)["result?"]
+
+    assert "multiplied by not settled, 5 seeds (" in text(5)
+    assert "multiplied by 0.25 [" in text(8)
 
 
 def test_quantile_of_unique_scores_beside_the_exact_limit() -> None:
@@ -114,7 +150,7 @@ def test_wins_and_losses_are_counted() -> None:
         0.9: even | {"mint": [98.0, 98.1, 98.21]},
         0.95: even | {"mint": [96.0, 96.1, 96.21]},
         0.98: even | {"mint": [97.1, 97.0, 97.3]},
-        0.99: {"random": [97.0], "mint": [98.0]},  # no magnitude to compare with
+        0.99: {"random": [97.0], "mint": [98.0]},  # too few seeds
     }
     rows = [
         with_accuracy(finished_row(criterion=name, fraction=fraction, seed=seed), accuracy)
@@ -123,9 +159,9 @@ def test_wins_and_losses_are_counted() -> None:
         for seed, accuracy in enumerate(values)
     ]
     text = _sections(rows)["not?"]
-    assert "Of 3 comparisons MINT is better than both" in text
-    where = "mint at 0.9 of digits_mlp, full retraining 20 epochs"
-    assert f"in 1 ({where}), and worse than one of them in 1." in text
+    assert "Of 6 comparisons MINT is better in 2, worse in 2 and equivalent in 0" in text
+    (line,) = (line for line in text.splitlines() if "| block-magnitude |" in line)
+    assert line.replace(" ", "").endswith("|1|1|0|1|")
 
 
 def test_changes_of_masking_are_paired_by_seed_and_fraction() -> None:
