@@ -66,10 +66,14 @@ def _figures(result: TrialResult) -> list[list[str]]:
         ["Params pruned", f"{result.params_pruned:.2f}% of {result.counted_weights} counted"],
         ["of prunable weights", _percent(result.pruned_weights, result.prunable_weights)],
         ["Test accuracy", f"{result.accuracy:.2f}%"],
+        ["before retraining", _percentage(result.accuracy_before_retraining)],
+        ["of the dense control", _percentage(result.dense_accuracy)],
         ["of the baseline", f"{result.baseline_accuracy:.2f}%"],
         ["Drop", f"{result.accuracy_drop:z.2f} points"],
         ["Validation accuracy", f"{result.validation_accuracy:.2f}%"],
+        ["of the dense control", _percentage(result.dense_validation_accuracy)],
         ["of the baseline", f"{result.baseline_validation_accuracy:.2f}%"],
+        ["Share at the margin", _share(result)],
         ["Multiply-adds per image", f"{kept} of {dense}, {_percent(kept, dense)}"],
         ["Bytes of sparse weights", f"{sparse_bytes} of {dense_bytes}"],
         ["Groups", format_axis(config.groups)],
@@ -81,10 +85,29 @@ def _figures(result: TrialResult) -> list[list[str]]:
         ["Seconds of scoring", f"{result.score_seconds:.0f}"],
         ["Seed", str(config.seed)],
         ["Threads, device", f"{config.experiment.threads}, {result.device}"],
-        ["Retraining", f"{training.precision}, label smoothing {training.label_smoothing:g}"],
+        [
+            "Retraining",
+            f"{config.retraining}, {training.precision}, "
+            f"label smoothing {training.label_smoothing:g}",
+        ],
         ["Key", result.keys.key],
         ["Digest of the data", config.data_digest],
     ]
+
+
+def _share(result: TrialResult) -> str:
+    """Return the share at the margin with its interval, and the margin."""
+    if result.share_at_margin is None:
+        return "N/A"
+    at_least = "at least " if result.share_bound else ""
+    interval = ""
+    if result.share_low is not None:
+        interval = f" [{result.share_low:.2f}, {result.share_high:.2f}]"
+    return f"{at_least}{result.share_at_margin:.2f}%{interval} at a drop of {result.config.search.margin} points"
+
+
+def _percentage(value: float | None) -> str:
+    return "N/A" if value is None else f"{value:.2f}%"
 
 
 def _percent(part: int, whole: int) -> str:

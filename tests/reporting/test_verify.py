@@ -16,7 +16,7 @@ from mint.errors import InputError
 from mint.reporting.folder import rebuild_report
 from mint.reporting.heat_maps import draw_trial_scores
 from mint.reporting.pages import write_report
-from mint.reporting.trial_page import write_trial_page
+from mint.reporting.trial_page import trial_page, write_trial_page
 from mint.reporting.trials_csv import read_trials, trial_table
 from mint.reporting.verify import verify
 from mint.store.stage_cache import StageCache
@@ -115,6 +115,19 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> FinishedTrial:
         cache_dir=folder / "cache",
         data_dir=folder,
     )
+
+
+def test_page_shows_the_margin_and_what_retraining_did(trial: FinishedTrial) -> None:
+    result = trial.result
+    text = trial_page(result)
+    before = f"| before retraining       | {result.accuracy_before_retraining:.2f}%"
+    assert before in text
+    assert f"| of the dense control    | {result.dense_accuracy:.2f}%" in text
+    assert "| Share at the margin     | N/A" in text
+    margin = {"share_at_margin": 91.234, "share_low": 90.0, "share_high": 92.5}
+    assert "| 91.23% [90.00, 92.50] at" in trial_page(result.model_copy(update=margin))
+    bound = {"share_at_margin": 80.0, "share_bound": "limit"}
+    assert "| at least 80.00% at" in trial_page(result.model_copy(update=bound))
 
 
 def test_row_and_page_are_compared_with_result_and_masks(
