@@ -99,11 +99,10 @@ def _share(result: TrialResult) -> str:
     """Return the share at the margin with its interval, and the margin."""
     if result.share_at_margin is None:
         return "N/A"
-    at_least = "at least " if result.share_bound else ""
-    interval = ""
+    share = f"{'at least ' if result.share_bound else ''}{result.share_at_margin:.2f}%"
     if result.share_low is not None:
-        interval = f" [{result.share_low:.2f}, {result.share_high:.2f}]"
-    return f"{at_least}{result.share_at_margin:.2f}%{interval} at a drop of {result.config.search.margin} points"
+        share += f" [{result.share_low:.2f}, {result.share_high:.2f}]"
+    return f"{share} at a drop of {result.config.search.margin} points"
 
 
 def _percentage(value: float | None) -> str:
