@@ -89,13 +89,16 @@ class NetworkConfig(_Frozen):
     """A network, by the function that builds it.
 
     Attributes:
-        name: mlp, vgg16, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any other class of
-            nn.Module, or function annotated to return one.
+        name: mlp, lenet5, vgg16, resnet8, resnet56 or resnet50, or PACKAGE.MODULE:FUNCTION for any
+            other class of nn.Module, or function annotated to return one.
         arguments: keyword arguments of that function.
     """
 
     name: Annotated[
-        str, Field(pattern=r"^(mlp|vgg16|resnet56|resnet50|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+        str,
+        Field(
+            pattern=r"^(mlp|lenet5|vgg16|resnet8|resnet56|resnet50|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
+        ),
     ]
     arguments: dict[str, JsonValue] = {}
 

@@ -8,13 +8,14 @@ from torch import nn
 from mint.config.loading import describe
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError, error_line
+from mint.models.lenet import lenet5
 from mint.models.mlp import mlp
 from mint.models.own_networks import imported
-from mint.models.resnet import AKAMASTER_NAMES, resnet50, resnet56
+from mint.models.resnet import AKAMASTER_NAMES, resnet8, resnet50, resnet56
 from mint.models.vgg import vgg16
 
 _PROVIDED: Mapping[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (mlp, vgg16, resnet56, resnet50)
+    function.__name__: function for function in (mlp, lenet5, vgg16, resnet8, resnet56, resnet50)
 }
 
 # For a network's name, the module names in published weight files and our names for them.

@@ -1,4 +1,4 @@
-"""ResNet56 for images of 32 x 32 pixels, and torchvision's ResNet50."""
+"""ResNet8 and ResNet56 for images of 32 x 32 pixels, and torchvision's ResNet50."""
 
 from collections.abc import Mapping
 from itertools import pairwise, product
@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _STAGES = (16, 32, 64)  # filters in each stage
-_BLOCKS = 9  # residual blocks in each stage, with two convolutions each
+_BLOCKS_OF_56 = 9  # residual blocks in each stage, with two convolutions each
 
 
-def resnet56(classes: PositiveInt) -> "ResNet56":
-    return ResNet56(classes)
+def resnet8(classes: PositiveInt) -> "CifarResNet":
+    return CifarResNet(classes, blocks=1)
+
+
+def resnet56(classes: PositiveInt) -> "CifarResNet":
+    return CifarResNet(classes, blocks=_BLOCKS_OF_56)
 
 
 def resnet50(classes: PositiveInt) -> nn.Module:
@@ -22,16 +26,18 @@ def resnet50(classes: PositiveInt) -> nn.Module:
     return network
 
 
-class ResNet56(nn.Module):
+class CifarResNet(nn.Module):
     """He et al., Deep Residual Learning, CVPR 2016, section 4.2, for CIFAR-10.
 
-    Modules are conv1, bn1, ..., conv55, bn55 and linear1. Shortcuts have no parameters (option A):
-    where a stage begins they take every second pixel and pad the channels with zeros.
+    With n residual blocks in each stage there are 6n + 2 layers: conv1, bn1, ..., and linear1.
+    Shortcuts have no parameters (option A): where a stage begins they take every second pixel and
+    pad the channels with zeros.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, blocks: int) -> None:
         super().__init__()
-        inside = (filters for filters in _STAGES for _ in range(2 * _BLOCKS))
+        self.blocks = blocks
+        inside = (filters for filters in _STAGES for _ in range(2 * blocks))
         widths = pairwise((3, _STAGES[0], *inside))
         for index, (channels, filters) in enumerate(widths, start=1):
             stride = 2 if index > 1 and channels < filters else 1
@@ -47,8 +53,8 @@ class ResNet56(nn.Module):
         """Return logits (n, classes) of images (n, 3, 32, 32)."""
         values = functional.relu(self._convolved(images, 1))
         for stage in range(len(_STAGES)):
-            for block in range(_BLOCKS):
-                first = 2 + 2 * (stage * _BLOCKS + block)
+            for block in range(self.blocks):
+                first = 2 + 2 * (stage * self.blocks + block)
                 inside = functional.relu(self._convolved(values, first))
                 inside = self._convolved(inside, first + 1)
                 if stage > 0 and block == 0:
@@ -66,7 +72,7 @@ class ResNet56(nn.Module):
 
 def _akamaster_names() -> dict[str, str]:
     names = {"linear": "linear1"}
-    blocks = product(range(1, len(_STAGES) + 1), range(_BLOCKS), (1, 2))
+    blocks = product(range(1, len(_STAGES) + 1), range(_BLOCKS_OF_56), (1, 2))
     for index, (stage, block, place) in enumerate(blocks, start=2):
         names[f"layer{stage}.{block}.conv{place}"] = f"conv{index}"
         names[f"layer{stage}.{block}.bn{place}"] = f"bn{index}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import JsonValue
 from torch import nn
 
@@ -42,6 +43,22 @@ def test_a_users_function_builds_a_network(own_folder: Path) -> None:
     assert isinstance(build_network(NetworkConfig(name="own_networks:Network")), nn.Linear)
     resnet = NetworkConfig(name="torchvision.models:resnet18", arguments={"num_classes": 3})
     assert build_network(resnet).get_parameter("fc.bias").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "parameters"),
+    [
+        ("lenet5", (1, 28, 28), 61_706),  # LeCun et al. 1998, with every filter of conv2 connected
+        ("resnet8", (3, 32, 32), 75_290),
+        ("resnet56", (3, 32, 32), 853_018),  # He et al. 2016: 0.85 million
+    ],
+)
+def test_networks_have_the_published_size(
+    name: str, image: tuple[int, ...], parameters: int
+) -> None:
+    network = build_network(NetworkConfig(name=name, arguments={"classes": 10}))
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert network(torch.rand(2, *image)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(
