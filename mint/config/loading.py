@@ -187,10 +187,15 @@ def _read_extended(name: str, extending: tuple[Path, ...]) -> tuple[Path, dict[s
 
 
 def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the values of another in place, section by section."""
+    """Return a mapping with the values of another in place, section by section.
+
+    Another network starts without arguments: those of one function mean nothing to another.
+    """
     merged = dict(below)
     for key, value in above.items():
         inside = isinstance(value, dict) and isinstance(below.get(key), dict)
+        if key == "network" and inside and "name" in value:
+            inside = value["name"] == below[key].get("name")
         merged[key] = _laid_over(below[key], value) if inside else value
     return merged
 

@@ -98,6 +98,17 @@ def test_an_experiment_that_extends_another(tmp_path: Path) -> None:
     assert experiment.data == digits.data
     assert read_experiment(second).defaults == read_experiment("digits_mlp").defaults
 
+    other = written("other.yaml", {"extends": "digits_mlp", "network": {"name": "a.module:build"}})
+    assert load_experiment(other).network.arguments == {}
+    changes = {"network.name": "vgg16", "network.arguments.classes": 10}
+    assert read_experiment("digits_mlp", changes=changes).experiment.network.arguments == {
+        "classes": 10
+    }
+    wider = written(
+        "wider.yaml", {"extends": "digits_mlp", "network": {"arguments": {"dropout": 0.5}}}
+    )
+    assert load_experiment(wider).network.arguments["widths"] == [64, 500, 300, 10]
+
     circle = written("circle.yaml", {"extends": "circle.yaml"})
     with pytest.raises(InputError, match=r"circle.yaml: extends circle.yaml: .* extends itself"):
         load_experiment(circle)
