@@ -116,8 +116,8 @@ def verify(
     for trial in found.unread:
         print(f"not compared: {trial}")
     print(
-        f"compared: {found.cells} cells of tables, {found.trials} trials with their results and "
-        f"masks, {found.runs} with their runs; differences: {len(found.differences)}"
+        f"compared: {found.cells} cells of tables, {found.trials} trials with their files in "
+        f"{cache_root}, {found.runs} with their MLflow runs; differences: {len(found.differences)}"
     )
     return int(bool(found.differences))
 

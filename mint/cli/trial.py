@@ -224,8 +224,9 @@ def export(
     exported = write_export(
         finished.network, finished.masks, example, output, onnx=onnx, preparation=preparation
     )
-    left, dense, kept = exported.exported_weights, exported.dense_weights, exported.kept_weights
-    print(f"weights:       {left} of {dense}, {100 * left / dense:.2f}% ({kept} are not zero)")
+    left, dense = exported.exported_weights, exported.dense_weights
+    kept = f"the masks alone keep {exported.kept_weights}"
+    print(f"weights:       {left} of {dense}, {100 * left / dense:.2f}%; {kept}")
     left, dense = exported.exported_multiply_adds, exported.dense_multiply_adds
     print(f"multiply-adds: {left} of {dense}, {100 * left / dense:.2f}%")
     times = f"{exported.exported_ms:.2f} ms per image, dense {exported.dense_ms:.2f} ms"

@@ -122,7 +122,7 @@ def _run(
         reason = "the driver that ran it died"
         orphans = store.close_orphans(experiment, cache.identity, reason, provenance.sweep)
         if orphans:
-            display.say(f"closed {orphans} runs whose driver had died")
+            display.say(f"marked as failed: {orphans} MLflow runs that an earlier start left open")
         start, interrupted = time.monotonic(), False
         with RunWriter(store, cache, provenance, finished_runs, display.say) as writer:
             drawn = settings.search == "optuna"

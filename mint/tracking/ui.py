@@ -92,7 +92,7 @@ def links(store: "MlflowStore", address: str) -> list[str]:
         raise InputError(problem, parameter="tracking_uri", value=store.shown)
     width = max(map(len, experiments))
     return [
-        f"{name:{width}}  {page:6}  {address}{path}"
+        f"{name:{width}}  {page:6}  {address.rstrip('/')}{path}"
         for name, identifier in experiments.items()
         for page, path in paths(identifier).items()
     ]
