@@ -171,16 +171,16 @@ def test_unreadable_trials_are_named_and_not_counted_as_compared(
         assert main(command) == 0
         return capsys.readouterr().out
 
-    assert ", 1 trials with their results" in compared()
+    assert ", 1 trials with their files in" in compared()
     (folder / file).write_text("{}")  # a damaged file
     text = compared()
-    assert ", 0 trials with their results" in text
+    assert ", 0 trials with their files in" in text
     assert f"not compared: trial {folder.name}: cannot be read" in text
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = [2, hashlib.sha256(b"{}").hexdigest()]
     (folder / "manifest.json").write_text(json.dumps(manifest))  # one of another version of mint
     text = compared()
-    assert ", 0 trials with their results" in text
+    assert ", 0 trials with their files in" in text
     assert f"not compared: trial {folder.name}: cannot be read" in text
 
 
