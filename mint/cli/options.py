@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.errors import InputError, allowed, without_secrets
 
 # Ray, MLflow, torch and pydantic take long to import: a command imports them when it runs.
@@ -123,6 +123,10 @@ class TrialOptions(ExperimentOptions):
 
     groups: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Groups of filters in each layer (default: the experiment's)."""
+
+    grouping: Annotated[Grouping, Parameter(group=AXES)] = "contiguous"
+    """Filters of a group: neighbours, random ones, or clustered by their weights, so that few
+    blocks are heavy."""
 
     samples_per_class: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Training images of each class for the scores (default: the experiment's)."""

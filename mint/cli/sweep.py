@@ -31,7 +31,7 @@ from mint.cli.options import (
     show_runs,
     store_uri,
 )
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.config.grid import Grid, SweepDefinition, bundled_sweeps, union_of
 from mint.config.locations import cache_folder, data_folder
 from mint.errors import InputError
@@ -67,6 +67,10 @@ class SweepOptions(ExperimentOptions):
 
     groups: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Groups of filters in each layer, such as 5 10 20 (default: the sweep's)."""
+
+    grouping: Annotated[tuple[Grouping, ...], Several, Parameter(group=AXES)] = ()
+    """Filters of a group: neighbours, random ones, or clustered by their weights, so that few
+    blocks are heavy (default: the sweep's)."""
 
     samples_per_class: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Training images of each class for the scores (default: the sweep's)."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mint.trial.setup import PlannedTrial
 
 _AXES = (
-    *("criterion", "groups", "samples_per_class", "upper_limit"),
+    *("criterion", "groups", "grouping", "samples_per_class", "upper_limit"),
     *("bootstraps", "fraction", "retraining", "seed"),
 )
 _NETWORK = Group("Network", validator=LimitedChoice(1, 1), sort_key=0)

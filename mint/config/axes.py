@@ -2,5 +2,8 @@
 
 from typing import Literal
 
+Grouping = Literal["contiguous", "random", "clustered"]
+"""Which filters of a layer are in which of its groups."""
+
 Retraining = Literal["none", "light", "full"]
 """How a pruned network is retrained."""

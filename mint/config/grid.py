@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.config.locations import bundled
 from mint.config.schema import DEFAULT_CRITERION
 from mint.errors import InputError
@@ -25,6 +25,7 @@ class Grid(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     groups: tuple[int, ...]
+    grouping: tuple[Grouping, ...] = ("contiguous",)
     samples_per_class: tuple[int, ...]
     upper_limits: tuple[str, ...]
     fractions: tuple[float | None, ...] = (None,)
@@ -41,6 +42,7 @@ class Grid(BaseModel):
             "upper_limit": self.upper_limits,
             "fraction": self.fractions,
             "groups": self.groups,
+            "grouping": self.grouping,
             "samples_per_class": self.samples_per_class,
             "bootstraps": self.bootstraps,
             "criterion": self.criteria,

@@ -10,6 +10,7 @@ from mint.errors import InputError
 Stage = Literal[
     "baselines",
     "activations",
+    "groups",
     "scores",
     "masks",
     "retrained",

@@ -13,12 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.config.keys import content_key
 from mint.errors import allowed
 
 # Every criterion, in the order of the tables, with the axes of a trial that its scores depend on
-# besides the seed. mint.pruning.criteria has their functions.
+# besides the seed; the grouping belongs to the groups. mint.pruning.criteria has their functions.
 CRITERIA: Mapping[str, Set[str]] = {
     "mint": {"groups", "samples_per_class", "bootstraps"},
     "mint-unconditional": {"groups", "samples_per_class", "bootstraps"},
@@ -266,8 +266,10 @@ class TrialConfig(_Frozen):
     An axis that the criterion's scores do not depend on is 0: all its values are one trial.
 
     Attributes:
-        groups: number of contiguous groups of filters in each layer; a layer with fewer filters
-            has one group for each.
+        groups: number of groups of filters in each layer, of equal size; a layer with fewer
+            filters has one group for each.
+        grouping: which filters a group has: neighbours, random ones, or those that share large
+            weights with a group of the other layer. mint.pruning.grouping has the functions.
         samples_per_class: training images per class that the scores are estimated from.
         upper_limit: largest share of a layer's weights that may be pruned; None for no limit.
         fraction: share of the counted weights to prune; None for the experiment's search.
@@ -283,6 +285,7 @@ class TrialConfig(_Frozen):
 
     experiment: Experiment
     groups: _Axis
+    grouping: Grouping = "contiguous"
     samples_per_class: _Axis
     criterion: Annotated[str, AfterValidator(check_criterion)] = DEFAULT_CRITERION
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
@@ -301,10 +304,12 @@ class TrialConfig(_Frozen):
     def _clear_unused_axes(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        unused = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
+        unused: dict[str, Any] = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
         used = CRITERIA.get(values.get("criterion", DEFAULT_CRITERION))
         if used is None:  # the field's own validator refuses it
             return values
+        if "groups" not in used:
+            unused["grouping"] = "contiguous"
         return {**values, **{axis: unused[axis] for axis in unused.keys() - used}}
 
     @model_validator(mode="after")
@@ -325,11 +330,12 @@ class TrialConfig(_Frozen):
 
     @property
     def name(self) -> str:
-        """Short name, such as g20-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
+        """Short name, as g20-clustered-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
         fraction = self.search.fraction
         parts = [
             "" if self.criterion == DEFAULT_CRITERION else self.criterion,
             f"g{self.groups}" if self.groups else "",
+            "" if self.grouping == "contiguous" else self.grouping,
             f"s{self.samples_per_class}" if self.samples_per_class else "",
             f"u{format_share(self.upper_limit)}",
             "" if fraction is None else f"f{format_share(fraction)}",
@@ -377,6 +383,7 @@ class TrialConfig(_Frozen):
         axes = ("groups", "samples_per_class", "upper_limit", "criterion", "retraining", "seed")
         for axis in axes:
             del content[axis]
+        content.pop("grouping", None)
         experiment = content["experiment"]
         experiment["estimate"].pop("bootstraps", None)
         experiment["search"] = self.experiment.search.content(without={"fraction"})
@@ -392,6 +399,8 @@ class TrialConfig(_Frozen):
         content["experiment"]["search"] = self.search.content()
         content["experiment"]["retraining"] = self.retraining_settings.content()
         del content["experiment"]["light"]
+        if self.grouping == "contiguous":  # results from before there were others keep their keys
+            del content["grouping"]
         content["init"] = self.init and self.init.digest
         return content
 
@@ -414,7 +423,15 @@ class TrialConfig(_Frozen):
         estimate = [self.estimate.content(), self.estimator] if self.uses("bootstraps") else None
         axes = self.criterion, self.groups, own_groups, self.samples_per_class
         parts = self.baseline_key, weight, *axes, estimate
-        return content_key("scores", *parts, *self._revision)
+        grouping = [] if self.grouping == "contiguous" else [self.grouping]
+        return content_key("scores", *parts, *self._revision, *grouping)
+
+    @property
+    def grouping_key(self) -> str:
+        """Key of the groups of all filters, which the criteria share."""
+        pairs = self.experiment.prune, self.experiment.leave_out
+        groups = self.grouping, self.groups, self.experiment.groups
+        return content_key("grouping", self.baseline_key, *pairs, *groups)
 
     @property
     def activations_key(self) -> str:

@@ -1,6 +1,7 @@
 """Weight layers of a traced network, and the layer pairs that are pruned."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch.fx
@@ -85,11 +86,14 @@ class Traced:
     Attributes:
         graph: shares its modules with the network; valid in evaluation mode only.
         all_pairs: pairs of two layers, and of the input and a layer that reads it.
+        tied: for a layer whose filters are added to those of earlier layers, the first of these:
+            filter k of both is channel k of the sum.
     """
 
     graph: torch.fx.GraphModule
     layers: tuple[Layer, ...]
     all_pairs: tuple[LayerPair, ...]
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pairs(self) -> list[LayerPair]:

@@ -130,6 +130,7 @@ class _Flow:
         self._layers: dict[str, Layer] = {}
         self._pairs: dict[str, LayerPair] = {}
         self._shortcuts: set[str] = set()
+        self._tied: dict[str, str] = {}  # to an earlier layer
 
     def traced(self) -> Traced:
         values: dict[torch.fx.Node, _Value] = {}  # of nodes that depend on the input
@@ -147,7 +148,8 @@ class _Flow:
             if (layer := self._layers[name]).parent:
                 self._layers[name] = replace(layer, parent=None, reason="on a shortcut")
                 del self._pairs[name]
-        return Traced(self._graph, tuple(self._layers.values()), tuple(self._pairs.values()))
+        tied = {name: self._first_tied(name) for name in self._tied}
+        return Traced(self._graph, tuple(self._layers.values()), tuple(self._pairs.values()), tied)
 
     def _through_layer(self, node: torch.fx.Node, module: _WeightLayer, read: _Value) -> _Value:
         name = str(node.target)
@@ -239,14 +241,28 @@ class _Flow:
     ) -> _Value | None:
         """Return the value of a sum: that of its main path; None if no path is the main one."""
         shallow, deep = sorted(read.values(), key=lambda value: value.depth)
+        same_channels = len({_shape(term)[:2] for term in (node, *read)}) == 1
+        if same_channels and shallow.span == deep.span and not (shallow.reason or deep.reason):
+            self._tie(shallow.layers[0], deep.layers[0])
         if shallow.depth < deep.depth:
             self._shortcuts |= shallow.sources - deep.sources
         else:
             same = (shallow.layers, shallow.span) == (deep.layers, deep.span)
             if shallow.reason or deep.reason or not same:
                 return None
-        same_channels = len({_shape(term)[:2] for term in (node, *read)}) == 1
         return replace(deep, node=node) if same_channels else None
+
+    def _tie(self, *names: str) -> None:
+        """Note that the filters of two layers are added."""
+        order = list(self._layers).index
+        first, later = sorted(map(self._first_tied, names), key=order)
+        if first != later:
+            self._tied[later] = first
+
+    def _first_tied(self, name: str) -> str:
+        while name in self._tied:
+            name = self._tied[name]
+        return name
 
     def _called(self, node: torch.fx.Node) -> str:
         if node.op == "call_module":

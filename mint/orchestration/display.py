@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from mint.data.checks import OnCheck
+from mint.trial.callbacks import TrialCallbacks
 from mint.trial.forecast import format_duration
-from mint.trial.pipeline import TrialCallbacks
 from mint.trial.result import LayerScoring, SearchStep
 
 if TYPE_CHECKING:

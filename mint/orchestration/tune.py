@@ -45,7 +45,7 @@ from mint.trial.result import LayerScoring, SearchStep, TrialResult
 if TYPE_CHECKING:  # the monitor imports MLflow, which a worker does not need
     from mint.orchestration.trial_monitor import TrialMonitor
     from mint.training.loop import Epoch
-    from mint.trial.pipeline import TrialCallbacks
+    from mint.trial.callbacks import TrialCallbacks
 
 # A failed trial gets one line here and its traceback in its run, instead of pages of Ray's.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -185,7 +185,7 @@ def _ended(parameters: dict[str, Any], settings: SweepSettings, at_once: int) ->
 
 def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
     """Return callbacks that report a trial's progress to Ray Tune."""
-    from mint.trial.pipeline import TrialCallbacks
+    from mint.trial.callbacks import TrialCallbacks
 
     reported = 0.0
     time_left = TimeLeft()

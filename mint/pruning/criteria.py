@@ -18,14 +18,14 @@ from torch import Tensor
 from mint.config.schema import EstimateConfig
 from mint.errors import InputError
 from mint.gmi.bootstrap import Bootstrap
-from mint.gmi.estimator import contiguous_groups, gmi_bootstraps
+from mint.gmi.estimator import gmi_bootstraps
 from mint.gmi.reliability import summarize
 from mint.models import LayerPair, Traced
+from mint.pruning.grouping import PairGroups
 from mint.pruning.scores import BlockScores
 from mint.rng import stream
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CriterionInputs:
 
     Attributes:
         traced: the trained network.
-        groups_of: returns the number of groups for a layer's name and number of filters.
+        groups: returns the groups of a pair's filters: see mint.pruning.grouping.
         estimate: settings of MINT's bootstraps.
         device: cpu or cuda, where the scores of MINT are estimated.
         memory_limit: bytes that the bootstraps may use on that device.
@@ -45,7 +45,7 @@ class CriterionInputs:
     """
 
     traced: Traced
-    groups_of: Callable[[str, int], int]
+    groups: Callable[[LayerPair], PairGroups]
     estimate: EstimateConfig
     device: str
     memory_limit: int
@@ -60,19 +60,11 @@ class CriterionInputs:
         values: Floats = weight.detach().cpu().double().numpy()
         return values
 
-    def groups(self, pair: LayerPair) -> tuple[Labels, Labels]:
-        """Return the group of every child filter and of every parent filter."""
-        child, parent = pair.child_filters, pair.parent_filters
-        return (
-            contiguous_groups(child, self.groups_of(pair.child, child)),
-            contiguous_groups(parent, self.groups_of(pair.parent, parent)),
-        )
-
     def blocks(self, pair: LayerPair) -> BlockScores:
         """Return the blocks of the weight that the pair prunes, with scores of zero."""
-        child_labels, parent_labels = self.groups(pair)
-        value = np.zeros((int(child_labels[-1]) + 1, int(parent_labels[-1]) + 1))
-        return BlockScores(value, child_labels, parent_labels[pair.columns()], pair.kernel)
+        child, parent = self.groups(pair)
+        value = np.zeros((int(child.max()) + 1, int(parent.max()) + 1))
+        return BlockScores(value, child, parent[pair.columns()], pair.kernel)
 
 
 Criterion = Callable[[LayerPair, CriterionInputs], BlockScores]
@@ -84,13 +76,13 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
     Ganesh, Corso and Yasaei Sekeh, MINT, ICPR 2020; mint.gmi.estimator has the estimator.
     """
     estimate = inputs.estimate
-    child_labels, parent_labels = inputs.groups(pair)
+    groups = inputs.groups(pair)
     activations = inputs.activations()
     bootstraps = gmi_bootstraps(
         activations[pair.child_node],
         activations[pair.parent_node],
-        child_labels,
-        parent_labels,
+        groups.child,
+        groups.parent,
         seed=inputs.seed,
         device=inputs.device,
         memory_limit=inputs.memory_limit,

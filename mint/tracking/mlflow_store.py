@@ -355,7 +355,7 @@ def _tags(config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> dict[
 
 
 def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float | None]:
-    axes = ("criterion", "groups", "samples_per_class", "seed", "data_digest")
+    axes = ("criterion", "groups", "grouping", "samples_per_class", "seed", "data_digest")
     return {
         "experiment": config.experiment.name,
         "protocol": keys.protocol,

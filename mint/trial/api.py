@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
@@ -25,6 +25,7 @@ def run_experiment(
     *,
     criterion: str = DEFAULT_CRITERION,
     groups: int | None = None,
+    grouping: Grouping = "contiguous",
     samples_per_class: int | None = None,
     upper_limit: float | str | None = None,
     bootstraps: int | None = None,
@@ -45,6 +46,7 @@ def run_experiment(
         experiment: name, path of a YAML file, or an `Experiment` (without defaults of its axes).
         criterion: one of mint.config.schema.CRITERIA.
         groups: of filters in each layer; None takes the experiment's default, as below.
+        grouping: contiguous, random or clustered.
         samples_per_class: training images per class that the scores are estimated from.
         upper_limit: largest share of a layer's weights that may be pruned: 0 to 1, or none.
         bootstraps: estimates averaged in the scores.
@@ -67,6 +69,7 @@ def run_experiment(
     axes = {
         "criterion": criterion,
         "groups": groups,
+        "grouping": grouping,
         "samples_per_class": samples_per_class,
         "upper_limit": upper_limit,
         "bootstraps": bootstraps,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor, nn
 
+from mint.config.axes import Grouping
 from mint.config.loading import validated
 from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion
 from mint.errors import InputError, allowed
@@ -18,6 +19,7 @@ from mint.models import LayerPair, Traced, collect_activations, trace
 from mint.models.activations import ROWS_AT_ONCE
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
+from mint.pruning.grouping import PairGroups, group_filters
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
 from mint.pruning.scores import BlockScores
@@ -30,6 +32,7 @@ _DEVICES = ("cpu", "cuda")
 class _Settings(BaseModel):
     criterion: Annotated[str, AfterValidator(check_criterion)]
     groups: Annotated[int, Field(ge=1, strict=True)]
+    grouping: Grouping
     bootstraps: Annotated[int, Field(ge=1, strict=True)]
     seed: Annotated[int, Field(ge=0, strict=True)]
 
@@ -41,6 +44,7 @@ def score_network(
     *,
     criterion: str = DEFAULT_CRITERION,
     groups: int = 20,
+    grouping: Grouping = "contiguous",
     bootstraps: int = 50,
     layers: Collection[str] | None = None,
     seed: int = 0,
@@ -56,6 +60,7 @@ def score_network(
         labels: (n,) whole-numbered classes; only the criterion taylor needs them.
         criterion: one of mint.config.schema.CRITERIA.
         groups: of filters in each layer; a layer with fewer filters has one for each.
+        grouping: contiguous, random, or clustered: groups that make few blocks heavy.
         bootstraps: estimates averaged in the scores of MINT.
         layers: names of the modules whose weights are scored, possibly those that read the input;
             None for every convolution and linear layer that reads the filters of another.
@@ -68,7 +73,8 @@ def score_network(
         InputError: an argument is not allowed, the network cannot be traced or has no weights to
             prune, or its activations or scores are not finite.
     """
-    given = {"criterion": criterion, "groups": groups, "bootstraps": bootstraps, "seed": seed}
+    given = {"criterion": criterion, "groups": groups, "grouping": grouping}
+    given |= {"bootstraps": bootstraps, "seed": seed}
     settings = validated(_Settings, given, "score_network")
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     if device.type not in _DEVICES:
@@ -151,9 +157,16 @@ def _criterion_inputs(
         on_device = ((images.to(device), classes.to(device)) for images, classes in batches)
         return loss_gradients(traced, on_device, [pair.weight for pair in pairs])
 
+    @cache
+    def groups() -> dict[str, PairGroups]:
+        def number(_: str, filters: int) -> int:
+            return min(settings.groups, filters)
+
+        return group_filters(settings.grouping, traced, pairs, number, settings.seed)
+
     return CriterionInputs(
         traced=traced,
-        groups_of=lambda layer, filters: min(settings.groups, filters),
+        groups=lambda pair: groups()[pair.weight],
         estimate=EstimateConfig(bootstraps=settings.bootstraps),
         device="cpu",
         memory_limit=memory_bytes() // 2,

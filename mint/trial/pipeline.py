@@ -4,8 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from mint.config.keys import content_key
 from mint.config.schema import TrainingConfig, TrialConfig
-from mint.data.checks import OnCheck
 from mint.data.datasets import Source
 from mint.data.loading import Dataset, balanced_rows, split_source
 from mint.errors import InputError
@@ -33,6 +31,7 @@ from mint.models import (
 from mint.models.activations import ROWS_AT_ONCE
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
+from mint.pruning.grouping import PairGroups, group_filters, load_groups, save_groups
 from mint.pruning.layer_table import LayerCount, count_layers
 from mint.pruning.masks import Masks
 from mint.pruning.ranking import BlockRanking
@@ -42,41 +41,23 @@ from mint.store.locks import locked
 from mint.store.manifest import Manifest
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
-from mint.training.loop import Epoch, accuracy, train
+from mint.training.loop import accuracy, train
+from mint.trial.callbacks import TrialCallbacks
 from mint.trial.ending import finish
 from mint.trial.preflight import counted_weights, estimator_bytes, load_initial
 from mint.trial.provenance import Provenance
 from mint.trial.result import (
     ACTIVATIONS_FILE,
+    GROUPS_FILE,
     MASKS_FILE,
     SCORES_FILE,
     WEIGHTS_FILE,
     Baseline,
     LayerScoring,
     Retraining,
-    SearchStep,
 )
 
 _Read = TypeVar("_Read")
-
-
-def _ignore(*_: object) -> None:
-    """Ignore a report."""
-
-
-@dataclass(frozen=True)
-class TrialCallbacks:
-    """Functions that report a trial's progress.
-
-    on_epoch gets the stage (baseline or retraining), the epoch and the number of epochs;
-    on_layer_scores the scores of every layer, new or found finished; on_check the number of images
-    checked so far, and of all.
-    """
-
-    on_epoch: Callable[[str, Epoch, int], None] = _ignore
-    on_layer_scores: Callable[[LayerScoring], None] = _ignore
-    on_search_step: Callable[[SearchStep], None] = _ignore
-    on_check: OnCheck = _ignore
 
 
 def run_trial(pipeline: "TrialPipeline") -> Path:
@@ -249,10 +230,25 @@ class TrialPipeline:
         batches = self.dataset.train.batches(ROWS_AT_ONCE_BACKWARD, self.rows)
         return loss_gradients(self.traced, batches, [pair.weight for pair in self.pairs])
 
+    @cached_property
+    def groups(self) -> dict[str, PairGroups]:
+        """The groups of the pairs' filters, by the names of the prunable weights."""
+        config = self.config
+        pairs = self.traced, self.pairs
+        made = partial(group_filters, config.grouping, *pairs, config.groups_of, config.seed)
+        if config.grouping == "contiguous":  # takes no time
+            return made()
+
+        def make(folder: Path) -> None:
+            save_groups(folder / GROUPS_FILE, made())
+
+        folder = self.cache.produce("groups", self._key(config.grouping_key), make)
+        return load_groups(self.use(folder) / GROUPS_FILE)
+
     def _score(self, pair: LayerPair) -> BlockScores:
         inputs = CriterionInputs(
             traced=self.traced,
-            groups_of=self.config.groups_of,
+            groups=lambda pair: self.groups[pair.weight],
             estimate=self.config.estimate,
             device=self.config.estimator,
             memory_limit=estimator_bytes(self.config, self._at_once),

@@ -13,6 +13,7 @@ from mint.training.loop import Epoch
 from mint.trial.provenance import Provenance
 
 ACTIVATIONS_FILE = "activations.npz"
+GROUPS_FILE = "groups.npz"
 MASKS_FILE = "masks.safetensors"
 RESULT_FILE = "result.json"
 SCORES_FILE = "scores.npz"

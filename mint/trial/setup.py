@@ -19,7 +19,8 @@ from mint.machine import limited_threads
 from mint.models import Traced, source_digest
 from mint.store.manifest import MANIFEST
 from mint.store.stage_cache import StageCache
-from mint.trial.pipeline import TrialCallbacks, TrialPipeline
+from mint.trial.callbacks import TrialCallbacks
+from mint.trial.pipeline import TrialPipeline
 from mint.trial.preflight import check_data, check_network, image_shape
 from mint.trial.provenance import Provenance
 
@@ -52,8 +53,8 @@ def plan_trials(
 
     Args:
         experiment: of all trials.
-        axes: for each trial the fields criterion, groups, samples_per_class, upper_limit,
-            fraction, bootstraps, retraining and seed of its TrialConfig.
+        axes: for each trial the fields criterion, groups, grouping, samples_per_class,
+            upper_limit, fraction, bootstraps, retraining and seed of its TrialConfig.
         init: file of weights to start from; None for random ones.
         device: that trains; the experiment says where scores are estimated.
         data_dir: folder of the data sets.

@@ -221,7 +221,7 @@ def test_training_resumes_after_a_kill(
 ) -> None:
     from mint.training import checkpoint
     from mint.training.loop import Epoch
-    from mint.trial.pipeline import TrialCallbacks
+    from mint.trial.callbacks import TrialCallbacks
 
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     cpu = torch.device("cpu")

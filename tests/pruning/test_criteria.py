@@ -13,9 +13,10 @@ from torch import nn
 
 from mint.config.schema import CRITERIA, EstimateConfig
 from mint.errors import InputError
-from mint.gmi.estimator import gmi_scores
+from mint.gmi.estimator import contiguous_groups, gmi_scores
 from mint.models import LayerPair, trace
 from mint.pruning.criteria import FUNCTIONS, CriterionInputs, score
+from mint.pruning.grouping import PairGroups
 from mint.pruning.scores import BlockScores
 from mint.trial.in_memory import score_network
 
@@ -52,7 +53,10 @@ def _inputs(
     (pair,) = traced.pairs
     return pair, CriterionInputs(
         traced=traced,
-        groups_of=lambda _, filters: min(groups, filters),
+        groups=lambda pair: PairGroups(
+            contiguous_groups(pair.child_filters, groups),
+            contiguous_groups(pair.parent_filters, groups),
+        ),
         estimate=EstimateConfig(bootstraps=1),
         device="cpu",
         memory_limit=2**30,

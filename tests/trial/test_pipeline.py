@@ -16,7 +16,8 @@ from mint.pruning.layer_table import layers_text, parse_layers
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial
-from mint.trial.pipeline import TrialCallbacks, TrialPipeline, run_trial
+from mint.trial.callbacks import TrialCallbacks
+from mint.trial.pipeline import TrialPipeline, run_trial
 from mint.trial.provenance import Provenance
 from mint.trial.result import MASKS_FILE, SCORES_FILE, SearchStep, TrialResult
 

@@ -14,7 +14,7 @@ from mint.data.images import DecodedImages
 from mint.errors import InputError
 from mint.models import build_network
 from mint.trial import preflight
-from mint.trial.pipeline import TrialCallbacks
+from mint.trial.callbacks import TrialCallbacks
 from mint.trial.setup import PlannedTrial, PlannedTrials, TrialPaths, plan_trial, plan_trials
 
 AXES: dict[str, Any] = {"groups": 6, "samples_per_class": 30, "upper_limit": None, "seed": 0}

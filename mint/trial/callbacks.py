@@ -1,0 +1,27 @@
+"""Functions that a trial calls while it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mint.data.checks import OnCheck
+from mint.training.loop import Epoch
+from mint.trial.result import LayerScoring, SearchStep
+
+
+def _ignore(*_: object) -> None:
+    """Ignore a report."""
+
+
+@dataclass(frozen=True)
+class TrialCallbacks:
+    """Functions that report a trial's progress.
+
+    on_epoch gets the stage (baseline or retraining), the epoch and the number of epochs;
+    on_layer_scores the scores of every layer, new or found finished; on_check the number of images
+    checked so far, and of all.
+    """
+
+    on_epoch: Callable[[str, Epoch, int], None] = _ignore
+    on_layer_scores: Callable[[LayerScoring], None] = _ignore
+    on_search_step: Callable[[SearchStep], None] = _ignore
+    on_check: OnCheck = _ignore
