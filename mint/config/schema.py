@@ -17,11 +17,14 @@ from mint.config.axes import Grouping, Retraining
 from mint.config.keys import content_key
 from mint.errors import allowed
 
-# Every criterion, in the order of the tables, with the axes of a trial that its scores depend on
-# besides the seed; the grouping belongs to the groups. mint.pruning.criteria has their functions.
+# Every criterion, in the order of the tables, with the axes of a trial and the sections of its
+# estimate that its scores depend on besides the seed; the grouping belongs to the groups.
+# mint.pruning.criteria has their functions.
 CRITERIA: Mapping[str, Set[str]] = {
     "mint": {"groups", "samples_per_class", "bootstraps"},
     "mint-unconditional": {"groups", "samples_per_class", "bootstraps"},
+    "mint-gaussian": {"groups", "samples_per_class", "gaussian"},
+    "mint-gaussian-unconditional": {"groups", "samples_per_class", "gaussian"},
     "random": {"groups"},
     "block-magnitude": {"groups"},
     "magnitude": set(),
@@ -135,6 +138,18 @@ class TrainingConfig(_Frozen):
     channels_last: _Flag = False
 
 
+class GaussianConfig(_Frozen):
+    """How Gaussian information is computed; mint.pruning.gaussian has the formulas.
+
+    Attributes:
+        noise: of the pre-activations, as a share of their mean variance in the layer.
+        damping: noise of the other parents, as a share of the mean variance of the parents.
+    """
+
+    noise: Annotated[float, Field(gt=0, strict=True)] = 0.1
+    damping: Annotated[float, Field(gt=0, strict=True)] = 0.01
+
+
 class EstimateConfig(_Frozen):
     """How the scores of MINT are estimated.
 
@@ -147,6 +162,7 @@ class EstimateConfig(_Frozen):
             the trial's field estimator, which copies it, belongs to the keys.
         memory_gb: gigabytes (10^9 bytes) that the estimator of a trial may use; None for half of
             the trial's share of the machine or the card. It changes no score, so no key has it.
+        gaussian: how Gaussian information is computed.
     """
 
     bootstraps: _PositiveInt
@@ -154,10 +170,13 @@ class EstimateConfig(_Frozen):
     paper: _Flag = False
     device: _Device = "cpu"
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+    gaussian: GaussianConfig = GaussianConfig()
 
     def content(self, without: Collection[str] = ()) -> dict[str, Any]:
         """Return the fields that scores depend on as JSON values."""
-        return super().content({*without, "device", "memory_gb"})
+        # The keys of trials from before there was a section gaussian stay as they are.
+        new = () if self.gaussian != GaussianConfig() else {"gaussian"}
+        return super().content({*without, "device", "memory_gb", *new})
 
 
 class SearchConfig(_Frozen):
@@ -420,7 +439,11 @@ class TrialConfig(_Frozen):
     def scores_key(self, weight: str) -> str:
         """Key of the scores of one layer's blocks."""
         own_groups = self.experiment.groups if self.uses("groups") else None
-        estimate = [self.estimate.content(), self.estimator] if self.uses("bootstraps") else None
+        estimate: list[Any] | None = None
+        if self.uses("bootstraps"):
+            estimate = [self.estimate.content(without={"gaussian"}), self.estimator]
+        elif self.uses("gaussian"):
+            estimate = [self.estimate.gaussian.content(), self.estimator]
         axes = self.criterion, self.groups, own_groups, self.samples_per_class
         parts = self.baseline_key, weight, *axes, estimate
         grouping = [] if self.grouping == "contiguous" else [self.grouping]

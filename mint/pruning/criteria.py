@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from mint.gmi.bootstrap import Bootstrap
 from mint.gmi.estimator import gmi_bootstraps
 from mint.gmi.reliability import summarize
 from mint.models import LayerPair, Traced
-from mint.pruning.grouping import PairGroups
+from mint.pruning.gaussian import gaussian_information
+from mint.pruning.grouping import Labels, PairGroups
 from mint.pruning.scores import BlockScores
 from mint.rng import stream
 
@@ -35,7 +37,7 @@ class CriterionInputs:
     Attributes:
         traced: the trained network.
         groups: returns the groups of a pair's filters: see mint.pruning.grouping.
-        estimate: settings of MINT's bootstraps.
+        estimate: settings of MINT's bootstraps and of the Gaussian information.
         device: cpu or cuda, where the scores of MINT are estimated.
         memory_limit: bytes that the bootstraps may use on that device.
         seed: seeds every random draw.
@@ -107,6 +109,38 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
         z_score=summary.z_score,
         bootstraps=np.stack([bootstrap.value for bootstrap in drawn]),
     )
+
+
+def mint_gaussian(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> BlockScores:
+    """Score by the closed form of Gaussian information; see mint.pruning.gaussian.
+
+    A column of the weight reads the mean of its parent filter over space.
+    """
+    settings = inputs.estimate.gaussian
+    weight = inputs.weight(pair)
+    # Every column and kernel position of a parent filter is a position of its own.
+    columns = np.broadcast_to(pair.columns(), weight.shape[:2])
+    position = np.arange(columns.shape[1]) % pair.span
+    kernels = weight.reshape(*weight.shape[:2], -1)
+    shape = (pair.span, pair.child_filters, pair.parent_filters, kernels.shape[2])
+    spread = np.zeros(shape)
+    spread[position, np.arange(len(weight))[:, None], columns] = kernels
+    by_position = np.moveaxis(spread, 3, 0).reshape(-1, *shape[1:3])
+    child_labels, parent_labels = inputs.groups(pair)
+    value = gaussian_information(
+        torch.from_numpy(by_position).to(inputs.device),
+        torch.from_numpy(inputs.activations()[pair.parent_node]).to(inputs.device).double(),
+        _members(child_labels),
+        _members(parent_labels),
+        noise=settings.noise,
+        damping=settings.damping,
+        conditional=conditional,
+    )
+    return replace(inputs.blocks(pair), value=value.cpu().numpy())
+
+
+def _members(labels: Labels) -> list[Labels]:
+    return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
 
 
 def random_blocks(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
@@ -187,6 +221,8 @@ def activation_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScore
 FUNCTIONS: Mapping[str, Criterion] = {
     "mint": partial(mint, conditional=True),
     "mint-unconditional": partial(mint, conditional=False),
+    "mint-gaussian": partial(mint_gaussian, conditional=True),
+    "mint-gaussian-unconditional": partial(mint_gaussian, conditional=False),
     "random": random_blocks,
     "block-magnitude": block_magnitude,
     "magnitude": magnitude,

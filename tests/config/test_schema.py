@@ -3,7 +3,13 @@
 import pytest
 
 from mint.config import keys
-from mint.config.schema import REVISIONS, InitialWeights, TrialConfig
+from mint.config.schema import (
+    REVISIONS,
+    EstimateConfig,
+    GaussianConfig,
+    InitialWeights,
+    TrialConfig,
+)
 
 
 def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> None:
@@ -43,6 +49,32 @@ def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> Non
     assert copy(experiment=apart).retrained_key("m") != quick_trial.retrained_key("m")
     assert copy(experiment=longer).protocol != quick_trial.protocol
     assert copy(groups=7, seed=3).protocol == quick_trial.protocol
+
+
+def test_settings_of_gaussian_information_are_part_of_its_keys_alone(
+    quick_trial: TrialConfig,
+) -> None:
+    def noisier(trial: TrialConfig) -> TrialConfig:
+        estimate = EstimateConfig(bootstraps=10, gaussian=GaussianConfig(noise=0.2))
+        return trial.model_copy(
+            update={"experiment": trial.experiment.model_copy(update={"estimate": estimate})}
+        )
+
+    gaussian = quick_trial.model_copy(update={"criterion": "mint-gaussian"})
+    assert noisier(gaussian).scores_key("fc2") != gaussian.scores_key("fc2")
+    assert noisier(quick_trial).scores_key("fc2") == quick_trial.scores_key("fc2")
+    # Trials under two settings are not compared, whatever their criterion.
+    for trial in (gaussian, quick_trial):
+        assert noisier(trial).key != trial.key
+        assert noisier(trial).protocol != trial.protocol
+    # Defaults are as before there were such settings.
+    assert "gaussian" not in quick_trial.estimate.content()
+    more = gaussian.model_copy(update={"bootstraps": 3})
+    assert (more.key, more.scores_key("fc2")) == (gaussian.key, gaussian.scores_key("fc2"))
+    assert gaussian.model_copy(update={"estimator": "cuda"}).scores_key("fc2") not in {
+        gaussian.scores_key("fc2"),
+        noisier(gaussian).scores_key("fc2"),
+    }
 
 
 def test_device_and_estimator_are_part_of_the_keys(quick_trial: TrialConfig) -> None:
