@@ -66,7 +66,8 @@ def compare(
 
     A selection is a criterion, or columns with their values: groups=20,retraining=light. The two
     sides share everything that not both of them name. The columns are experiment, protocol,
-    retraining, criterion, upper_limit, groups, samples_per_class, bootstraps, fraction and margin.
+    retraining, criterion, upper_limit, groups, grouping, samples_per_class, bootstraps, fraction
+    and margin.
 
     Example: mint compare mint,experiment=mnist_mlp random
 

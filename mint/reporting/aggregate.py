@@ -5,18 +5,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mint.config.axes import Grouping
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
 from mint.reporting.statistics import spread
 from mint.reporting.trials_csv import AXES, Row, records
 
 NOT_RUN, NO_RESULT = "not run", "no result"
 REGIMES = ("full", "light", "none")
+GROUPINGS: tuple[str, ...] = get_args(Grouping)
 SHARE, ACCURACY = "share_at_margin", "accuracy"
 _OF_TEST_IMAGES = {ACCURACY, "baseline_accuracy", "dense_accuracy", "accuracy_drop"}
 
@@ -34,6 +36,7 @@ class SeedGroup:
     retraining: str
     upper_limit: str
     groups: int
+    grouping: str
     samples_per_class: int
     fraction: str
     criterion: str
@@ -111,7 +114,7 @@ class SeedGroup:
             f"{format_percent(self.fraction)} pruned" if self.fraction != "none" else "searched"
         )
         parts = [
-            self.groups and f"{self.groups} groups",
+            self.groups and format_groups(self.groups, self.grouping),
             self.samples_per_class and f"{self.samples_per_class} samples per class",
             self.bootstraps and format_count(self.bootstraps, "bootstrap"),
             self.upper_limit != "none" and f"limit {self.upper_limit}",
@@ -138,7 +141,8 @@ def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
     return (
         REGIMES.index(group.retraining),
         *(-float(text.replace("none", "inf")) for text in (group.upper_limit, group.fraction)),
-        *(group.samples_per_class, group.groups, order_of_criteria(group.criterion)),
+        *(group.samples_per_class, group.groups, GROUPINGS.index(group.grouping)),
+        order_of_criteria(group.criterion),
     )
 
 
@@ -181,6 +185,11 @@ def format_percent(share: str) -> str:
 def format_axis(value: object) -> str:
     """Return the value of an axis as a cell of a table; N/A for 0 and none."""
     return "N/A" if value in (0, "none") else str(value)
+
+
+def format_groups(number: int, grouping: str) -> str:
+    """Return a number of groups, and how they are made if they are not contiguous."""
+    return f"{number} groups" if grouping == "contiguous" else f"{number} {grouping} groups"
 
 
 def format_count(number: int, noun: str) -> str:

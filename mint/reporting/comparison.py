@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mint.config.schema import DEFAULT_CRITERION
-from mint.reporting.aggregate import ACCURACY, REGIMES, SHARE, SeedGroup, order_of_criteria
+from mint.reporting.aggregate import (
+    ACCURACY,
+    GROUPINGS,
+    REGIMES,
+    SHARE,
+    SeedGroup,
+    order_of_criteria,
+)
 from mint.reporting.statistics import MARGIN_OF_ACCURACY, MARGIN_OF_SHARE, Difference
 
 CONTROL = "random"
@@ -40,6 +47,9 @@ def paired_groups(
         found[tuple(getattr(group, column) for column in equal)].append(group)
     for group in first:
         for other in found[tuple(getattr(group, column) for column in equal)]:
+            grouped = group.groups and other.groups and "grouping" not in but
+            if grouped and group.grouping != other.grouping:
+                continue
             values = ((getattr(group, axis), getattr(other, axis)) for axis in axes)
             if all(own == theirs or 0 in (own, theirs) for own, theirs in values):
                 yield group, other
@@ -121,6 +131,7 @@ class SharedAxes(NamedTuple):
     groups: int
     samples_per_class: int
     bootstraps: int
+    grouping: str
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,11 @@ def _sharing_axes(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, lis
         share = group.margin if group.margin is not None else float(group.fraction)
         budgets[regime, limit, searched, share].append(group)
     for _, of_budget in sorted(budgets.items()):
-        by_point: dict[tuple[int, int, int], list[SeedGroup]] = defaultdict(list)
+        by_point: dict[tuple[int, ...], list[SeedGroup]] = defaultdict(list)
         for group in of_budget:
-            by_point[group.groups, group.samples_per_class, group.bootstraps].append(group)
+            grouping = GROUPINGS.index(group.grouping) + 1 if group.groups else 0
+            axes = (group.groups, group.samples_per_class, group.bootstraps, grouping)
+            by_point[axes].append(group)
         points = sorted(by_point)
         for point in points:
             # The axes that random blocks use are some of MINT's: no comparison of their own.
@@ -178,9 +191,11 @@ def _sharing_axes(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, lis
             sharing = _narrowed(point)
             own = [group for other in points if other in sharing for group in by_point[other]]
             first = of_budget[0]
-            yield SharedAxes(first.retraining, first.upper_limit, *point), own
+            number, samples, bootstraps, grouping = point
+            used = number, samples, bootstraps, GROUPINGS[max(grouping - 1, 0)]
+            yield SharedAxes(first.retraining, first.upper_limit, *used), own
 
 
-def _narrowed(point: tuple[int, int, int]) -> set[tuple[int, ...]]:
+def _narrowed(point: tuple[int, ...]) -> set[tuple[int, ...]]:
     """Return the point, and those at which some of its axes are not used."""
     return set(product(*({value, 0} for value in point)))

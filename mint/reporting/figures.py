@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mint.config.schema import DEFAULT_CRITERION
 from mint.pruning.layer_table import parse_layers
-from mint.reporting.aggregate import ACCURACY, REGIMES, SHARE, SeedGroup, order_of_criteria
+from mint.reporting.aggregate import (
+    ACCURACY,
+    REGIMES,
+    SHARE,
+    SeedGroup,
+    format_groups,
+    order_of_criteria,
+)
 from mint.reporting.comparison import CONTROLS, ComparedCriterion
 from mint.reporting.figure_style import (
     COLOURS,
@@ -153,7 +160,7 @@ def draw_criteria(compared: Sequence[ComparedCriterion]) -> "Figure":
     for axes, shared in zip(panels, drawn, strict=True):
         own = [row.trials for row in given if row.axes == shared]
         _draw_lines(axes, own, styles)
-        used = [f"{shared.groups} groups" if shared.groups else ""]
+        used = [format_groups(shared.groups, shared.grouping) if shared.groups else ""]
         used.append("" if shared.upper_limit == "none" else f"limit {shared.upper_limit}")
         axes.set_title(
             ", ".join(filter(None, [_RETRAINING[shared.retraining], *used])), fontsize=10

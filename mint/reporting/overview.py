@@ -91,7 +91,7 @@ def findings_of(protocols: Iterable[Protocol]) -> list[Finding]:
     """
     found = []
     for protocol in protocols:
-        effects = effects_of_criteria(protocol.groups)
+        effects = effects_of_criteria(protocol.grouped("contiguous"))
         own = [each for each in effects if each.high == DEFAULT_CRITERION]
         for effect in [*own, *_largest_steps(protocol)]:
             if effect.of.share:
@@ -105,7 +105,8 @@ def findings_of(protocols: Iterable[Protocol]) -> list[Finding]:
 
 def _largest_steps(protocol: Protocol) -> list[Effect]:
     """Return the effects of the most groups and the most samples."""
-    largest = {(each.retraining, each.axis): each for each in effects_of_axes(protocol.groups)}
+    effects = effects_of_axes(protocol.grouped("contiguous"))
+    largest = {(each.retraining, each.axis): each for each in effects}
     return [effect for (_, axis), effect in largest.items() if axis in _AXIS_NAMES]
 
 
@@ -154,6 +155,7 @@ def compared_groups(reference: ReferenceResults, groups: Iterable[SeedGroup]) ->
     """Return the seed groups at a share that MINT was published with, in the order of tables."""
     fractions = fractions_of(row for row in reference.methods if row.method == "MINT")
     own = [group for group in groups if group.fraction in fractions]
+    own = [group for group in own if group.grouping == "contiguous"]
     return sorted(own, key=lambda group: (float(group.fraction), order_of_tables(group)))
 
 
@@ -227,7 +229,8 @@ def _measured_rows(
 
     At the axes of the reference's search if there are trials, else at those of most seeds.
     """
-    own = [group for group in protocol.groups if group.finished and group.criterion in _COMPARED]
+    known = protocol.grouped("contiguous")
+    own = [group for group in known if group.finished and group.criterion in _COMPARED]
     given = [group for group in own if group.fraction == fraction]
     searched = [group for group in own if group.margin is not None]
     wanted = reference.searched and reference.searched.axes
@@ -271,7 +274,7 @@ def variation_lines(reference: ReferenceResults, protocols: Sequence[Protocol]) 
         return []
 
     def found(protocol: Protocol) -> list[list[SeedGroup]]:
-        return [_cells_of(protocol.groups, row) for _, row in published]
+        return [_cells_of(protocol.grouped("contiguous"), row) for _, row in published]
 
     protocol = max(protocols, key=lambda each: sum(map(len, found(each))), default=None)
     cells = found(protocol) if protocol else [[]] * len(published)

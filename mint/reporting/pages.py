@@ -15,6 +15,7 @@ import pandas as pd
 
 from mint.errors import error_line
 from mint.reporting import tables
+from mint.reporting.aggregate import GROUPINGS
 from mint.reporting.comparison import effects_of_axes, effects_of_criteria
 from mint.reporting.figure_style import save
 from mint.reporting.figures import (
@@ -184,7 +185,7 @@ def _experiment_page(
         lines += _effect_tables(protocol)
         lines += _criteria_section(protocol, plots)
         published = reference.variations if reference else {}
-        if curves := share_curves(protocol.groups):
+        if curves := share_curves(protocol.grouped("contiguous")):
             caption = "share at the margin against groups and samples"
             words = f"{protocol.title} groups and samples"
             lines += _figure(plots, caption, words, draw_shares, curves, published)
@@ -202,12 +203,15 @@ def _experiment_page(
 
 def _effect_tables(protocol: Protocol) -> list[str]:
     lines = []
-    for title, text, effects in (
-        ("Effect of the criterion", _CRITERIA_TEXT, effects_of_criteria(protocol.groups)),
-        ("Effect of each axis", _AXES_TEXT, effects_of_axes(protocol.groups)),
-    ):
-        if effects:
-            lines += ["", f"### {title}", "", text, "", *tables.effects_table(effects)]
+    for grouping in GROUPINGS:
+        groups = protocol.grouped(grouping)
+        of = "" if grouping == "contiguous" else f", {grouping} groups"
+        for title, text, effects in (
+            ("Effect of the criterion", _CRITERIA_TEXT, effects_of_criteria(groups)),
+            ("Effect of each axis", _AXES_TEXT, effects_of_axes(groups)),
+        ):
+            if effects:
+                lines += ["", f"### {title}{of}", "", text, "", *tables.effects_table(effects)]
     return lines
 
 

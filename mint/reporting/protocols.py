@@ -47,6 +47,10 @@ class Protocol:
     def groups(self) -> list[SeedGroup]:
         return seed_groups(self.trials)
 
+    def grouped(self, grouping: str) -> list[SeedGroup]:
+        """Return the seed groups of one grouping, and those whose criterion has no groups."""
+        return [group for group in self.groups if group.grouping == grouping or not group.groups]
+
     @property
     def finished(self) -> pd.DataFrame:
         return self.trials[self.trials["status"] == "finished"]

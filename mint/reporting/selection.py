@@ -21,6 +21,7 @@ _COLUMNS: Mapping[str, Callable[[SeedGroup, Protocol], str]] = {
     "criterion": lambda group, _: group.criterion,
     "upper_limit": lambda group, _: group.upper_limit,
     "groups": lambda group, _: format_axis(group.groups),
+    "grouping": lambda group, _: group.grouping,
     "samples_per_class": lambda group, _: format_axis(group.samples_per_class),
     "bootstraps": lambda group, _: format_axis(group.bootstraps),
     "fraction": lambda group, _: group.fraction,

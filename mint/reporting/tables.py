@@ -38,6 +38,7 @@ _DEFAULTS = {
     **dict.fromkeys(["Share at the margin", "Before retraining", "Drop from dense"], NOT_RUN),
     **{"Retraining": "full", "Pruned to": "searched", "Criterion": DEFAULT_CRITERION},
     **{"Axis": "Criterion", "Bootstraps": "N/A", "Reliability": "N/A", "Upper limit": "N/A"},
+    "Grouping": "contiguous",
 }
 
 
@@ -82,6 +83,7 @@ def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
     rows: list[dict[str, Cell]] = []
     for row in compared:
         shared = dict(zip(AXES, map(format_axis, row.axes[1:4]), strict=True))
+        shared["Grouping"] = row.axes.grouping
         cells: dict[str, Cell] = {**_cells(row.trials), **shared}
         seeds = cells.pop("Seeds")
         for name, difference in row.against.items():
@@ -129,6 +131,7 @@ def _cells(group: SeedGroup) -> dict[str, str]:
 def _axes(group: SeedGroup) -> dict[str, str]:
     values = (group.upper_limit, group.groups, group.samples_per_class)
     axes = dict(zip(AXES, map(format_axis, values), strict=True))
+    axes["Grouping"] = group.grouping
     return axes | {"Pruned to": _pruned_to(group), "Criterion": group.criterion}
 
 

@@ -77,6 +77,7 @@ def _figures(result: TrialResult) -> list[list[str]]:
         ["Multiply-adds per image", f"{kept} of {dense}, {_percent(kept, dense)}"],
         ["Bytes of sparse weights", f"{sparse_bytes} of {dense_bytes}"],
         ["Groups", format_axis(config.groups)],
+        *([] if config.grouping == "contiguous" else [["Grouping", config.grouping]]),
         ["Samples per class", format_axis(config.samples_per_class)],
         ["Upper limit", format_share(config.upper_limit)],
         ["Fraction", format_share(config.search.fraction)],

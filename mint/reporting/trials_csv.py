@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_origi
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from mint.config.axes import Retraining
+from mint.config.axes import Grouping, Retraining
 from mint.config.schema import TrainingConfig, TrialConfig, format_share
 from mint.errors import InputError
 from mint.pruning.layer_table import layers_text, parse_layers
@@ -28,12 +28,12 @@ TRIALS_FILE = "trials.csv"
 ORIGIN = ("run_id", "git_commit")
 # Trials that share these differ only in their seed.
 AXES = (
-    *("retraining", "upper_limit", "groups", "samples_per_class", "fraction", "criterion"),
-    "bootstraps",
+    *("retraining", "upper_limit", "groups", "grouping", "samples_per_class", "fraction"),
+    *("criterion", "bootstraps"),
 )
 _ORDER = [
-    *("experiment", "protocol", "retraining", "groups", "samples_per_class", "upper_limit"),
-    *("fraction", "bootstraps", "criterion", "seed", "key"),
+    *("experiment", "protocol", "retraining", "groups", "grouping", "samples_per_class"),
+    *("upper_limit", "fraction", "bootstraps", "criterion", "seed", "key"),
 ]
 # A finished trial has all other figures.
 _MAY_BE_MISSING = {
@@ -70,6 +70,7 @@ class _Row(BaseModel, frozen=True):
     criterion: _Name
     upper_limit: _Share
     groups: _Count
+    grouping: Grouping = "contiguous"
     samples_per_class: _Count
     fraction: _Share
     bootstraps: _Count
@@ -144,6 +145,7 @@ def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | flo
         "criterion": config.criterion,
         "upper_limit": format_share(config.upper_limit),
         "groups": config.groups,
+        "grouping": config.grouping,
         "samples_per_class": config.samples_per_class,
         "fraction": format_share(config.search.fraction),
         "margin": math.nan if config.search.margin is None else config.search.margin,
