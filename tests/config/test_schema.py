@@ -3,6 +3,7 @@
 import pytest
 
 from mint.config import keys
+from mint.config.loading import load_experiment
 from mint.config.schema import (
     REVISIONS,
     EstimateConfig,
@@ -49,6 +50,25 @@ def test_keys_follow_what_each_stage_depends_on(quick_trial: TrialConfig) -> Non
     assert copy(experiment=apart).retrained_key("m") != quick_trial.retrained_key("m")
     assert copy(experiment=longer).protocol != quick_trial.protocol
     assert copy(groups=7, seed=3).protocol == quick_trial.protocol
+    clustered = copy(grouping="clustered")
+    assert clustered.key != quick_trial.key
+    assert clustered.scores_key("fc2") != quick_trial.scores_key("fc2")
+    assert clustered.protocol == quick_trial.protocol
+    assert clustered.name == "g6-clustered-s30-unone-seed0"
+    assert clustered.grouping_key == copy(grouping="clustered", criterion="random").grouping_key
+    ungrouped = {**quick_trial.model_dump(), "criterion": "magnitude"}
+    assert TrialConfig.model_validate(ungrouped | {"grouping": "random"}).key == (
+        TrialConfig.model_validate(ungrouped).key
+    )
+
+
+def test_contiguous_groups_keep_the_keys_from_before_there_were_others(
+    quick_trial: TrialConfig,
+) -> None:
+    default = quick_trial.model_copy(
+        update={"experiment": load_experiment("digits_mlp"), "groups": 20, "samples_per_class": 100}
+    )
+    assert default.key == "164b59556b87ddc1"  # a row of results/trials.csv
 
 
 def test_settings_of_gaussian_information_are_part_of_its_keys_alone(

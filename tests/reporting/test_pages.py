@@ -296,6 +296,39 @@ def test_criterion_without_groups_is_compared_at_all_groups() -> None:
     }
 
 
+def test_groupings_have_rows_of_their_own_and_findings_are_those_of_contiguous_groups(
+    tmp_path: Path,
+) -> None:
+    gains = {"contiguous": 0.0, "clustered": 3.0}
+    trials = table(
+        *(
+            with_accuracy(
+                finished_row(criterion=name, grouping=grouping, fraction=0.9, seed=seed),
+                90 + seed / 10 + gain * (name != "random"),
+            )
+            for grouping, gain in gains.items()
+            for name in ("random", "mint", "magnitude")
+            for seed in (0, 1)
+            if name != "magnitude" or grouping == "contiguous"
+        )
+    )
+    text = _report(tmp_path, trials)
+    rows = _rows(text, "Criteria, full retraining")
+    found = {(row["Criterion"], row["Grouping"]): row["Against random"] for row in rows}
+    assert found == {
+        ("random", "contiguous"): "N/A",
+        ("mint", "contiguous"): "+0.00",
+        ("magnitude", "contiguous"): "+0.00",
+        ("random", "clustered"): "N/A",
+        ("mint", "clustered"): "+3.00",
+        ("magnitude", "clustered"): "+0.00",
+    }
+    (effect, *_) = _rows(text, "Effect of the criterion, clustered groups")
+    assert effect["Accuracy"].startswith("+3.00")
+    (effect, *_) = _rows(text, "Effect of the criterion")
+    assert effect["Accuracy"].startswith("+0.00")
+
+
 def test_searches_without_a_margin_and_single_criteria_are_not_compared(tmp_path: Path) -> None:
     searched = [finished_row(criterion=name) for name in ("mint", "random")]
     assert [protocol.criteria for protocol in protocols_of(table(*searched))] == [[]]

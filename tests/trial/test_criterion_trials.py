@@ -98,6 +98,28 @@ def test_trials_of_all_criteria_share_the_baseline_and_respect_budget_and_limit(
     assert (again / MASKS_FILE).read_bytes() == (folder / MASKS_FILE).read_bytes()
 
 
+def test_criteria_share_the_groups_of_a_clustered_trial(
+    quick_trial: TrialConfig, digits: Source, shared_cache: Path
+) -> None:
+    labels = []
+    for criterion in ("random", "block-magnitude"):
+        config = _trial(quick_trial, criterion, grouping="clustered", fraction=0.8)
+        trial = FinishedTrial(_run(config, digits, shared_cache))
+        scores = trial.scores["fc2.weight"]
+        labels.append((scores.child_labels, scores.parent_labels))
+        # The weights and masks are in the network's order: every block is kept or pruned whole.
+        blocks = scores.rows * scores.value.shape[1] + scores.parent_labels
+        mask = trial.masks["fc2.weight"]
+        kept = [mask[blocks == block].mean() for block in range(scores.value.size)]
+        assert set(kept) == {0.0, 1.0}
+        weight = trial.network.get_parameter("fc2.weight").detach().numpy()
+        assert not weight[~mask].any()
+    np.testing.assert_array_equal(labels[0][0], labels[1][0])
+    np.testing.assert_array_equal(labels[0][1], labels[1][1])
+    assert (np.diff(labels[0][0]) < 0).any()
+    assert sum(path.is_dir() for path in (shared_cache / "groups").iterdir()) == 1
+
+
 def test_all_weights_can_be_pruned(
     quick_trial: TrialConfig, digits: Source, shared_cache: Path
 ) -> None:
