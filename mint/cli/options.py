@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
 from mint.errors import InputError, allowed, without_secrets
 
 # Ray, MLflow, torch and pydantic take long to import: a command imports them when it runs.
@@ -118,8 +118,8 @@ class TrialOptions(ExperimentOptions):
     experiment: ExperimentName
 
     criterion: Annotated[Criterion, Parameter(group=AXES)] = "mint"
-    """Scores the blocks: mint, mint-unconditional, random, block-magnitude, magnitude,
-    l1-filters, bn-scale, taylor or activation-magnitude."""
+    """Scores the blocks: mint, mint-unconditional, mint-gaussian, mint-gaussian-unconditional,
+    random, block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude."""
 
     groups: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Groups of filters in each layer (default: the experiment's)."""
@@ -141,6 +141,9 @@ class TrialOptions(ExperimentOptions):
     retraining: Annotated[Retraining, Parameter(group=AXES)] = "full"
     """Retrain the pruned network not at all, lightly (by default three epochs at a learning rate of
     0.01) or in full."""
+
+    compensate: Annotated[Compensate, Parameter(group=AXES)] = "no"
+    """Refit the kept weights to the dense network by least squares before retraining: no or yes."""
 
     fraction: Annotated[Share | None, Parameter(group=AXES)] = None
     """Share of the counted weights to prune, instead of a search (default: the experiment's)."""

@@ -31,7 +31,7 @@ from mint.cli.options import (
     show_runs,
     store_uri,
 )
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.grid import Grid, SweepDefinition, bundled_sweeps, union_of
 from mint.config.locations import cache_folder, data_folder
 from mint.errors import InputError
@@ -87,6 +87,10 @@ class SweepOptions(ExperimentOptions):
 
     retraining: Annotated[tuple[Retraining, ...], Several, Parameter(group=AXES)] = ()
     """Retrain the pruned networks not at all, lightly or in full (default: the sweep's)."""
+
+    compensate: Annotated[tuple[Compensate, ...], Several, Parameter(group=AXES)] = ()
+    """Refit the kept weights to the dense network by least squares before retraining: no, yes or
+    both (default: the sweep's)."""
 
     bootstraps: Annotated[tuple[Positive, ...], Several, Parameter(group=AXES)] = ()
     """Estimates that are averaged to a score; with estimate.reliability set, their largest number

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _AXES = (
     *("criterion", "groups", "grouping", "samples_per_class", "upper_limit"),
-    *("bootstraps", "fraction", "retraining", "seed"),
+    *("bootstraps", "fraction", "retraining", "compensate", "seed"),
 )
 _NETWORK = Group("Network", validator=LimitedChoice(1, 1), sort_key=0)
 _COMMANDS = {"baselines": "train", "scores": "estimate", "masks": "prune"}

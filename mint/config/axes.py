@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+Compensate = Literal["no", "yes"]
+"""Whether the kept weights of a pruned network are refitted before retraining."""
+
 Grouping = Literal["contiguous", "random", "clustered"]
 """Which filters of a layer are in which of its groups."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.locations import bundled
 from mint.config.schema import DEFAULT_CRITERION
 from mint.errors import InputError
@@ -31,6 +31,7 @@ class Grid(BaseModel):
     fractions: tuple[float | None, ...] = (None,)
     bootstraps: tuple[int | None, ...] = (None,)
     retraining: tuple[Retraining, ...] = ("full",)
+    compensate: tuple[Compensate, ...] = ("no",)
     criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
 
     def points(self) -> Iterator[dict[str, Any]]:
@@ -47,6 +48,7 @@ class Grid(BaseModel):
             "bootstraps": self.bootstraps,
             "criterion": self.criteria,
             "retraining": self.retraining,
+            "compensate": self.compensate,
         }
         for values in product(*axes.values()):
             point = dict(zip(axes, values, strict=True))

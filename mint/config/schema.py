@@ -1,19 +1,18 @@
 """Experiments and trials: frozen, validated values, and the keys of all that depends on them."""
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     model_validator,
 )
 
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
+from mint.config.estimate import Device, EstimateConfig, Flag, Frozen, PositiveInt
 from mint.config.keys import content_key
 from mint.errors import allowed
 
@@ -42,11 +41,8 @@ _LIGHT = {"epochs": 3, "lr": 0.01, "schedule": "cosine", "milestones": ()}
 MAX_NAME_LENGTH = 100
 """Characters of an experiment's name, which is part of file names."""
 
-_PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 _Axis = Annotated[int, Field(ge=0, strict=True)]
-_Flag = Annotated[bool, Field(strict=True)]
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-_Device = Literal["cpu", "cuda"]
 
 
 def check_criterion(name: str) -> str:
@@ -56,15 +52,7 @@ def check_criterion(name: str) -> str:
     return name
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    def content(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """Return all fields as JSON values, defaults included, for a content key."""
-        return self.model_dump(mode="json", exclude=set(without))
-
-
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """A data set, its validation split, and the preparation of its images.
 
     Attributes:
@@ -81,14 +69,14 @@ class DataConfig(_Frozen):
     """
 
     name: Annotated[str, Field(pattern=r"^(digits|mnist|cifar10|(parquet|imagefolder):.+)$")]
-    validation_size: _PositiveInt
-    size: _PositiveInt | None = None
-    crop: _PositiveInt | None = None
+    validation_size: PositiveInt
+    size: PositiveInt | None = None
+    crop: PositiveInt | None = None
     channels: Literal[3] | None = None
     augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = "none"
 
 
-class NetworkConfig(_Frozen):
+class NetworkConfig(Frozen):
     """A network, by the function that builds it.
 
     Attributes:
@@ -103,7 +91,7 @@ class NetworkConfig(_Frozen):
             pattern=r"^(mlp|lenet5|vgg16|resnet8|resnet56|resnet50|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
         ),
     ]
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field({})
 
     @property
     def is_users(self) -> bool:
@@ -111,7 +99,7 @@ class NetworkConfig(_Frozen):
         return ":" in self.name
 
 
-class TrainingConfig(_Frozen):
+class TrainingConfig(Frozen):
     """SGD and its schedule.
 
     Attributes:
@@ -125,61 +113,20 @@ class TrainingConfig(_Frozen):
     """
 
     epochs: Annotated[int, Field(ge=0, strict=True)]
-    batch_size: _PositiveInt
+    batch_size: PositiveInt
     lr: Annotated[float, Field(gt=0, strict=True)]
     momentum: Annotated[float, Field(ge=0, lt=1, strict=True)]
-    nesterov: _Flag
+    nesterov: Flag
     weight_decay: Annotated[float, Field(ge=0, strict=True)]
     schedule: Literal["milestones", "cosine"] = "milestones"
-    milestones: tuple[_PositiveInt, ...] = ()
+    milestones: tuple[PositiveInt, ...] = ()
     gamma: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: _Flag = False
+    channels_last: Flag = False
 
 
-class GaussianConfig(_Frozen):
-    """How Gaussian information is computed; mint.pruning.gaussian has the formulas.
-
-    Attributes:
-        noise: of the pre-activations, as a share of their mean variance in the layer.
-        damping: noise of the other parents, as a share of the mean variance of the parents.
-    """
-
-    noise: Annotated[float, Field(gt=0, strict=True)] = 0.1
-    damping: Annotated[float, Field(gt=0, strict=True)] = 0.01
-
-
-class EstimateConfig(_Frozen):
-    """How the scores of MINT are estimated.
-
-    Attributes:
-        bootstraps: number of estimates averaged; with a reliability, the largest number.
-        reliability: stop once the scores reach this reliability; None to use all bootstraps.
-        paper: estimate as the MINT paper does, without scaling activations and with nearest
-            neighbours as partners; mint.gmi.estimator explains the difference.
-        device: cuda estimates on the GPU of a trial on a GPU. Its scores differ by rounding, so
-            the trial's field estimator, which copies it, belongs to the keys.
-        memory_gb: gigabytes (10^9 bytes) that the estimator of a trial may use; None for half of
-            the trial's share of the machine or the card. It changes no score, so no key has it.
-        gaussian: how Gaussian information is computed.
-    """
-
-    bootstraps: _PositiveInt
-    reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
-    paper: _Flag = False
-    device: _Device = "cpu"
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-    gaussian: GaussianConfig = GaussianConfig()
-
-    def content(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """Return the fields that scores depend on as JSON values."""
-        # The keys of trials from before there was a section gaussian stay as they are.
-        new = () if self.gaussian != GaussianConfig() else {"gaussian"}
-        return super().content({*without, "device", "memory_gb", *new})
-
-
-class SearchConfig(_Frozen):
+class SearchConfig(Frozen):
     """How much is pruned: a given fraction, or the share at which accuracy drops by a margin.
 
     Attributes:
@@ -214,7 +161,7 @@ class SearchConfig(_Frozen):
         return self
 
 
-class Experiment(_Frozen):
+class Experiment(Frozen):
     """A network on a data set, and how it is trained, scored and pruned.
 
     Attributes:
@@ -244,12 +191,12 @@ class Experiment(_Frozen):
     prune: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] | Literal["all"]
     leave_out: tuple[tuple[str, str], ...] = ()
     count: Literal["pruned", "all"] = "pruned"
-    limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    groups: dict[str, _PositiveInt] = {}
-    keep_connected: _Flag = False
+    limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    groups: dict[str, PositiveInt] = Field({})
+    keep_connected: Flag = False
     estimate: EstimateConfig
     search: SearchConfig
-    threads: _PositiveInt = 1
+    threads: PositiveInt = 1
 
     def retraining_settings(self, retraining: Retraining) -> TrainingConfig:
         """Return the settings of a way of retraining; none has 0 epochs."""
@@ -272,14 +219,14 @@ class Experiment(_Frozen):
         return self
 
 
-class InitialWeights(_Frozen):
+class InitialWeights(Frozen):
     """A file of weights that the baseline's training starts from."""
 
     file: str
     digest: str
 
 
-class TrialConfig(_Frozen):
+class TrialConfig(Frozen):
     """One trial: an experiment, and the axes that a sweep varies.
 
     An axis that the criterion's scores do not depend on is 0: all its values are one trial.
@@ -294,6 +241,7 @@ class TrialConfig(_Frozen):
         fraction: share of the counted weights to prune; None for the experiment's search.
         bootstraps: None for the experiment's.
         retraining: how the pruned network is retrained: not at all, lightly or in full.
+        compensate: whether the kept weights are refitted before that: mint.pruning.compensation.
         seed: seeds every random draw: split, initialisation, batches, rows, bootstraps.
         device: class of the device that trains the network.
         estimator: backend that estimates the scores of MINT.
@@ -309,11 +257,12 @@ class TrialConfig(_Frozen):
     criterion: Annotated[str, AfterValidator(check_criterion)] = DEFAULT_CRITERION
     upper_limit: Annotated[float, Field(ge=0, le=1)] | None
     fraction: Annotated[float, Field(ge=0, le=1)] | None = None
-    bootstraps: _PositiveInt | None = None
+    bootstraps: PositiveInt | None = None
     retraining: Retraining = "full"
+    compensate: Compensate = "no"
     seed: Annotated[int, Field(ge=0)]
-    device: _Device = "cpu"
-    estimator: _Device = "cpu"
+    device: Device = "cpu"
+    estimator: Device = "cpu"
     data_digest: str
     network_digest: str | None = None
     init: InitialWeights | None = None
@@ -360,6 +309,7 @@ class TrialConfig(_Frozen):
             "" if fraction is None else f"f{format_share(fraction)}",
             "" if self.bootstraps is None else f"b{self.bootstraps}",
             "" if self.retraining == "full" else self.retraining,
+            "compensated" if self.compensate == "yes" else "",
             f"seed{self.seed}",
         ]
         return "-".join(filter(None, parts))
@@ -403,6 +353,7 @@ class TrialConfig(_Frozen):
         for axis in axes:
             del content[axis]
         content.pop("grouping", None)
+        content.pop("compensate", None)
         experiment = content["experiment"]
         experiment["estimate"].pop("bootstraps", None)
         experiment["search"] = self.experiment.search.content(without={"fraction"})
@@ -418,8 +369,11 @@ class TrialConfig(_Frozen):
         content["experiment"]["search"] = self.search.content()
         content["experiment"]["retraining"] = self.retraining_settings.content()
         del content["experiment"]["light"]
-        if self.grouping == "contiguous":  # results from before there were others keep their keys
+        # Results from before there were other values keep their keys.
+        if self.grouping == "contiguous":
             del content["grouping"]
+        if self.compensate == "no":
+            del content["compensate"]
         content["init"] = self.init and self.init.digest
         return content
 
@@ -462,10 +416,15 @@ class TrialConfig(_Frozen):
         pairs = self.experiment.prune, self.experiment.leave_out
         return content_key("activations", self.baseline_key, *pairs, self.samples_per_class)
 
-    def retrained_key(self, mask_digest: str) -> str:
-        """Key of a retrained network; trials that reach the same masks share it."""
-        settings = self.retraining_settings.content()
-        return content_key("retrained", self.baseline_key, settings, mask_digest)
+    def retrained_key(self, mask_digest: str | None) -> str:
+        """Key of a retrained network, of the dense one without a digest.
+
+        Trials that reach the same masks share it.
+        """
+        parts = [self.retraining_settings.content(), mask_digest or "dense"]
+        if mask_digest and self.compensate == "yes":
+            parts.append("compensated")
+        return content_key("retrained", self.baseline_key, *parts)
 
 
 def format_share(share: float | None) -> str:

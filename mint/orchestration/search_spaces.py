@@ -127,6 +127,8 @@ def optuna_plan(base: TrialConfig, space: Grid, draws: int, max_concurrent_trial
         axes["criterion"] = tune.choice(space.criteria)
     if len(space.retraining) > 1:
         axes["retraining"] = tune.choice(space.retraining)
+    if space.compensate != ("no",):
+        axes["compensate"] = tune.choice(space.compensate)
     if space.grouping != ("contiguous",):
         axes["grouping"] = tune.choice(space.grouping)
     axes["fraction"] = tune.uniform(min(fractions), max(fractions))

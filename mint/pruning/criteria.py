@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mint.config.schema import EstimateConfig
+from mint.config.estimate import EstimateConfig
 from mint.errors import InputError
 from mint.gmi.bootstrap import Bootstrap
 from mint.gmi.estimator import gmi_bootstraps
@@ -126,12 +126,12 @@ def mint_gaussian(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool
     spread = np.zeros(shape)
     spread[position, np.arange(len(weight))[:, None], columns] = kernels
     by_position = np.moveaxis(spread, 3, 0).reshape(-1, *shape[1:3])
-    child_labels, parent_labels = inputs.groups(pair)
+    child, parent = inputs.groups(pair)
     value = gaussian_information(
         torch.from_numpy(by_position).to(inputs.device),
         torch.from_numpy(inputs.activations()[pair.parent_node]).to(inputs.device).double(),
-        _members(child_labels),
-        _members(parent_labels),
+        _members(child),
+        _members(parent),
         noise=settings.noise,
         damping=settings.damping,
         conditional=conditional,

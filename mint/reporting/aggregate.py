@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mint.config.axes import Grouping
+from mint.config.axes import Compensate, Grouping
 from mint.config.schema import CRITERIA, DEFAULT_CRITERION
 from mint.reporting.statistics import spread
 from mint.reporting.trials_csv import AXES, Row, records
@@ -19,6 +19,7 @@ from mint.reporting.trials_csv import AXES, Row, records
 NOT_RUN, NO_RESULT = "not run", "no result"
 REGIMES = ("full", "light", "none")
 GROUPINGS: tuple[str, ...] = get_args(Grouping)
+COMPENSATIONS: tuple[str, ...] = get_args(Compensate)
 SHARE, ACCURACY = "share_at_margin", "accuracy"
 _OF_TEST_IMAGES = {ACCURACY, "baseline_accuracy", "dense_accuracy", "accuracy_drop"}
 
@@ -41,6 +42,7 @@ class SeedGroup:
     fraction: str
     criterion: str
     bootstraps: int
+    compensate: str
     rows: Sequence[Row]
 
     @property
@@ -118,6 +120,7 @@ class SeedGroup:
             self.samples_per_class and f"{self.samples_per_class} samples per class",
             self.bootstraps and format_count(self.bootstraps, "bootstrap"),
             self.upper_limit != "none" and f"limit {self.upper_limit}",
+            self.compensate == "yes" and "compensated",
             f"to a drop of {self.margin:g} points" if self.margin is not None else pruned,
         ]
         return ", ".join(part for part in parts if part)
@@ -142,7 +145,7 @@ def order_of_tables(group: SeedGroup) -> tuple[Any, ...]:
         REGIMES.index(group.retraining),
         *(-float(text.replace("none", "inf")) for text in (group.upper_limit, group.fraction)),
         *(group.samples_per_class, group.groups, GROUPINGS.index(group.grouping)),
-        order_of_criteria(group.criterion),
+        *(order_of_criteria(group.criterion), group.compensate),
     )
 
 

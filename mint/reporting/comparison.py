@@ -22,7 +22,10 @@ from mint.reporting.statistics import MARGIN_OF_ACCURACY, MARGIN_OF_SHARE, Diffe
 CONTROL = "random"
 CONTROLS = (CONTROL, "block-magnitude")
 VARIED_AXES = ("groups", "samples_per_class", "bootstraps")
-_EQUAL = ("experiment", "protocol", "margin", "retraining", "upper_limit", "fraction", "criterion")
+_EQUAL = (
+    *("experiment", "protocol", "margin", "retraining", "compensate", "upper_limit", "fraction"),
+    "criterion",
+)
 _MARGINS = {SHARE: MARGIN_OF_SHARE, ACCURACY: MARGIN_OF_ACCURACY}
 
 
@@ -132,6 +135,7 @@ class SharedAxes(NamedTuple):
     samples_per_class: int
     bootstraps: int
     grouping: str
+    compensate: str
 
 
 @dataclass(frozen=True)
@@ -170,13 +174,13 @@ def compare_criteria(groups: Iterable[SeedGroup]) -> list[ComparedCriterion]:
 
 def _sharing_axes(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, list[SeedGroup]]]:
     """Yield shared axes with the seed groups of one fraction or margin, comparable at them."""
-    budgets: dict[tuple[int, float, bool, float], list[SeedGroup]] = defaultdict(list)
+    budgets: dict[tuple[int, str, float, bool, float], list[SeedGroup]] = defaultdict(list)
     for group in groups:
         limit = float(group.upper_limit.replace("none", "-inf"))
         regime = REGIMES.index(group.retraining)
         searched = group.margin is not None
         share = group.margin if group.margin is not None else float(group.fraction)
-        budgets[regime, limit, searched, share].append(group)
+        budgets[regime, group.compensate, limit, searched, share].append(group)
     for _, of_budget in sorted(budgets.items()):
         by_point: dict[tuple[int, ...], list[SeedGroup]] = defaultdict(list)
         for group in of_budget:
@@ -193,7 +197,8 @@ def _sharing_axes(groups: Iterable[SeedGroup]) -> Iterator[tuple[SharedAxes, lis
             first = of_budget[0]
             number, samples, bootstraps, grouping = point
             used = number, samples, bootstraps, GROUPINGS[max(grouping - 1, 0)]
-            yield SharedAxes(first.retraining, first.upper_limit, *used), own
+            shared = (first.retraining, first.upper_limit, *used, first.compensate)
+            yield SharedAxes(*shared), own
 
 
 def _narrowed(point: tuple[int, ...]) -> set[tuple[int, ...]]:

@@ -162,6 +162,7 @@ def draw_criteria(compared: Sequence[ComparedCriterion]) -> "Figure":
         _draw_lines(axes, own, styles)
         used = [format_groups(shared.groups, shared.grouping) if shared.groups else ""]
         used.append("" if shared.upper_limit == "none" else f"limit {shared.upper_limit}")
+        used.append("compensated" if shared.compensate == "yes" else "")
         axes.set_title(
             ", ".join(filter(None, [_RETRAINING[shared.retraining], *used])), fontsize=10
         )

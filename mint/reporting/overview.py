@@ -155,7 +155,7 @@ def compared_groups(reference: ReferenceResults, groups: Iterable[SeedGroup]) ->
     """Return the seed groups at a share that MINT was published with, in the order of tables."""
     fractions = fractions_of(row for row in reference.methods if row.method == "MINT")
     own = [group for group in groups if group.fraction in fractions]
-    own = [group for group in own if group.grouping == "contiguous"]
+    own = [each for each in own if (each.grouping, each.compensate) == ("contiguous", "no")]
     return sorted(own, key=lambda group: (float(group.fraction), order_of_tables(group)))
 
 

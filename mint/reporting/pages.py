@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ import pandas as pd
 
 from mint.errors import error_line
 from mint.reporting import tables
-from mint.reporting.aggregate import GROUPINGS
+from mint.reporting.aggregate import COMPENSATIONS, GROUPINGS
 from mint.reporting.comparison import effects_of_axes, effects_of_criteria
 from mint.reporting.figure_style import save
 from mint.reporting.figures import (
@@ -203,9 +204,10 @@ def _experiment_page(
 
 def _effect_tables(protocol: Protocol) -> list[str]:
     lines = []
-    for grouping in GROUPINGS:
-        groups = protocol.grouped(grouping)
+    for grouping, compensate in product(GROUPINGS, COMPENSATIONS):
+        groups = protocol.grouped(grouping, compensate)
         of = "" if grouping == "contiguous" else f", {grouping} groups"
+        of += ", compensated" if compensate == "yes" else ""
         for title, text, effects in (
             ("Effect of the criterion", _CRITERIA_TEXT, effects_of_criteria(groups)),
             ("Effect of each axis", _AXES_TEXT, effects_of_axes(groups)),
@@ -221,12 +223,13 @@ def _criteria_section(protocol: Protocol, plots: Plots) -> list[str]:
     if has_curves(criteria):
         caption = "accuracy of each criterion against params pruned"
         lines += _figure(plots, caption, f"{protocol.title} criteria", draw_criteria, criteria)
-    for regime in dict.fromkeys(row.axes.retraining for row in criteria):
+    for regime, compensate in dict.fromkeys(
+        (row.axes.retraining, row.axes.compensate) for row in criteria
+    ):
         own = [row for row in criteria if row.axes.retraining == regime]
-        lines += [
-            "",
-            f"### Criteria, {regime} retraining".replace("none retraining", "no retraining"),
-        ]
+        own = [row for row in own if row.axes.compensate == compensate]
+        title = f"### Criteria, {regime} retraining".replace("none retraining", "no retraining")
+        lines += ["", title + (", compensated" if compensate == "yes" else "")]
         lines += ["", *tables.criteria_table(own)]
     return lines
 

@@ -47,9 +47,10 @@ class Protocol:
     def groups(self) -> list[SeedGroup]:
         return seed_groups(self.trials)
 
-    def grouped(self, grouping: str) -> list[SeedGroup]:
+    def grouped(self, grouping: str, compensate: str = "no") -> list[SeedGroup]:
         """Return the seed groups of one grouping, and those whose criterion has no groups."""
-        return [group for group in self.groups if group.grouping == grouping or not group.groups]
+        own = [group for group in self.groups if group.compensate == compensate]
+        return [group for group in own if group.grouping == grouping or not group.groups]
 
     @property
     def finished(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ _COLUMNS: Mapping[str, Callable[[SeedGroup, Protocol], str]] = {
     "experiment": lambda group, _: group.experiment,
     "protocol": lambda _, protocol: protocol.name,
     "retraining": lambda group, _: group.retraining,
+    "compensate": lambda group, _: group.compensate,
     "criterion": lambda group, _: group.criterion,
     "upper_limit": lambda group, _: group.upper_limit,
     "groups": lambda group, _: format_axis(group.groups),

@@ -39,6 +39,7 @@ _DEFAULTS = {
     **{"Retraining": "full", "Pruned to": "searched", "Criterion": DEFAULT_CRITERION},
     **{"Axis": "Criterion", "Bootstraps": "N/A", "Reliability": "N/A", "Upper limit": "N/A"},
     "Grouping": "contiguous",
+    "Compensate": "no",
 }
 
 
@@ -131,7 +132,7 @@ def _cells(group: SeedGroup) -> dict[str, str]:
 def _axes(group: SeedGroup) -> dict[str, str]:
     values = (group.upper_limit, group.groups, group.samples_per_class)
     axes = dict(zip(AXES, map(format_axis, values), strict=True))
-    axes["Grouping"] = group.grouping
+    axes |= {"Grouping": group.grouping, "Compensate": group.compensate}
     return axes | {"Pruned to": _pruned_to(group), "Criterion": group.criterion}
 
 

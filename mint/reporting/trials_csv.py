@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_origi
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.schema import TrainingConfig, TrialConfig, format_share
 from mint.errors import InputError
 from mint.pruning.layer_table import layers_text, parse_layers
@@ -29,11 +29,11 @@ ORIGIN = ("run_id", "git_commit")
 # Trials that share these differ only in their seed.
 AXES = (
     *("retraining", "upper_limit", "groups", "grouping", "samples_per_class", "fraction"),
-    *("criterion", "bootstraps"),
+    *("criterion", "bootstraps", "compensate"),
 )
 _ORDER = [
     *("experiment", "protocol", "retraining", "groups", "grouping", "samples_per_class"),
-    *("upper_limit", "fraction", "bootstraps", "criterion", "seed", "key"),
+    *("upper_limit", "fraction", "bootstraps", "criterion", "compensate", "seed", "key"),
 ]
 # A finished trial has all other figures.
 _MAY_BE_MISSING = {
@@ -67,6 +67,7 @@ class _Row(BaseModel, frozen=True):
     method_version: _Count
     setting: _Line
     retraining: Retraining = "full"
+    compensate: Compensate = "no"
     criterion: _Name
     upper_limit: _Share
     groups: _Count
@@ -142,6 +143,7 @@ def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | flo
         "method_version": keys.method_version,
         "setting": describe_setting(config),
         "retraining": config.retraining,
+        "compensate": config.compensate,
         "criterion": config.criterion,
         "upper_limit": format_share(config.upper_limit),
         "groups": config.groups,

@@ -33,6 +33,10 @@ class Manifest(BaseModel):
         """Read the manifest of a finished stage; ValueError if it is damaged."""
         return cls.model_validate_json((folder / MANIFEST).read_bytes())
 
+    def digest(self, file: str) -> str:
+        """Return the SHA-256 of a file."""
+        return self.files[file][1]
+
     def save(self, folder: Path) -> None:
         """Write the manifest beside its files."""
         (folder / MANIFEST).write_text(self.model_dump_json(indent=1), encoding="utf-8")

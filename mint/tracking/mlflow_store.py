@@ -367,6 +367,7 @@ def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float
         "margin": config.search.margin,
         "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
         "retraining": config.retraining,
+        "compensate": config.compensate,
         "epochs": config.experiment.training.epochs,
     }
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mint.config.axes import Grouping, Retraining
+from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
@@ -31,6 +31,7 @@ def run_experiment(
     bootstraps: int | None = None,
     fraction: float | None = None,
     retraining: Retraining = "full",
+    compensate: Compensate = "no",
     seed: int = 0,
     init: str | Path | None = None,
     device: str = "auto",
@@ -52,6 +53,7 @@ def run_experiment(
         bootstraps: estimates averaged in the scores.
         fraction: share of the counted weights to prune, 0 to 1, instead of a search.
         retraining: none, light or full.
+        compensate: yes refits the kept weights to the dense network before that.
         seed: seeds every random draw.
         init: file of weights that the baseline starts from; None for random ones.
         device: cpu, cuda, or auto for a GPU if there is one.
@@ -75,6 +77,7 @@ def run_experiment(
         "bootstraps": bootstraps,
         "fraction": fraction,
         "retraining": retraining,
+        "compensate": compensate,
         "seed": seed,
     }
     places = {"init": init, "cache_dir": cache_dir, "data_dir": data_dir}

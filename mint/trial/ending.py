@@ -67,16 +67,16 @@ def _link_weights(retrained: Path, weights: Path) -> str:
 
 def _accuracies(trial: "TrialPipeline", masks: Masks, pruned_network: nn.Module) -> dict[str, Any]:
     """Return all accuracies; this alone reads the test images, after the search is over."""
-    test, baseline = trial.dataset.test, trial.network(trial.baseline)
-    before = accuracy(baseline, test)
-    with apply_masks(baseline, masks.tensors()):
-        masked = accuracy(baseline, test)
+    test, masked = trial.dataset.test, trial.before_retraining(masks)
+    before = accuracy(trial.network(trial.baseline), test)
+    with apply_masks(masked, masks):
+        before_retraining = accuracy(masked, test)
     after = accuracy(pruned_network, test)
     return {
         "accuracy": after,
         "baseline_accuracy": before,
         "accuracy_drop": before - after,
-        "accuracy_before_retraining": masked,
+        "accuracy_before_retraining": before_retraining,
         "dense_accuracy": accuracy(trial.network(trial.dense), test),
         "test_images": len(test),
         "validation_accuracy": trial.retraining(masks).validation_accuracy,

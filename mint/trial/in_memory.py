@@ -11,8 +11,9 @@ from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor, nn
 
 from mint.config.axes import Grouping
+from mint.config.estimate import EstimateConfig
 from mint.config.loading import validated
-from mint.config.schema import DEFAULT_CRITERION, EstimateConfig, check_criterion
+from mint.config.schema import DEFAULT_CRITERION, check_criterion
 from mint.errors import InputError, allowed
 from mint.machine import memory_bytes
 from mint.models import LayerPair, Traced, collect_activations, trace

@@ -29,6 +29,7 @@ from mint.models import (
     trace,
 )
 from mint.models.activations import ROWS_AT_ONCE
+from mint.pruning.compensation import compensate
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.grouping import PairGroups, group_filters, load_groups, save_groups
@@ -156,7 +157,7 @@ class TrialPipeline:
         Machines of other hardware may have trained other weights under the baseline's key: nothing
         that was made from those is used.
         """
-        return content_key(key, _content(self.baseline, WEIGHTS_FILE), *further)
+        return content_key(key, Manifest.load(self.baseline).digest(WEIGHTS_FILE), *further)
 
     def use(self, folder: Path) -> Path:
         """Note whose stage the trial is made from."""
@@ -327,7 +328,9 @@ class TrialPipeline:
     @cached_property
     def _masks_key(self) -> str:
         files = [] if self.config.scores_single_weights else self.all_scores.values()
-        return self._key(self.config.key, *(_content(folder, SCORES_FILE) for folder in files))
+        return self._key(
+            self.config.key, *(Manifest.load(folder).digest(SCORES_FILE) for folder in files)
+        )
 
     @cached_property
     def pruned(self) -> Path:
@@ -353,7 +356,14 @@ class TrialPipeline:
         return count_layers(self.traced, self.pairs, masks)
 
     def _retrained_key(self, masks: Masks) -> str:
-        return self._key(self.config.retrained_key(masks.digest if masks.pruned else "dense"))
+        return self._key(self.config.retrained_key(masks.digest if masks.pruned else None))
+
+    def before_retraining(self, masks: Masks) -> nn.Module:
+        """Return the baseline, compensated for the masks if the trial does that."""
+        network = self.network(self.baseline)
+        if self.config.compensate == "yes" and masks.pruned:
+            compensate(trace(network, self.example), masks, self.dataset.train, self.config.seed)
+        return network
 
     def retraining(self, masks: Masks) -> Retraining:
         """Return the result of retraining under masks; it stays when the network is removed."""
@@ -370,7 +380,7 @@ class TrialPipeline:
         return self._trained(
             "retrained",
             self._retrained_key(masks),
-            lambda: self.network(self.baseline),
+            lambda: self.before_retraining(masks),
             self.config.retraining_settings,
             lambda **trained: Retraining(
                 pruned_weights=masks.pruned, counted_weights=self.counted, **trained
@@ -438,8 +448,3 @@ class TrialPipeline:
         folder = self.cache.produce(stage, key, make)
         self.cache.drop_checkpoint(checkpoint)
         return folder
-
-
-def _content(folder: Path, file: str) -> str:
-    """Return the SHA-256 of a stage's file."""
-    return Manifest.load(folder).files[file][1]

@@ -91,7 +91,8 @@ class TrialResult(_StageResult):
         prunable_weights: weights of the pairs that can be pruned.
         accuracy: of the pruned network on the test images, read once, at the end.
         accuracy_drop: baseline_accuracy - accuracy (percentage points).
-        accuracy_before_retraining: of the masked baseline on the test images.
+        accuracy_before_retraining: of the masked baseline, compensated if the trial does that, on
+            the test images.
         dense_accuracy: of the dense control on the test images: the unpruned network, retrained as
             the pruned one was.
         test_images: their number; 0 if unknown.

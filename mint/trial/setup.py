@@ -54,7 +54,7 @@ def plan_trials(
     Args:
         experiment: of all trials.
         axes: for each trial the fields criterion, groups, grouping, samples_per_class,
-            upper_limit, fraction, bootstraps, retraining and seed of its TrialConfig.
+            upper_limit, fraction, bootstraps, retraining, compensate and seed of its TrialConfig.
         init: file of weights to start from; None for random ones.
         device: that trains; the experiment says where scores are estimated.
         data_dir: folder of the data sets.

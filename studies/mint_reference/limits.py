@@ -17,8 +17,8 @@ import pandas as pd
 from benchmark_tables import LIMITS
 from mnist_stages import CPU, argument_parser, mnist_stages
 
+from mint.config.estimate import EstimateConfig
 from mint.config.loading import load_experiment
-from mint.config.schema import EstimateConfig
 from mint.data.datasets import load_source
 from mint.store.atomic import write_atomic
 from mint.training.determinism import reproducible

@@ -92,6 +92,9 @@ TABLE = [
     (f"{RUN} --seed", "--seed requires an argument"),
     (f"{RUN} --da x", "Unknown option: --da"),
     (f"{RUN} --epochs 3", "Unknown option: --epochs"),
+    (f"{RUN} --compensate", "--compensate requires an argument"),
+    (f"{SWEEP} --compensate maybe", 'Invalid value "maybe" for --compensate. Choose from: "no"'),
+    (f"{RUN} --set estimate.gaussian.noise=0.0", "estimate.gaussian.noise"),
     (f"{SWEEP} --group-size 5", "Unknown option: --group-size. Did you mean --groups?"),
     ("groups_vs_samples.py --sample-per-clas 5", "Did you mean --samples-per-class?"),
     # Experiments.

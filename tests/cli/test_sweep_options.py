@@ -48,8 +48,10 @@ def test_none_can_stand_anywhere_among_the_values_of_an_axis(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     axes = "--criterion random --groups 5 --samples-per-class 30 --retraining none light"
-    assert _sweep(f"{axes} --upper-limits none 0.8 --dry-run") == 0
-    assert "4 trials" in capsys.readouterr().out
+    assert _sweep(f"{axes} --upper-limits none 0.8 --compensate no yes --dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "8 trials" in printed
+    assert "random-g5-unone-none-compensated-seed0" in printed.split()
 
 
 def test_search_replaces_the_fractions_of_the_sweeps_grid(

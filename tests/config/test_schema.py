@@ -3,11 +3,10 @@
 import pytest
 
 from mint.config import keys
+from mint.config.estimate import EstimateConfig, GaussianConfig
 from mint.config.loading import load_experiment
 from mint.config.schema import (
     REVISIONS,
-    EstimateConfig,
-    GaussianConfig,
     InitialWeights,
     TrialConfig,
 )

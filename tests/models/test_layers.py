@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from mint.config.estimate import EstimateConfig
 from mint.config.schema import (
     DataConfig,
-    EstimateConfig,
     Experiment,
     NetworkConfig,
     SearchConfig,

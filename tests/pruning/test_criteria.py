@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from mint.config.schema import CRITERIA, EstimateConfig
+from mint.config.estimate import EstimateConfig
+from mint.config.schema import CRITERIA
 from mint.errors import InputError
 from mint.gmi.estimator import contiguous_groups, gmi_scores
 from mint.models import LayerPair, trace

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.data.datasets import Source
+from mint.data.loading import Dataset
 from mint.pruning.masks import Masks
 from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial
@@ -118,6 +121,43 @@ def test_criteria_share_the_groups_of_a_clustered_trial(
     np.testing.assert_array_equal(labels[0][1], labels[1][1])
     assert (np.diff(labels[0][0]) < 0).any()
     assert sum(path.is_dir() for path in (shared_cache / "groups").iterdir()) == 1
+
+
+def test_compensated_trials_have_pre_activations_nearer_to_the_dense_ones(
+    quick_trial: TrialConfig, digits: Source, digits_dataset: Dataset, shared_cache: Path
+) -> None:
+    ((images, _),) = digits_dataset.train.batches(2000)
+
+    def pre_activations(network: nn.Module) -> Tensor:
+        read = network.get_submodule("fc1")(images.flatten(1)).relu()
+        outputs: Tensor = network.get_submodule("fc2")(read)
+        return outputs.detach()
+
+    for criterion in ("random", "block-magnitude"):
+        given = {"groups": 20, "fraction": 0.9, "retraining": "none"}
+        zeroed = _trial(quick_trial, criterion, **given)
+        compensated = _trial(quick_trial, criterion, **given, compensate="yes")
+        folders = [_run(config, digits, shared_cache) for config in (zeroed, compensated)]
+        before, after = map(FinishedTrial, folders)
+        assert before.masks.digest == after.masks.digest
+        assert not after.network.get_parameter("fc2.weight")[~after.masks["fc2.weight"]].any()
+        baseline = shared_cache / "baselines" / zeroed.baseline_key / "weights.safetensors"
+        dense = FinishedTrial(folders[0]).network
+        dense.load_state_dict(load_file(baseline))
+        expected = pre_activations(dense)
+        errors = [
+            float((pre_activations(trial.network) - expected).square().mean())
+            for trial in (before, after)
+        ]
+        assert errors[1] < errors[0] / 2
+        assert after.result.accuracy == after.result.accuracy_before_retraining
+        assert after.result.dense_accuracy == before.result.dense_accuracy
+    assert compensated.name == "block-magnitude-g20-unone-f0.9-none-compensated-seed0"
+    assert compensated.protocol == zeroed.protocol
+    assert compensated.baseline_key == zeroed.baseline_key
+    # Without pruned weights there is nothing to compensate for.
+    keys = [trial.retrained_key(None) for trial in (zeroed, compensated)]
+    assert keys[0] == keys[1]
 
 
 def test_all_weights_can_be_pruned(

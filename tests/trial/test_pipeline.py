@@ -8,8 +8,9 @@ import pytest
 import safetensors.numpy
 import torch
 
+from mint.config.estimate import EstimateConfig
 from mint.config.loading import load_experiment
-from mint.config.schema import EstimateConfig, TrialConfig
+from mint.config.schema import TrialConfig
 from mint.data.datasets import load_source
 from mint.errors import InputError, TrainingDivergedError
 from mint.pruning.layer_table import layers_text, parse_layers

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from mint.config.schema import EstimateConfig, TrialConfig
+from mint.config.estimate import EstimateConfig
+from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.errors import InputError
 from mint.gmi.estimator import gmi_scores, least_memory
