@@ -29,7 +29,10 @@ from mint.gmi.bootstrap import Split
 from mint.gmi.cpu.engine import count_blocks
 from mint.gmi.cpu.matching import match_points
 from mint.machine import threads
-from mint.models import build_network, chosen_pairs, collect_activations, trace
+from mint.models.activations import collect_activations
+from mint.models.layers import chosen_pairs
+from mint.models.registry import build_network
+from mint.models.tracing import trace
 from mint.rng import torch_seeded
 from mint.training.loop import train
 

@@ -26,7 +26,7 @@ from mint.config.schema import DataConfig, TrainingConfig
 from mint.data.augmentation import DRAWS, crop_flip, resized_crop_flip
 from mint.data.datasets import load_source
 from mint.data.loading import Dataset, split_source
-from mint.models import mlp
+from mint.models.mlp import mlp
 from mint.training.loop import train
 
 SETTINGS = TrainingConfig(

@@ -36,6 +36,12 @@ def report(
     """
     check_writable("output", output)
     if trials:
+        from mint.reporting.folder import is_made_from
+
+        if form == "markdown" and is_made_from(output, trials):
+            print(f"tables: {output / 'RESULTS.md'}")
+            return
+
         from mint.reporting.pages import write_report
         from mint.reporting.reference import copied_references
         from mint.reporting.trials_csv import read_trials
@@ -43,9 +49,15 @@ def report(
         made = write_report(output, read_trials(trials), copied_references(trials.parent))
         print(f"tables: {output / 'RESULTS.md'}")
     else:
-        from mint.reporting.folder import rebuild_report
+        from mint.reporting.folder import is_current, rebuild_report
+        from mint.reporting.made import RESULTS_FILE
         from mint.reporting.trials_csv import trial_table
+        from mint.tracking.glance import glance
 
+        known = glance(store_uri(tracking_uri))
+        if form == "markdown" and known and known.runs and is_current(output, known.ended()):
+            print(f"tables: {output / RESULTS_FILE}")
+            return
         hint = "run a sweep first, or give --trials FILE"
         of_store = trial_table(_existing_store(tracking_uri, hint).results())
         made = rebuild_report(output, of_store=of_store)

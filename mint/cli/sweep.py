@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -201,7 +202,8 @@ def _request(
     cache = StageCache(cache_folder(options.cache_dir), storage)
     data_dir = data_folder(options.data_dir)
     settings = _settings(sweep, experiment, options, cache, data_dir, words)
-    planned = plan_trials(
+    plan = partial(
+        plan_trials,
         experiment,
         [{**point, "seed": seed} for seed in seeds for grid in grids for point in grid.points()],
         init=options.init,
@@ -213,7 +215,10 @@ def _request(
         download=not options.dry_run,
         at_once=settings.sharing_memory(options.max_concurrent),
     )
-    if planned.source is None:
+    planned = plan(recalling=True)
+    if planned.layers and planned.is_recalled and not options.dry_run:
+        planned = plan()  # before any work, the checks look at the data and the network themselves
+    if planned.facts is None:
         print(f"{experiment.data.name} is not in {data_dir} yet; the sweep would download it")
     return SweepRequest(
         settings=settings,
@@ -238,7 +243,7 @@ def _settings(
     words: Sequence[str],
 ) -> "SweepSettings":
     """Return the settings of the workers, checked."""
-    from mint.models import own_modules
+    from mint.models.own_networks import own_modules
     from mint.orchestration.resources import check_resources
     from mint.orchestration.sweep_settings import SweepSettings
     from mint.trial.provenance import Provenance

@@ -62,13 +62,13 @@ def run(
     uri = store_uri(tracking_uri)
     file = _read_experiment(options, output)
     planned = _plan(options, words, file)
-    pipeline, traced = planned.pipeline, planned.traced
+    pipeline, layers_known = planned.pipeline, planned.layers
     if not dry_run:
         _finish(pipeline, uri, output, file)
-    elif traced:
+    elif layers_known:
         from mint.trial.forecast import forecast
 
-        lines = forecast([pipeline.config], pipeline.source, traced, pipeline.cache, 1)
+        lines = forecast([pipeline.config], pipeline.source.facts, layers_known, pipeline.cache, 1)
         print("\n".join(lines))
     else:
         print("finished already")
@@ -179,14 +179,16 @@ def layers(
     import torch
 
     from mint.data.datasets import load_source
-    from mint.models import build_network, chosen_pairs, trace
+    from mint.models.layers import chosen_pairs
+    from mint.models.registry import build_network
+    from mint.models.tracing import trace
     from mint.pruning.layer_table import count_layers
     from mint.trial.preflight import image_shape
 
     shape = image_shape(chosen.data, None)
     if shape is None:
         cache, data_dir = cache_folder(options.cache_dir), data_folder(options.data_dir)
-        shape = image_shape(chosen.data, load_source(chosen.data, data_dir, cache=cache))
+        shape = image_shape(chosen.data, load_source(chosen.data, data_dir, cache=cache).facts)
     assert shape
     traced = trace(build_network(chosen.network), torch.zeros(1, *shape))
     print("\n".join(layer_lines(count_layers(traced, chosen_pairs(traced, chosen)))))

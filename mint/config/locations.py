@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,16 @@ def cache_folder(chosen: Path | None, *, existing: bool = False) -> Path:
         problem = "there is no such folder; nothing was kept there yet"
         raise InputError(problem, parameter=parameter, value=folder)
     return folder
+
+
+def user_caches() -> Iterator[Path]:
+    """Yield folders for what this machine computed once, the best first; some may be unwritable."""
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mint"
+    # The cache is trusted, so a folder that another user made is not used.
+    temporary = Path(tempfile.gettempdir()) / f"mint-{os.getuid()}"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    if temporary.stat().st_uid == os.getuid():
+        yield temporary
 
 
 def check_writable(parameter: str, folder: Path) -> None:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mint.config.keys import content_key
-from mint.data.images import EncodedImages, for_each, opened
 from mint.errors import InputError
 from mint.store.stage_cache import StageCache
+
+if TYPE_CHECKING:  # it imports torch, which a plan does without
+    from mint.data.images import EncodedImages
 
 OnCheck = Callable[[int, int], None]
 """Gets the number of images checked so far, and of all."""
@@ -24,7 +27,7 @@ def no_report(checked: int, images: int) -> None:
 
 
 def checked_modes(
-    parts: Sequence[EncodedImages],
+    parts: "Sequence[EncodedImages]",
     size: tuple[int, int] | None,
     state: str,
     cache: Path | None,
@@ -55,14 +58,16 @@ def checked_modes(
 
 
 def _check(
-    parts: Sequence[EncodedImages], size: tuple[int, int] | None, on_check: OnCheck
+    parts: "Sequence[EncodedImages]", size: tuple[int, int] | None, on_check: OnCheck
 ) -> frozenset[str]:
+    from mint.data.images import for_each, opened
+
     modes: set[str] = set()
     problems: list[str] = []
     checked, images = 0, sum(len(part.labels) for part in parts)
     for part in parts:
 
-        def check(row: int, part: EncodedImages = part) -> None:
+        def check(row: int, part: "EncodedImages" = part) -> None:
             try:
                 with opened(part, row, size) as image:
                     modes.add(image.mode)

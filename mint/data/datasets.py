@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from mint.config.keys import content_key
 from mint.config.schema import DataConfig
 from mint.data.checks import OnCheck, checked_modes, no_report
+from mint.data.facts import DOWNLOADED_FILES, DataFacts, digits_file, held_out_counts
 from mint.data.images import (
     DecodedImages,
     EncodedImages,
@@ -34,15 +35,6 @@ from mint.errors import InputError, WorkFailedError, error_line, first_line
 from mint.machine import memory_bytes
 from mint.store.atomic import sync_to_disk
 
-KNOWN_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-"""(channels, height, width) of the data sets that mint knows before reading them."""
-
-_MNIST_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-_CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
-_DOWNLOADED_FILES = {
-    "mnist": [f"MNIST/raw/{name}-ubyte" for name in _MNIST_FILES],
-    "cifar10": [f"cifar-10-batches-py/{name}" for name in _CIFAR10_FILES],
-}
 # The digest of larger data sets covers the names and sizes of their files, not their content.
 _HASHED_BYTES = 2 * 2**30
 
@@ -78,11 +70,17 @@ class Source:
         """Number of classes."""
         return len(self.class_names)
 
-
-def needs_download(data: DataConfig, data_dir: Path) -> bool:
-    """Return whether reading the data set would download it first."""
-    files = _DOWNLOADED_FILES.get(data.name, [])
-    return bool(files) and not any((data_dir / file).exists() for file in files)
+    @property
+    def facts(self) -> DataFacts:
+        """What a plan needs to know."""
+        _, channels, height, width = self.train.shape
+        stored = [images for images in (self.train, self.test) if isinstance(images, Tensor)]
+        return DataFacts(
+            digest=self.digest,
+            image_shape=(channels, height, width),
+            class_counts=tuple(np.bincount(self.train_labels, minlength=self.classes).tolist()),
+            stored_bytes=sum(images.nbytes for images in stored),
+        )
 
 
 def load_source(
@@ -154,9 +152,7 @@ def stratified_rows(
     labels: NDArray[np.int64], held_out: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows kept and the rows held out, classes in proportion, both ascending."""
-    share = np.bincount(labels) * (held_out / len(labels))
-    counts = np.floor(share).astype(int)
-    counts[np.argsort(counts - share, kind="stable")[: held_out - counts.sum()]] += 1
+    counts = held_out_counts(np.bincount(labels), held_out)
     out = np.zeros(len(labels), np.bool_)
     for label, count in enumerate(counts):
         out[generator.choice(np.flatnonzero(labels == label), count, replace=False)] = True
@@ -183,9 +179,7 @@ def _publish_arrays(
 
 def _read_digits(_: Path, __: int) -> _Published:
     """Read the 1797 handwritten digits of scikit-learn; 360 of them become the test set."""
-    # Importing scikit-learn would take seconds in every process.
-    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(file), np.int64, delimiter=",")
+    table = np.loadtxt(str(digits_file()), np.int64, delimiter=",")
     images, labels = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
     rows = stratified_rows(labels, 360, np.random.default_rng(0))
     return _publish_arrays(*((images[part], labels[part]) for part in rows))
@@ -197,7 +191,7 @@ def _read_torchvision(name: str, data_dir: Path, _: int) -> _Published:
     import torchvision.datasets  # takes seconds, and few data sets need it
 
     dataset = {"mnist": torchvision.datasets.MNIST, "cifar10": torchvision.datasets.CIFAR10}[name]
-    files = [data_dir / file for file in _DOWNLOADED_FILES[name]]
+    files = [data_dir / file for file in DOWNLOADED_FILES[name]]
     if not any(file.exists() for file in files):
         _download(dataset, files, data_dir)
     try:

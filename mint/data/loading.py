@@ -106,7 +106,10 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
     """
     _, channels, height, width = source.train.shape
     side = (data.crop, data.crop) if data.crop else (height, width)
-    train_rows, validation_rows = _split_rows(source, data.validation_size, seed)
+    labels = source.train_labels
+    train_rows, validation_rows = stratified_rows(
+        labels, data.validation_size, stream(seed, "validation split")
+    )
     mean, deviation = _pixel_moments(source.train, train_rows, stream(seed, "pixel moments"))
     moments = (mean.to(device), deviation.to(device))
 
@@ -129,17 +132,6 @@ def split_source(source: Source, data: DataConfig, *, seed: int, device: torch.d
             classes=source.class_names,
         ),
     )
-
-
-def smallest_class(source: Source, *, validation_size: int, seed: int) -> int:
-    """Return the number of training rows of the rarest class, without the validation rows."""
-    train_rows, _ = _split_rows(source, validation_size, seed)
-    return int(np.bincount(source.train_labels[train_rows], minlength=source.classes).min())
-
-
-def _split_rows(source: Source, held_out: int, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Return the training rows and the validation rows."""
-    return stratified_rows(source.train_labels, held_out, stream(seed, "validation split"))
 
 
 def balanced_rows(labels: Tensor, *, samples_per_class: int, seed: int) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ from mint.gmi.bootstrap import (
     random_splits,
     scale_near_one,
 )
-from mint.gmi.cpu.engine import count_blocks, memory_needs
+from mint.gmi.cpu.engine import count_blocks
 from mint.gmi.pair_estimator import refined_bootstraps
 from mint.gmi.reliability import BlockEstimates, summarize
 
@@ -195,26 +195,6 @@ def gmi_bootstraps(
     options = {"conditional": conditional, "memory_limit": memory_limit}
     count = partial(_engine_of(device), one_to_one=one_to_one, **options)
     return _bootstraps(children, parents, child_members, parent_members, seed, scaled, count)
-
-
-def least_memory(
-    rows: int, filters: tuple[int, int], groups: tuple[int, int], device: str = "cpu"
-) -> int:
-    """Return the smallest memory limit in bytes with which gmi_scores works.
-
-    Args:
-        rows: of the activations.
-        filters: of the child and of the parent.
-        groups: contiguous groups of the child and of the parent.
-        device: cpu or cuda.
-    """
-    third = rows // 3
-    if device == "cuda":
-        from mint.gmi.gpu.engine import launch_bytes
-
-        return launch_bytes(rows, rows - third, filters)
-    widest = max(-(-count // number) for count, number in zip(filters, groups, strict=True))
-    return memory_needs((rows - 2 * third, third), max(filters), groups[1], widest).least
 
 
 def contiguous_groups(filters: int, groups: int) -> NDArray[np.int64]:

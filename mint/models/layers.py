@@ -1,15 +1,18 @@
 """Weight layers of a traced network, and the layer pairs that are pruned."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch.fx
 from numpy.typing import NDArray
-from torch import nn
 
 from mint.config.schema import Experiment
 from mint.errors import InputError, allowed
+
+# A plan knows the layers of a network without it, and torch takes seconds to import.
+if TYPE_CHECKING:
+    import torch.fx
 
 INPUT = "input"  # parent of a pair whose child reads the network's input
 READS_INPUT = "reads the input"
@@ -79,21 +82,28 @@ class LayerPair:
         return by_group.repeat(self.child_filters // self.groups if self.groups > 1 else 1, axis=0)
 
 
-@dataclass(frozen=True)
-class Traced:
-    """A network as a graph, with its weight layers and layer pairs in forward order.
+@dataclass(frozen=True, kw_only=True)
+class LayerTable:
+    """The weight layers and layer pairs of a network in forward order, and its sizes.
 
     Attributes:
-        graph: shares its modules with the network; valid in evaluation mode only.
         all_pairs: pairs of two layers, and of the input and a layer that reads it.
         tied: for a layer whose filters are added to those of earlier layers, the first of these:
             filter k of both is channel k of the sum.
+        batch_norms: for a layer's name that of the affine batch norm that alone reads its output.
+        output: shape of the output for an image, or the name of its type if it is no tensor.
+        parameters: their number.
+        values: number of values of one image in the forward pass: of all operations together, and
+            of the largest.
     """
 
-    graph: torch.fx.GraphModule
     layers: tuple[Layer, ...]
     all_pairs: tuple[LayerPair, ...]
-    tied: Mapping[str, str] = field(default_factory=dict)
+    batch_norms: Mapping[str, str]
+    output: tuple[int, ...] | str
+    parameters: int
+    values: tuple[int, int]
+    tied: Mapping[str, str]
 
     @property
     def pairs(self) -> list[LayerPair]:
@@ -101,18 +111,19 @@ class Traced:
         children = {layer.name for layer in self.layers if layer.parent}
         return [pair for pair in self.all_pairs if pair.child in children]
 
-    def batch_norm_after(self, layer: str) -> str | None:
-        """Return the name of the affine batch norm that alone reads a layer's output, or None."""
-        (node, *_) = self.graph.graph.find_nodes(op="call_module", target=layer)
-        module: nn.Module | None = nn.Identity()
-        while isinstance(module, nn.Identity) and len(node.users) == 1:
-            (node,) = node.users
-            module = self.graph.get_submodule(node.target) if node.op == "call_module" else None
-        normed = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
-        return str(node.target) if normed else None
+
+@dataclass(frozen=True, kw_only=True)
+class Traced(LayerTable):
+    """A network as a graph, with its table of layers.
+
+    Attributes:
+        graph: shares its modules with the network; valid in evaluation mode only.
+    """
+
+    graph: "torch.fx.GraphModule"
 
 
-def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
+def chosen_pairs(traced: LayerTable, experiment: Experiment) -> list[LayerPair]:
     """Return the pairs that an experiment prunes, in forward order.
 
     Raises:
@@ -135,7 +146,7 @@ def chosen_pairs(traced: Traced, experiment: Experiment) -> list[LayerPair]:
     return [pair for names, pair in known.items() if names in wanted]
 
 
-def _why_no_pair(traced: Traced, parent: str, child: str) -> str:
+def _why_no_pair(traced: LayerTable, parent: str, child: str) -> str:
     layers = {layer.name: layer for layer in traced.layers}
     for name in (child,) if parent == INPUT else (child, parent):
         if name not in layers:

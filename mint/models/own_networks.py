@@ -12,19 +12,20 @@ from importlib.util import find_spec, resolve_name
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
-
-from torch import nn
+from typing import TYPE_CHECKING, get_type_hints
 
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError, allowed, error_line
+
+if TYPE_CHECKING:  # it takes seconds, and mint's own networks are known without it
+    from torch import nn
 
 # Not the user's: METHOD_VERSION stands for mint's code, and nobody edits what is installed.
 _NOT_OWN = frozenset({*sys.stdlib_module_names, "mint"})
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
-def imported(name: str) -> Callable[..., nn.Module]:
+def imported(name: str) -> "Callable[..., nn.Module]":
     """Return the function or class that a network's MODULE:FUNCTION names.
 
     Any file may name a function, so this must be one that makes networks: os:system is refused.
@@ -100,6 +101,8 @@ def _import(name: str, module_name: str) -> ModuleType:
 
 
 def _makes_networks(value: object) -> bool:
+    from torch import nn
+
     made: object = value
     if inspect.isfunction(value):
         try:

@@ -65,7 +65,7 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     with evaluating(network), torch.no_grad(), redirect_stderr(io.StringIO()):
         try:
             with AppliedWeights() as applied:
-                network(example)
+                output = network(example)
             failed = "cannot be traced"
             graph = torch.fx.GraphModule(network, _Tracer().trace(network), name)
             ShapeProp(graph).propagate(example)  # prints a traceback of an error
@@ -73,7 +73,9 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__}: {first_line(cause)}"
             raise InputError(f"{name} {failed}: {reason}") from error
-    return _Flow(graph, len(example), applied).traced()
+    is_tensor = isinstance(output, Tensor)
+    shape = tuple(output.shape)[1:] if is_tensor else type(output).__name__
+    return _Flow(graph, len(example), applied).traced(shape)
 
 
 @contextmanager
@@ -132,7 +134,7 @@ class _Flow:
         self._shortcuts: set[str] = set()
         self._tied: dict[str, str] = {}  # to an earlier layer
 
-    def traced(self) -> Traced:
+    def traced(self, output: tuple[int, ...] | str) -> Traced:
         values: dict[torch.fx.Node, _Value] = {}  # of nodes that depend on the input
         for node in self._graph.graph.nodes:
             read = {node: values[node] for node in node.all_input_nodes if node in values}
@@ -148,8 +150,29 @@ class _Flow:
             if (layer := self._layers[name]).parent:
                 self._layers[name] = replace(layer, parent=None, reason="on a shortcut")
                 del self._pairs[name]
-        tied = {name: self._first_tied(name) for name in self._tied}
-        return Traced(self._graph, tuple(self._layers.values()), tuple(self._pairs.values()), tied)
+        shapes = filter(None, map(_shape, self._graph.graph.nodes))
+        sizes = [math.prod(shape) // self._batch for shape in shapes]
+        norms = {name: self._batch_norm_after(name) for name in self._layers}
+        return Traced(
+            graph=self._graph,
+            layers=tuple(self._layers.values()),
+            all_pairs=tuple(self._pairs.values()),
+            batch_norms={name: norm for name, norm in norms.items() if norm},
+            output=output,
+            parameters=sum(parameter.numel() for parameter in self._graph.parameters()),
+            values=(sum(sizes), max(sizes, default=0)),
+            tied={name: self._first_tied(name) for name in self._tied},
+        )
+
+    def _batch_norm_after(self, layer: str) -> str | None:
+        """Return the name of the affine batch norm that alone reads a layer's output, or None."""
+        (node, *_) = self._graph.graph.find_nodes(op="call_module", target=layer)
+        module: nn.Module | None = nn.Identity()
+        while isinstance(module, nn.Identity) and len(node.users) == 1:
+            (node,) = node.users
+            module = self._graph.get_submodule(node.target) if node.op == "call_module" else None
+        normed = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+        return str(node.target) if normed else None
 
     def _through_layer(self, node: torch.fx.Node, module: _WeightLayer, read: _Value) -> _Value:
         name = str(node.target)

@@ -6,18 +6,19 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from mint.data.checks import OnCheck
-from mint.trial.callbacks import TrialCallbacks
 from mint.trial.forecast import format_duration
-from mint.trial.result import LayerScoring, SearchStep
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mint.training.loop import Epoch
+    from mint.data.checks import OnCheck
+    from mint.models.layers import LayerPair
+    from mint.training.epoch import Epoch
+    from mint.trial.callbacks import TrialCallbacks
+    from mint.trial.result import LayerScoring, SearchStep
 
 
-_SECONDS_BETWEEN_CHECKS = 10  # lines on the check of a large data set
+_SECONDS_BETWEEN_LINES = 10  # on the check of a large data set, and on long scores
 
 
 class Lines:
@@ -137,9 +138,12 @@ class TimeLeft:
         return fmean(self._seconds) * (epochs - epoch.epoch)
 
 
-def print_progress() -> TrialCallbacks:
+def print_progress() -> "TrialCallbacks":
     """Return callbacks of a single trial that print a line for everything that takes long."""
+    from mint.trial.callbacks import TrialCallbacks
+
     time_left, say = TimeLeft(), Lines().say
+    began = shown = 0.0
 
     def on_epoch(stage: str, epoch: "Epoch", epochs: int) -> None:
         left = format_duration(time_left.after(stage, epoch, epochs))
@@ -149,7 +153,7 @@ def print_progress() -> TrialCallbacks:
             f"about {left} left"
         )
 
-    def on_layer_scores(scoring: LayerScoring) -> None:
+    def on_layer_scores(scoring: "LayerScoring") -> None:
         reliable = "" if scoring.reliability is None else f"  reliability {scoring.reliability:.2f}"
         drawn = f"{scoring.bootstraps} bootstraps, " if scoring.bootstraps else ""
         say(
@@ -157,22 +161,34 @@ def print_progress() -> TrialCallbacks:
             f"{scoring.seconds:.1f} s{reliable}"
         )
 
-    def on_search_step(step: SearchStep) -> None:
+    def on_bootstrap(pair: "LayerPair", drawn: int, most: int, later: float) -> None:
+        nonlocal began, shown
+        now = time.monotonic()
+        if drawn == 0:
+            began = shown = now
+        elif now - shown > _SECONDS_BETWEEN_LINES and drawn < most:
+            left = format_duration((now - began) / drawn * (most - drawn + later * most))
+            of_all = f"{drawn} of {most} bootstraps"
+            say(f"scores {pair.parent} -> {pair.child}: {of_all}, about {left} left for all layers")
+            shown = now
+
+    def on_search_step(step: "SearchStep") -> None:
         verdict = {True: "passed", False: "too much", None: "as given"}[step.passed]
         accuracy = step.retraining.validation_accuracy
         say(f"pruned {step.params_pruned:.2f}%: validation {accuracy:.2f}%, {verdict}")
 
-    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step, check_progress(Lines()))
+    on_check = check_progress(Lines())
+    return TrialCallbacks(on_epoch, on_layer_scores, on_bootstrap, on_search_step, on_check)
 
 
-def check_progress(display: Lines) -> OnCheck:
+def check_progress(display: Lines) -> "OnCheck":
     """Return a callback that shows how far a check of images is, if it takes long."""
     began = shown = time.monotonic()
 
     def on_check(checked: int, images: int) -> None:
         nonlocal shown
         now = time.monotonic()
-        if now - shown > _SECONDS_BETWEEN_CHECKS and checked < images:
+        if now - shown > _SECONDS_BETWEEN_LINES and checked < images:
             left = format_duration((now - began) / checked * (images - checked))
             display.say(f"checked {checked} of {images} images, about {left} left")
             shown = now

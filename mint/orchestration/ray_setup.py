@@ -13,7 +13,7 @@ from typing import Any
 
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError, WorkFailedError, error_line, first_line
-from mint.models import own_modules
+from mint.models.own_networks import own_modules
 from mint.orchestration import interruption
 
 # A user's own network is imported from the folder where the sweep was started.

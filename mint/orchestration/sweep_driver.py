@@ -15,9 +15,11 @@ from mint.orchestration import interruption
 from mint.orchestration.display import Lines
 from mint.orchestration.resources import count_concurrent_trials
 from mint.orchestration.sweep_settings import SweepOutcome, SweepRequest
-from mint.reporting.folder import rebuild_report
-from mint.reporting.trials_csv import trial_table
+from mint.reporting.folder import is_current, rebuild_report
+from mint.reporting.made import RESULTS_FILE
 from mint.store.locks import locked
+from mint.tracking.glance import glance
+from mint.tracking.ui import VIEW_TAG, view_state
 from mint.trial.failed_trials import FailedTrial, FailedTrials, missing_trials
 from mint.trial.forecast import forecast, format_duration
 from mint.trial.result import TrialResult
@@ -39,7 +41,7 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
         OSError: the disk is full or broken; what has finished is kept.
     """
     if not _count_to_run(request, _missing(request, ())):
-        return _run(request, display, list)
+        return _nothing_to_do(request, display) or _run(request, display, list)
 
     from mint.orchestration.ray_setup import connecting
 
@@ -55,19 +57,46 @@ def show_plan(request: SweepRequest, display: Lines) -> None:
     Raises:
         InputError: the store is not available.
     """
-    missing = _missing(request, _store(request).finished_runs(request.base.experiment.name))
+    known, experiment = glance(request.tracking_uri), request.base.experiment.name
+    missing = _missing(request, (known or _store(request)).finished_runs(experiment))
     to_run = _announce(request, missing, display)
     planned = request.planned
     if request.settings.search != "optuna":
         keys = {trial.key for trial in missing}
         for trial in planned.configs:
             display.say(f"  {trial.name}{'' if trial.key in keys else '  (finished)'}")
-    if to_run and planned.source and planned.traced:
+    if to_run and planned.facts and planned.layers:
         # The corners of its search space stand for the trials that Optuna will draw.
         expected = missing or list(islice(cycle(planned.configs), to_run))
         at_once = min(to_run, request.settings.sharing_memory(request.max_concurrent_trials))
-        for line in forecast(expected, planned.source, planned.traced, request.cache, at_once):
+        for line in forecast(expected, planned.facts, planned.layers, request.cache, at_once):
             display.say(line)
+
+
+def _nothing_to_do(request: SweepRequest, display: Lines) -> SweepOutcome | None:
+    """End a sweep whose trials, runs and tables are all there; None if any may be missing.
+
+    It takes no more than a look at the store and at the report: neither MLflow nor pandas.
+    """
+    settings, cache = request.settings, request.cache
+    name, sweep = request.base.experiment.name, settings.provenance.sweep
+    known = glance(request.tracking_uri)
+    if not known or name not in known.experiments or known.tags[name].get(VIEW_TAG) != view_state():
+        return None
+    ended = known.ended()
+    for key in (trial.key for trial in request.planned.configs):
+        status = "finished" if cache.find("trials", key) else "stopped"
+        if key not in ended or ended[key].status != status:
+            return None
+    with locked(cache, settings.name, settings.provenance.command), display:
+        if known.has_orphans(name, cache.identity, sweep):
+            return None
+        if not is_current(request.output, ended, request.references):
+            return None
+        _announce(request, (), display)
+        display.say(f"tables: {request.output / RESULTS_FILE}")
+        display.show("end", finished=0, failed=0, to_run=0, seconds=0.0)
+    return SweepOutcome(False, [], known.experiments[name])
 
 
 def _store(request: SweepRequest) -> "MlflowStore":
@@ -194,6 +223,8 @@ def _rebuild_report(
     request: SweepRequest, keys: Sequence[str], store: "MlflowStore | None", display: Lines
 ) -> list[str]:
     """Rebuild the report from disk and store; return a line if the store could not be read."""
+    from mint.reporting.trials_csv import trial_table
+
     of_store, problems = None, []
     if store:
         try:

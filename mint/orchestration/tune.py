@@ -44,7 +44,7 @@ from mint.trial.result import LayerScoring, SearchStep, TrialResult
 
 if TYPE_CHECKING:  # the monitor imports MLflow, which a worker does not need
     from mint.orchestration.trial_monitor import TrialMonitor
-    from mint.training.loop import Epoch
+    from mint.training.epoch import Epoch
     from mint.trial.callbacks import TrialCallbacks
 
 # A failed trial gets one line here and its traceback in its run, instead of pages of Ray's.
@@ -209,7 +209,7 @@ def _callbacks(settings: SweepSettings) -> "TrialCallbacks":
     def on_search_step(step: SearchStep) -> None:
         tune.report({_SEARCH_STEP: step.model_dump_json()})
 
-    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step)
+    return TrialCallbacks(on_epoch, on_layer_scores, on_search_step=on_search_step)
 
 
 def _cause_of_death(details: str) -> str:

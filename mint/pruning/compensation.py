@@ -21,8 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from mint.data.loading import Split
-from mint.models import Traced, evaluating
 from mint.models.activations import ROWS_AT_ONCE
+from mint.models.layers import Traced
+from mint.models.tracing import evaluating
 from mint.pruning.masks import Masks
 from mint.rng import stream
 

@@ -21,7 +21,7 @@ from mint.errors import InputError
 from mint.gmi.bootstrap import Bootstrap
 from mint.gmi.estimator import gmi_bootstraps
 from mint.gmi.reliability import summarize
-from mint.models import LayerPair, Traced
+from mint.models.layers import LayerPair, Traced
 from mint.pruning.gaussian import gaussian_information
 from mint.pruning.grouping import Labels, PairGroups
 from mint.pruning.scores import BlockScores
@@ -44,6 +44,7 @@ class CriterionInputs:
         activations: returns for each node of a pair (rows, filters) over the estimation rows.
         magnitudes: the same of absolute activations.
         gradients: returns for each pruned weight the gradient of the loss over the same rows.
+        on_bootstrap: gets the number of bootstraps drawn so far, from 0, and the largest number.
     """
 
     traced: Traced
@@ -55,6 +56,7 @@ class CriterionInputs:
     activations: Callable[[], Mapping[str, NDArray[np.float32]]]
     magnitudes: Callable[[], Mapping[str, NDArray[np.float32]]]
     gradients: Callable[[], Mapping[str, Tensor]]
+    on_bootstrap: Callable[[int, int], None] = lambda drawn, most: None
 
     def weight(self, pair: LayerPair) -> Floats:
         """Return the weight that the pair prunes: (child filters, columns, *kernel)."""
@@ -93,9 +95,11 @@ def mint(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool) -> Bloc
         conditional=conditional,
     )
     drawn: list[Bootstrap] = []
+    inputs.on_bootstrap(0, estimate.bootstraps)
     next_check = 4  # of the reliability: after 4, 6, 9, ... bootstraps
     for bootstrap in islice(bootstraps, estimate.bootstraps):
         drawn.append(bootstrap)
+        inputs.on_bootstrap(len(drawn), estimate.bootstraps)
         if estimate.reliability and len(drawn) == next_check:
             next_check += next_check // 2
             if summarize(drawn).reliability >= estimate.reliability:
@@ -186,7 +190,7 @@ def bn_scale(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
     without their penalty on the scales in training, because all criteria share a baseline.
     """
-    norm = inputs.traced.batch_norm_after(pair.child)
+    norm = inputs.traced.batch_norms.get(pair.child)
     if norm is None:
         raise InputError(f"bn-scale: {pair.child} has no batch norm of its own right after it")
     scale = inputs.traced.graph.get_parameter(f"{norm}.weight")

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mint.models import evaluating
 from mint.models.applied_weights import AppliedWeights
+from mint.models.tracing import evaluating
 from mint.pruning.masks import Masks
 
 _NO_MASKS = Masks({})

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mint.models import Traced, evaluating
+from mint.models.layers import Traced
+from mint.models.tracing import evaluating
 
 ROWS_AT_ONCE_BACKWARD = 128  # a backward pass keeps the values of every layer
 

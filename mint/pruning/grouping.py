@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mint.config.axes import Grouping
 from mint.gmi.estimator import contiguous_groups
-from mint.models import LayerPair, Traced
+from mint.models.layers import LayerPair, Traced
 from mint.pruning.coclustering import Energy, cocluster
 from mint.rng import stream
 

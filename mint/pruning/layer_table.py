@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 if TYPE_CHECKING:  # they import torch, which reports do not need
-    from mint.models import LayerPair, Traced
+    from mint.models.layers import LayerPair, Traced
     from mint.pruning.masks import Masks
 
 _ENTRY = re.compile(

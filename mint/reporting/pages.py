@@ -3,7 +3,6 @@
 The same rows and reference results give the same bytes.
 """
 
-import io
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from mint.errors import error_line
 from mint.reporting import tables
 from mint.reporting.aggregate import COMPENSATIONS, GROUPINGS
 from mint.reporting.comparison import effects_of_axes, effects_of_criteria
-from mint.reporting.figure_style import save
+from mint.reporting.drawing import Plots, draw_all
 from mint.reporting.figures import (
     compared_findings,
     draw_criteria,
@@ -28,6 +26,14 @@ from mint.reporting.figures import (
     draw_tradeoff,
     has_curves,
     share_curves,
+)
+from mint.reporting.made import (
+    RESULTS_FILE,
+    TRIALS_FILE,
+    Made,
+    digest_of_figure,
+    digest_of_file,
+    source_digest,
 )
 from mint.reporting.overview import (
     compared_groups,
@@ -44,13 +50,12 @@ from mint.reporting.reference import (
     read_reference,
 )
 from mint.reporting.statistics import CONFIDENCE, FEWEST_SEEDS
-from mint.reporting.trials_csv import TRIALS_FILE, sort_trials, trials_csv
+from mint.reporting.trials_csv import sort_trials, trials_csv
 from mint.store.atomic import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULTS_FILE = "RESULTS.md"
 FIGURES_FOLDER = "figures"
 _MADE = "Made by `mint report` from [trials.csv](trials.csv); do not edit."
 _HOW_TO_READ = (
@@ -64,9 +69,6 @@ _HOW_TO_READ = (
 )
 _AXES_TEXT = "From the lowest value, over all settings that share the rest, for MINT."
 _CRITERIA_TEXT = "Against the controls, over all settings that share the rest."
-
-Plots = dict[str, Callable[[], "Figure"]]
-"""By file name, a function that draws the figure."""
 
 
 class Report(NamedTuple):
@@ -85,18 +87,29 @@ def write_report(output: Path, trials: pd.DataFrame, references: Iterable[Path] 
     trials = sort_trials(trials)
     copy_references(output, references)
     report = make_report(trials, read_references(output))
-    write_atomic(output / TRIALS_FILE, trials_csv(trials))
-    for name, text in report.pages.items():
-        write_atomic(output / name, text.encode())
-    for name, draw in report.plots.items():
-        buffer = io.BytesIO()
-        try:
-            save(draw(), buffer)
-        except Exception as error:  # it costs this figure alone
-            warnings.warn(f"{name}: is not drawn ({error_line(error)})", stacklevel=2)
+    table = trials_csv(trials)
+    files = {TRIALS_FILE: table, **{name: text.encode() for name, text in report.pages.items()}}
+    for name, content in files.items():
+        write_atomic(output / name, content)
+    before = Made.load(output)
+    drawn = {name: digest_of_figure(draw) for name, draw in report.plots.items()}
+    changed = {
+        name: draw
+        for name, draw in report.plots.items()
+        if drawn[name] != before.drawn.get(name) or not before.has(output, name)
+    }
+    for name, figure in draw_all(changed).items():
+        if isinstance(figure, str):
+            warnings.warn(f"{name}: is not drawn ({figure})", stacklevel=2)
             (output / name).unlink(missing_ok=True)  # it would show other trials
+            del drawn[name]
         else:
-            write_atomic(output / name, buffer.getvalue())
+            write_atomic(output / name, figure)
+    Made(
+        source=source_digest(table, copied_references(output)),
+        files={name: digest_of_file(output / name) for name in (*files, *drawn)},
+        drawn=drawn,
+    ).save(output)
     return report
 
 

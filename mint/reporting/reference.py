@@ -107,6 +107,11 @@ def copied_references(output: Path) -> list[Path]:
     return sorted((output / _FOLDER).glob("*.yaml"))
 
 
+def copy_of(file: Path, output: Path) -> Path:
+    """Return where a results folder keeps its copy of a reference file."""
+    return output / _FOLDER / file.name
+
+
 def references_of(experiments: Iterable[str]) -> list[Path]:
     """Return the reference files that the named experiments, of those with mint, name."""
     known = set(experiments) & set(experiment_names())
@@ -122,7 +127,7 @@ def check_references(output: Path, files: Iterable[Path]) -> list[Path]:
     """
     found = [file for file in dict.fromkeys(files) if file.is_file()]
     for file in found:
-        copied = output / _FOLDER / file.name
+        copied = copy_of(file, output)
         own = read_reference(file).experiments
         if copied.exists() and not set(own) & set(read_reference(copied).experiments):
             raise InputError(f"{file}: {copied} is of other experiments; rename one of the files")
@@ -132,4 +137,4 @@ def check_references(output: Path, files: Iterable[Path]) -> list[Path]:
 def copy_references(output: Path, files: Iterable[Path]) -> None:
     """Copy the reference files of check_references() into a results folder."""
     for file in check_references(output, files):
-        write_atomic(output / _FOLDER / file.name, file.read_bytes())
+        write_atomic(copy_of(file, output), file.read_bytes())

@@ -5,13 +5,13 @@ An axis that the criterion does not use is 0. A failed or stopped trial has a re
 figures. A figure that a trial does not have is nan.
 """
 
+import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_origin
 
-import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from mint.config.axes import Compensate, Grouping, Retraining
@@ -19,11 +19,12 @@ from mint.config.schema import TrainingConfig, TrialConfig, format_share
 from mint.errors import InputError
 from mint.pruning.layer_table import layers_text, parse_layers
 
-if TYPE_CHECKING:  # they import torch, which reading and writing a table does without
+if TYPE_CHECKING:  # pandas and torch take seconds, and a check of a table does without them
+    import pandas as pd
+
     from mint.trial.failed_trials import FailedTrial
     from mint.trial.result import TrialKeys, TrialResult
 
-TRIALS_FILE = "trials.csv"
 # The same trial has others in another tracking store, or at another commit.
 ORIGIN = ("run_id", "git_commit")
 # Trials that share these differ only in their seed.
@@ -157,7 +158,7 @@ def trial_columns(config: TrialConfig, keys: "TrialKeys") -> dict[str, str | flo
     }
 
 
-def trial_table(results: Iterable[tuple[str, "TrialResult | FailedTrial"]]) -> pd.DataFrame:
+def trial_table(results: Iterable[tuple[str, "TrialResult | FailedTrial"]]) -> "pd.DataFrame":
     """Return the table of trials: of each the id of its MLflow run, or "", and its result."""
     return table_of_rows(_row(run_id, result) for run_id, result in results)
 
@@ -180,26 +181,31 @@ def _row(run_id: str, result: "TrialResult | FailedTrial") -> Row:
     }
 
 
-def table_of_rows(rows: Iterable[Row]) -> pd.DataFrame:
+def table_of_rows(rows: Iterable[Row]) -> "pd.DataFrame":
     """Return the sorted table of rows; a ValueError names the line and column of a bad value."""
+    import pandas as pd
+
+    content = [row.model_dump() for row in _checked(rows)]
+    return sort_trials(pd.DataFrame(content, columns=list(COLUMNS)).astype(COLUMNS))
+
+
+def _checked(rows: Iterable[Row]) -> list[_Row]:
     try:
-        checked = _ROWS.validate_python(list(rows))
+        return _ROWS.validate_python(list(rows))
     except ValidationError as error:
         first = error.errors()[0]
         line, *column = first["loc"]
         problem = f"column {column[0]}: {first['input']!r}: {first['msg']}" if column else ""
         # The first row is behind the header.
         raise ValueError(f"line {int(line) + 2}, {problem or first['ctx']['error']}") from None
-    content = [row.model_dump() for row in checked]
-    return sort_trials(pd.DataFrame(content, columns=list(COLUMNS)).astype(COLUMNS))
 
 
-def records(trials: pd.DataFrame) -> list[Row]:
+def records(trials: "pd.DataFrame") -> list[Row]:
     """Return the rows of a table."""
     return cast(list[Row], trials.to_dict("records"))
 
 
-def read_trials(path: str | Path) -> pd.DataFrame:
+def read_trials(path: str | Path) -> "pd.DataFrame":
     """Read trials.csv: one row per trial with its axes, accuracies (percent) and counts.
 
     For example `read_trials("results/trials.csv").groupby("criterion")["accuracy"].max()`.
@@ -207,41 +213,59 @@ def read_trials(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: the file cannot be read, or is not a trial table.
     """
+    return table_of_rows(row.model_dump() for row in read_rows(path))
+
+
+def read_rows(path: str | Path) -> "list[_Row]":
+    """Read and check the rows of trials.csv, as read_trials does, without pandas."""
     try:
-        return parse_trials(Path(path).read_bytes())
+        return _parsed(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path}: is not a trial table: {error}") from None
 
 
-def parse_trials(content: bytes) -> pd.DataFrame:
+def parse_trials(content: bytes) -> "pd.DataFrame":
     """Return the trial table of a CSV file's content; raise ValueError if it is none."""
-    text = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str, encoding="utf-8")
+    return table_of_rows(row.model_dump() for row in _parsed(content))
+
+
+def _parsed(content: bytes) -> list[_Row]:
+    header, *lines = list(csv.reader(io.StringIO(content.decode(), newline=""))) or [[]]
     needed = [name for name, field in _Row.model_fields.items() if field.is_required()]
-    if missing := [column for column in needed if column not in text.columns]:
+    if missing := [column for column in needed if column not in header]:
         raise ValueError(f"the columns {', '.join(missing)} are missing")
-    for row in text.index[text["key"].duplicated()]:
-        raise ValueError(f"line {row + 2}, column key: an earlier line has the same key")
-    return table_of_rows(records(text))
+    keys: set[str] = set()
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise ValueError(f"line {number}: has {len(line)} values for {len(header)} columns")
+        rows.append(dict(zip(header, line, strict=True)))
+        if rows[-1]["key"] in keys:
+            raise ValueError(f"line {number}, column key: an earlier line has the same key")
+        keys.add(rows[-1]["key"])
+    return _checked(rows)
 
 
-def trials_csv(trials: pd.DataFrame) -> bytes:
+def trials_csv(trials: "pd.DataFrame") -> bytes:
     """Return the table as CSV, with every digit of its floating point numbers."""
     text: str = trials.to_csv(index=False, lineterminator="\n", na_rep="nan")
     return text.encode()
 
 
-def sort_trials(trials: pd.DataFrame) -> pd.DataFrame:
+def sort_trials(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Return the table in the order in which it is written."""
     return trials.sort_values(_ORDER).reset_index(drop=True)
 
 
-def merge_trials(kept: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
+def merge_trials(kept: "pd.DataFrame", newer: "pd.DataFrame") -> "pd.DataFrame":
     """Return both tables as one, in which newer rows replace those of the same key.
 
     A finished row stays when the newer one failed.
     """
+    import pandas as pd
+
     finished_last = newer.sort_values("status", key=lambda status: status == "finished")
     newer = finished_last.drop_duplicates("key", keep="last")
     done = kept.loc[kept["status"] == "finished", "key"]

@@ -10,13 +10,13 @@ import pandas as pd
 from mint.errors import InputError, error_line
 from mint.pruning.layer_table import parse_layers
 from mint.pruning.masks import Masks
+from mint.reporting.made import RESULTS_FILE, TRIALS_FILE
 from mint.reporting.markdown import cells_of, is_rule
-from mint.reporting.pages import RESULTS_FILE, make_report, read_references
+from mint.reporting.pages import make_report, read_references
 from mint.reporting.trial_page import page_path, trial_page
 from mint.reporting.trials_csv import (
     COLUMNS,
     ORIGIN,
-    TRIALS_FILE,
     Row,
     parse_trials,
     records,

@@ -8,14 +8,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-import mlflow
-import sqlalchemy
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
-from sqlalchemy.exc import SQLAlchemyError
-
 from mint.errors import InputError, first_line, without_secrets
+from mint.store.remembered import remember
+
+SCHEMA = "schema of MLflow"
+"""What the revision of a database that needs no change is remembered under, for each version."""
 
 _TIMEOUT_SECONDS = 4.0
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -71,6 +68,8 @@ def check_schema(uri: str) -> None:
     """
     if uri.startswith("http"):
         return
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         _check_tables(uri)
     except (SQLAlchemyError, ImportError) as error:
@@ -79,6 +78,13 @@ def check_schema(uri: str) -> None:
 
 
 def _check_tables(uri: str) -> None:
+    # All take seconds to import, and a plan looks at the store without them.
+    import mlflow
+    import sqlalchemy
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
+
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names()) - {"alembic_version"}
@@ -100,6 +106,8 @@ def _check_tables(uri: str) -> None:
         command = f"mlflow db upgrade {without_secrets(uri)}"
         problem = f"an older MLflow {here} has written it"
         raise _error(uri, f"{problem}; make a backup, and run {command} first")
+    if revision:
+        remember(revision.encode(), SCHEMA, mlflow.__version__)
 
 
 def _is_database(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,9 @@ from mint.errors import TrainingDivergedError
 from mint.pruning.masks import apply_masks
 from mint.rng import stream, torch_seeded
 from mint.training.checkpoint import Checkpoint
+from mint.training.epoch import Epoch, evaluation_batch_size
 
 _SGD_FIELDS = {"lr", "momentum", "nesterov", "weight_decay"}
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The result of one epoch."""
-
-    epoch: int  # number, from 1
-    loss: float  # mean over the training batches (nats)
-    validation_accuracy: float  # top-1, in percent
-    seconds: float  # of training and validation
 
 
 def train(
@@ -105,11 +96,6 @@ def accuracy(model: nn.Module, split: Split, settings: TrainingConfig | None = N
             for inputs, labels in split.batches(evaluation_batch_size(values))
         )
     return 100 * correct / len(split)
-
-
-def evaluation_batch_size(values: int) -> int:
-    """Return how many images of so many values hold four million, from 128 to 4096."""
-    return min(4096, max(128, 2**22 // values))
 
 
 def _train_epoch(

@@ -11,7 +11,9 @@ from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
-from mint.models import build_network, load_weights, source_digest
+from mint.models.own_networks import source_digest
+from mint.models.registry import build_network
+from mint.models.weight_files import load_weights
 from mint.pruning.criteria import absolute_weights
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores, load_scores

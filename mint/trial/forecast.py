@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from torch import Tensor
-from torch.fx.passes.shape_prop import TensorMetadata
-
 from mint.config.schema import CRITERIA, TrialConfig
-from mint.data.datasets import Source
-from mint.gmi.cpu.distances import matrix_nbytes
+from mint.data.facts import DataFacts
+from mint.gmi.cpu.sizes import matrix_nbytes
 from mint.machine import memory_bytes
-from mint.models import Traced, chosen_pairs
+from mint.models.layers import LayerTable, chosen_pairs
 from mint.store.stage_cache import StageCache
-from mint.training.loop import evaluation_batch_size
+from mint.training.epoch import evaluation_batch_size
 from mint.trial.preflight import estimator_bytes, image_shape
 from mint.trial.result import Baseline, TrialResult
 
@@ -64,8 +61,8 @@ class Memory(NamedTuple):
 
 def forecast(
     trials: Sequence[TrialConfig],
-    source: Source,
-    traced: Traced,
+    facts: DataFacts,
+    layers: LayerTable,
     cache: StageCache,
     at_once: int,
 ) -> list[str]:
@@ -73,8 +70,8 @@ def forecast(
 
     Args:
         trials: to run, at least one.
-        source: their data.
-        traced: layers and pairs of their network.
+        facts: of their data.
+        layers: of their network.
         cache: of finished stages.
         at_once: number of trials side by side.
     """
@@ -90,7 +87,7 @@ def forecast(
         ]
     if trials[0].device != "cpu":
         return [*lines, "memory: not estimated for a GPU"]
-    memory = memory_of(trials, source, traced, at_once)
+    memory = memory_of(trials, facts, layers, at_once)
     together = f", {_gb(at_once * memory.total)} GB for {at_once}" if at_once > 1 else ""
     return [
         *lines,
@@ -103,8 +100,8 @@ def forecast(
 def time_of(trials: Sequence[TrialConfig], cache: StageCache) -> Time | None:
     """Return the time of trials, from finished ones of the same protocol and criteria.
 
-    The time of scores is taken as proportional to bootstraps, blocks and the square of the rows;
-    every retraining takes the mean of the finished trials.
+    The time of scores is taken as proportional to bootstraps, blocks and the square of the rows,
+    that of retraining to its epochs: without retraining there are none.
 
     Args:
         trials: of one experiment.
@@ -129,44 +126,38 @@ def time_of(trials: Sequence[TrialConfig], cache: StageCache) -> Time | None:
         return None
     missing = {trial.baseline_key for trial in trials if _baseline_seconds(trial, cache) is None}
     scored = {trial.scores_key(""): trial for trial in trials}
-    retraining = fmean(
-        sum(step.retraining.seconds for step in result.search_steps) for result in measured
-    )
+    retraining = _retraining_seconds(trials, measured)
+    if retraining is None:
+        return None
     return Time(
         finished=len(measured),
         baselines=len(missing) * fmean(known),
         scores=sum(rates[trial.criterion] * _work(trial) for trial in scored.values()),
-        retraining=retraining * len(trials),
+        retraining=retraining,
     )
 
 
 def memory_of(
-    trials: Sequence[TrialConfig], source: Source, traced: Traced, at_once: int = 1
+    trials: Sequence[TrialConfig], facts: DataFacts, layers: LayerTable, at_once: int = 1
 ) -> Memory:
     """Return the memory of the largest of some trials of one experiment, so many side by side."""
     experiment = trials[0].experiment
-    shape = image_shape(experiment.data, source)
+    shape = image_shape(experiment.data, facts)
     assert shape
-    values = [
-        math.prod(node.meta["tensor_meta"].shape)
-        for node in traced.graph.graph.nodes
-        if isinstance(node.meta.get("tensor_meta"), TensorMetadata)
-    ]
-    parameters = sum(parameter.numel() for parameter in traced.graph.parameters())
+    all_values, largest = layers.values
     batch = max(
         experiment.training.batch_size, *(trial.retraining_settings.batch_size for trial in trials)
     )
-    trained = 4 * (_COPIES_OF_PARAMETERS * parameters + batch * sum(values))
-    evaluated = 4 * _COPIES_OF_LARGEST * evaluation_batch_size(math.prod(shape)) * max(values)
-    pairs = chosen_pairs(traced, experiment)
+    trained = 4 * (_COPIES_OF_PARAMETERS * layers.parameters + batch * all_values)
+    evaluated = 4 * _COPIES_OF_LARGEST * evaluation_batch_size(math.prod(shape)) * largest
+    pairs = chosen_pairs(layers, experiment)
     filters = {pair.parent_node: pair.parent_filters for pair in pairs}
     filters |= {pair.child_node: pair.child_filters for pair in pairs}
-    stored = [each for each in (source.train, source.test) if isinstance(each, Tensor)]
     return Memory(
         program=_PROGRAM,
-        data=sum(images.nbytes for images in stored),
+        data=facts.stored_bytes,
         training=max(trained, evaluated),
-        scores=max(_score_bytes(trial, source.classes, filters, at_once) for trial in trials),
+        scores=max(_score_bytes(trial, facts.classes, filters, at_once) for trial in trials),
     )
 
 
@@ -192,6 +183,24 @@ def _seconds_per_work(measured: Sequence[TrialResult]) -> dict[str, float]:
             work = sum(_work(result.config) for result in scored)
             rates[criterion] = sum(result.score_seconds for result in scored) / work
     return rates
+
+
+def _retraining_seconds(
+    trials: Sequence[TrialConfig], measured: Sequence[TrialResult]
+) -> float | None:
+    """Return the seconds of all retrainings; None if only trials without any have finished."""
+    searches = [len(result.search_steps) for result in measured if result.config.search.steps]
+    epochs = 0.0
+    for trial in trials:
+        most = trial.search.steps or 1  # a given fraction takes one step
+        steps = fmean(searches) if searches and trial.search.steps else most
+        epochs += steps * trial.retraining_settings.epochs
+    trained = [step.retraining for result in measured for step in result.search_steps]
+    known = sum(len(each.training) for each in trained)
+    if epochs and not known:
+        return None
+    seconds = sum(each.seconds for each in trained if each.training)
+    return epochs * seconds / known if known else 0.0
 
 
 def _work(config: TrialConfig) -> int:

@@ -16,8 +16,9 @@ from mint.config.loading import validated
 from mint.config.schema import DEFAULT_CRITERION, check_criterion
 from mint.errors import InputError, allowed
 from mint.machine import memory_bytes
-from mint.models import LayerPair, Traced, collect_activations, trace
-from mint.models.activations import ROWS_AT_ONCE
+from mint.models.activations import ROWS_AT_ONCE, collect_activations
+from mint.models.layers import LayerPair, Traced
+from mint.models.tracing import trace
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
 from mint.pruning.grouping import PairGroups, group_filters

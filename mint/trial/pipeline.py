@@ -19,16 +19,11 @@ from mint.config.schema import TrainingConfig, TrialConfig
 from mint.data.datasets import Source
 from mint.data.loading import Dataset, balanced_rows, split_source
 from mint.errors import InputError
-from mint.models import (
-    LayerPair,
-    Traced,
-    build_network,
-    chosen_pairs,
-    collect_activations,
-    source_digest,
-    trace,
-)
-from mint.models.activations import ROWS_AT_ONCE
+from mint.models.activations import ROWS_AT_ONCE, collect_activations
+from mint.models.layers import LayerPair, Traced, chosen_pairs
+from mint.models.own_networks import source_digest
+from mint.models.registry import build_network
+from mint.models.tracing import trace
 from mint.pruning.compensation import compensate
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.gradients import ROWS_AT_ONCE_BACKWARD, loss_gradients
@@ -257,8 +252,18 @@ class TrialPipeline:
             activations=lambda: self.activations,
             magnitudes=lambda: self.magnitudes,
             gradients=lambda: self.gradients,
+            on_bootstrap=lambda drawn, most: self.callbacks.on_bootstrap(
+                pair, drawn, most, self._work_after(pair)
+            ),
         )
         return score(self.config.criterion, pair, inputs)
+
+    def _work_after(self, pair: LayerPair) -> float:
+        """Return the number of blocks of the later pairs, as a multiple of this pair's."""
+        of = self.config.groups_of
+        blocks = [of(p.child, p.child_filters) * of(p.parent, p.parent_filters) for p in self.pairs]
+        at = self.pairs.index(pair)
+        return sum(blocks[at + 1 :]) / blocks[at]
 
     def scores(self, pair: LayerPair) -> Path:
         """Return the folder of the scores of a pair's blocks; those of single weights are not kept.

@@ -5,35 +5,28 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from mint.config.schema import DataConfig, Experiment, TrialConfig
-from mint.data.datasets import KNOWN_SHAPES, Source
-from mint.data.loading import smallest_class
+from mint.data.facts import KNOWN_SHAPES, DataFacts
 from mint.errors import InputError
-from mint.gmi.estimator import least_memory
+from mint.gmi.memory import least_memory
 from mint.machine import memory_bytes
-from mint.models import (
-    PUBLISHED_NAMES,
-    LayerPair,
-    Traced,
-    build_network,
-    chosen_pairs,
-    evaluating,
-    load_weights,
-    trace,
-)
+from mint.models.layers import LayerPair, LayerTable, chosen_pairs
+
+if TYPE_CHECKING:  # torch takes seconds to import: checks do with what is remembered of networks
+    from torch import nn
+
+    from mint.models.layers import Traced
 
 
-def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int] | None:
+def image_shape(data: DataConfig, facts: DataFacts | None) -> tuple[int, int, int] | None:
     """Return (channels, height, width) of the network's input; None if only the data can tell.
 
     Raises:
         InputError: the crop is larger than the images.
     """
-    known = source.train.shape[1:] if source else KNOWN_SHAPES.get(data.name)
+    known = facts.image_shape if facts else KNOWN_SHAPES.get(data.name)
     if known is None and (data.channels is None or not (data.crop or data.size)):
         return None
     channels, height, width = known or (data.channels or 0, 0, 0)
@@ -47,21 +40,32 @@ def image_shape(data: DataConfig, source: Source | None) -> tuple[int, int, int]
     return (data.channels or channels, data.crop or height, data.crop or width)
 
 
-def check_network(
-    trials: Sequence[TrialConfig], shape: tuple[int, int, int], init: Path | None = None
-) -> Traced:
-    """Check trials of one experiment against the machine and the network; return its layers.
+def trace_network(
+    experiment: Experiment, shape: tuple[int, int, int], init: Path | None = None
+) -> "Traced":
+    """Return the untrained network of an experiment, traced.
 
     Args:
-        trials: of the same experiment, at least one.
+        experiment: names the network.
         shape: (channels, height, width) of the network's input.
         init: file of weights to start from.
 
     Raises:
-        InputError: too many threads, or arguments, images, initial weights, pairs, limits, groups
-            or a criterion that do not fit the network.
+        InputError: arguments, images or initial weights that do not fit the network.
     """
-    experiment = trials[0].experiment
+    import torch
+
+    from mint.models.registry import build_network
+    from mint.models.tracing import trace
+
+    network = build_network(experiment.network)
+    if init:
+        load_initial(network, experiment, init)
+    return trace(network, torch.zeros(1, *shape))
+
+
+def check_threads(experiment: Experiment) -> None:
+    """Raise InputError if a trial needs more threads than this machine has cores."""
     cores = os.cpu_count() or 1
     if experiment.threads > cores:
         raise InputError(
@@ -69,20 +73,24 @@ def check_network(
             parameter="threads",
             value=experiment.threads,
         )
-    network = build_network(experiment.network)
-    if init:
-        load_initial(network, experiment, init)
-    traced = trace(network, torch.zeros(1, *shape))
-    pairs = chosen_pairs(traced, experiment)
-    _check_criteria(trials, traced, pairs)
+
+
+def check_network(trials: Sequence[TrialConfig], layers: LayerTable) -> None:
+    """Check trials of one experiment, at least one, against its network.
+
+    Raises:
+        InputError: pairs, limits, groups or a criterion that do not fit the network.
+    """
+    experiment = trials[0].experiment
+    pairs = chosen_pairs(layers, experiment)
+    _check_criteria(trials, layers, pairs)
     _check_layer_names(experiment, pairs)
     _check_groups(trials, pairs)
-    _check_fractions(trials, traced, pairs)
-    return traced
+    _check_fractions(trials, layers, pairs)
 
 
 def check_data(
-    trials: Sequence[TrialConfig], source: Source, traced: Traced, at_once: int = 1
+    trials: Sequence[TrialConfig], facts: DataFacts, layers: LayerTable, at_once: int = 1
 ) -> None:
     """Check trials of one experiment, so many side by side, against their data.
 
@@ -92,7 +100,7 @@ def check_data(
     """
     experiment = trials[0].experiment
     data = experiment.data
-    images, classes = len(source.train_labels), source.classes
+    images, classes = facts.images, facts.classes
     if not classes <= data.validation_size <= images - classes:
         raise InputError(
             f"{experiment.name} allows {classes} to {images - classes} of the {images} training "
@@ -100,18 +108,13 @@ def check_data(
             parameter="data.validation_size",
             value=data.validation_size,
         )
-    shape = image_shape(data, source)
-    assert shape
-    with evaluating(traced.graph), torch.inference_mode():
-        outputs = traced.graph(torch.zeros(1, *shape))
-    found = tuple(outputs.shape)[1:] if isinstance(outputs, Tensor) else type(outputs).__name__
-    if found != (classes,):
+    if layers.output != (classes,):
         raise InputError(
             f"network {experiment.network.name} of {experiment.name}: its output for an image is "
-            f"{found}; the {classes} classes of {data.name} need ({classes},)"
+            f"{layers.output}; the {classes} classes of {data.name} need ({classes},)"
         )
+    available = facts.smallest_class(data.validation_size)
     for config in trials:
-        available = smallest_class(source, validation_size=data.validation_size, seed=config.seed)
         if config.samples_per_class > available:
             raise InputError(
                 f"{data.name} allows 1 to {available}, the training images of its rarest class",
@@ -119,7 +122,7 @@ def check_data(
                 value=config.samples_per_class,
             )
         if config.uses("bootstraps"):
-            _check_memory(config, source.classes, chosen_pairs(traced, experiment), at_once)
+            _check_memory(config, classes, chosen_pairs(layers, experiment), at_once)
 
 
 def estimator_bytes(config: TrialConfig, at_once: int) -> int:
@@ -156,25 +159,28 @@ def _check_memory(
             )
 
 
-def load_initial(network: nn.Module, experiment: Experiment, path: Path) -> None:
+def load_initial(network: "nn.Module", experiment: Experiment, path: Path) -> None:
     """Load initial weights from a file; published weights are renamed to the network's names."""
+    from mint.models.registry import PUBLISHED_NAMES
+    from mint.models.weight_files import load_weights
+
     load_weights(network, path, PUBLISHED_NAMES.get(experiment.network.name))
 
 
-def counted_weights(traced: Traced, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
+def counted_weights(layers: LayerTable, pairs: Sequence[LayerPair], experiment: Experiment) -> int:
     """Return the number of weights that fractions and percentages of an experiment refer to."""
     pruned = {pair.child for pair in pairs}
     everything = experiment.count == "all"
-    return sum(layer.weights for layer in traced.layers if everything or layer.name in pruned)
+    return sum(layer.weights for layer in layers.layers if everything or layer.name in pruned)
 
 
 def _check_criteria(
-    trials: Sequence[TrialConfig], traced: Traced, pairs: Sequence[LayerPair]
+    trials: Sequence[TrialConfig], layers: LayerTable, pairs: Sequence[LayerPair]
 ) -> None:
     if all(config.criterion != "bn-scale" for config in trials):
         return
     for pair in pairs:
-        if traced.batch_norm_after(pair.child) is None:
+        if pair.child not in layers.batch_norms:
             raise InputError(
                 f"{trials[0].experiment.name} prunes {pair.child}, which has no batch norm of its "
                 "own right after it; take another criterion, or leave that layer out of prune",
@@ -218,12 +224,12 @@ def _check_groups(trials: Sequence[TrialConfig], pairs: Sequence[LayerPair]) -> 
 
 
 def _check_fractions(
-    trials: Sequence[TrialConfig], traced: Traced, pairs: Sequence[LayerPair]
+    trials: Sequence[TrialConfig], layers: LayerTable, pairs: Sequence[LayerPair]
 ) -> None:
     experiment = trials[0].experiment
-    weights = {layer.name: layer.weights for layer in traced.layers}
+    weights = {layer.name: layer.weights for layer in layers.layers}
     prunable = [(pair.child, weights[pair.child]) for pair in pairs]
-    counted = counted_weights(traced, pairs, experiment)
+    counted = counted_weights(layers, pairs, experiment)
     for config in trials:
         if (fraction := config.search.fraction) is None:
             continue

@@ -9,7 +9,7 @@ from mint.config import keys
 from mint.config.schema import TrialConfig
 from mint.data.preparation import Preparation
 from mint.pruning.layer_table import LayerCount
-from mint.training.loop import Epoch
+from mint.training.epoch import Epoch
 from mint.trial.provenance import Provenance
 
 ACTIVATIONS_FILE = "activations.npz"

@@ -4,25 +4,37 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+from pydantic import TypeAdapter
 
 from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
 from mint.config.schema import Experiment, InitialWeights, TrialConfig
 from mint.data.checks import OnCheck, no_report
-from mint.data.datasets import Source, load_source, needs_download
+from mint.data.facts import DataFacts, needs_download, recall_facts, remember_facts
 from mint.errors import InputError
 from mint.machine import limited_threads
-from mint.models import Traced, source_digest
+from mint.models.layers import LayerTable, Traced
+from mint.models.own_networks import source_digest
 from mint.store.manifest import MANIFEST
+from mint.store.remembered import recall, remember
 from mint.store.stage_cache import StageCache
-from mint.trial.callbacks import TrialCallbacks
-from mint.trial.pipeline import TrialPipeline
-from mint.trial.preflight import check_data, check_network, image_shape
+from mint.trial.preflight import (
+    check_data,
+    check_network,
+    check_threads,
+    image_shape,
+    trace_network,
+)
 from mint.trial.provenance import Provenance
+
+# They import torch, which takes seconds: a plan does with what it recalls.
+if TYPE_CHECKING:
+    from mint.data.datasets import Source
+    from mint.trial.callbacks import TrialCallbacks
+    from mint.trial.pipeline import TrialPipeline
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -32,8 +44,14 @@ class PlannedTrials:
     """Trials of one experiment, each key once, checked against machine, network and data."""
 
     configs: Sequence[TrialConfig]
-    source: Source | None  # None if the data set is absent and was not to be downloaded
-    traced: Traced | None  # the untrained network; None if all trials are finished
+    facts: DataFacts | None  # None if the data set is absent and was not to be downloaded
+    layers: LayerTable | None  # of the untrained network; None if all trials are finished
+    source: "Source | None" = None  # None where the facts were recalled
+
+    @property
+    def is_recalled(self) -> bool:
+        """Whether the trials were checked against what is remembered of data or network."""
+        return self.source is None or not isinstance(self.layers, Traced | None)
 
 
 def plan_trials(
@@ -48,6 +66,7 @@ def plan_trials(
     is_finished: Callable[[str], bool] = lambda key: False,
     download: bool = True,
     at_once: int = 1,
+    recalling: bool = False,
 ) -> PlannedTrials:
     """Plan trials of one experiment, and check the unfinished ones before any work.
 
@@ -63,6 +82,8 @@ def plan_trials(
         is_finished: returns whether the trial of a key is finished.
         download: an absent data set.
         at_once: number of trials side by side on a machine.
+        recalling: check against what is remembered of data and network, if nothing that it was
+            computed from has changed: without their source, for a plan that is not carried out.
 
     Raises:
         InputError: a value is not allowed, or the machine, the network or the data cannot serve a
@@ -85,30 +106,62 @@ def plan_trials(
     origin = f"trial of {experiment.name}"
     trials = [validated(TrialConfig, {**point, **shared}, origin) for point in axes]
     trials = list({trial.key: trial for trial in trials}.values())
-    traced = None
+    layers, source, facts = None, None, None
     if needs_download(experiment.data, data_dir):
         shape = image_shape(experiment.data, None)
-        traced = check_network(trials, shape, init) if shape else None
+        if shape:
+            layers = _checked_layers(trials, shape, init, recalling=recalling)
         if not download:
-            return PlannedTrials(trials, None, traced)
-    with limited_threads(experiment.threads):
-        source = load_source(experiment.data, data_dir, cache=cache_root, on_check=on_check)
-    trials = [trial.model_copy(update={"data_digest": source.digest}) for trial in trials]
+            return PlannedTrials(trials, None, layers)
+    elif recalling:
+        facts = recall_facts(experiment.data, data_dir)
+    if facts is None:
+        from mint.data.datasets import load_source
+
+        with limited_threads(experiment.threads):
+            source = load_source(experiment.data, data_dir, cache=cache_root, on_check=on_check)
+        facts = source.facts
+        remember_facts(facts, experiment.data, data_dir)
+    trials = [trial.model_copy(update={"data_digest": facts.digest}) for trial in trials]
     if unfinished := [trial for trial in trials if not is_finished(trial.key)]:
-        if traced is None:
-            shape = image_shape(experiment.data, source)
+        if layers is None:
+            shape = image_shape(experiment.data, facts)
             assert shape
-            traced = check_network(unfinished, shape, init)
-        check_data(unfinished, source, traced, at_once)
-    return PlannedTrials(trials, source, traced)
+            layers = _checked_layers(unfinished, shape, init, recalling=recalling)
+        check_data(unfinished, facts, layers, at_once)
+    return PlannedTrials(trials, facts, layers, source)
+
+
+_LAYERS = TypeAdapter(LayerTable)
+
+
+def _checked_layers(
+    trials: Sequence[TrialConfig],
+    shape: tuple[int, int, int],
+    init: Path | None,
+    *,
+    recalling: bool,
+) -> LayerTable:
+    """Return the layers of the trials' network, after a check of the trials against them."""
+    experiment, weights = trials[0].experiment, trials[0].init
+    check_threads(experiment)
+    chosen = experiment.network
+    identity = "layers", chosen.content(), shape, weights and weights.digest
+    # A user's network may change with any of its own files.
+    known = recall(*identity) if recalling and not chosen.is_users else None
+    layers = _LAYERS.validate_json(known) if known else trace_network(experiment, shape, init)
+    if not (known or chosen.is_users):
+        remember(_LAYERS.dump_json(layers), *identity)
+    check_network(trials, layers)
+    return layers
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
     """A single trial, ready to run."""
 
-    pipeline: TrialPipeline
-    traced: Traced | None  # the untrained network; None if the trial is finished
+    pipeline: "TrialPipeline"
+    layers: LayerTable | None  # of the untrained network; None if the trial is finished
 
 
 @dataclass(frozen=True)
@@ -126,7 +179,7 @@ def plan_trial(
     paths: TrialPaths,
     device: str,
     command: Sequence[str],
-    callbacks: TrialCallbacks | None = None,
+    callbacks: "TrialCallbacks | None" = None,
 ) -> PlannedTrial:
     """Plan a single trial, and check it before any of its stages runs.
 
@@ -141,6 +194,8 @@ def plan_trial(
     Raises:
         InputError: as plan_trials, or an axis has no value.
     """
+    from mint.trial.pipeline import TrialPipeline
+
     values = dict(axes)
     for name in ("groups", "samples_per_class", "upper_limit"):
         if values[name] is None:
@@ -179,7 +234,7 @@ def plan_trial(
         init=paths.init,
         callbacks=callbacks,
     )
-    return PlannedTrial(pipeline, planned.traced)
+    return PlannedTrial(pipeline, planned.layers)
 
 
 def kept_initial_weights(cache: StageCache, config: TrialConfig) -> Path | None:
@@ -195,6 +250,8 @@ def kept_initial_weights(cache: StageCache, config: TrialConfig) -> Path | None:
 def _device_class(name: str) -> Literal["cpu", "cuda"]:
     if name not in _DEVICES:
         raise InputError(f"allowed are {', '.join(_DEVICES)}", parameter="device", value=name)
+    import torch
+
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError(

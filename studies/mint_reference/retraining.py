@@ -20,7 +20,7 @@ from torch import nn
 from mint.config.loading import load_experiment
 from mint.config.schema import TrainingConfig
 from mint.data.datasets import load_source
-from mint.models import mlp
+from mint.models.mlp import mlp
 from mint.reporting.statistics import Difference
 from mint.training.determinism import reproducible
 from mint.training.loop import train

@@ -13,7 +13,8 @@ from mint.cli.app import main
 from mint.store.locks import locked
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
-from mint.training.loop import Epoch, train
+from mint.training.epoch import Epoch
+from mint.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -220,7 +220,7 @@ def test_training_resumes_after_a_kill(
     quick_trial: TrialConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mint.training import checkpoint
-    from mint.training.loop import Epoch
+    from mint.training.epoch import Epoch
     from mint.trial.callbacks import TrialCallbacks
 
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)

@@ -181,6 +181,17 @@ def test_same_command_again_runs_nothing(swept: Path) -> None:
     done = _sweep(swept, AXES)
     assert done.returncode == 0, done.stderr
     assert "4 already finished, 0 to run" in done.stdout
+    slow = "{'torch', 'ray', 'mlflow', 'pandas', 'numba', 'scipy', 'sqlalchemy', 'matplotlib'}"
+    (swept / "again.py").write_text(
+        "import sys\n"
+        "from mint.cli.app import main\n"
+        "assert main(['sweep', 'groups_vs_samples', *sys.argv[1:]]) == 0\n"
+        f"print('slow:', *{slow} & sys.modules.keys())\n"
+    )
+    again = [sys.executable, "-P", "again.py", *AXES.split()]
+    done = subprocess.run(again, cwd=swept, capture_output=True, text=True, env=environment({}))
+    assert done.stdout.splitlines()[-1] == "slow:", done.stderr
+    assert "tables: results/RESULTS.md" in done.stdout
     assert len(_runs(swept)) == 4
     assert (swept / "results" / "RESULTS.md").read_bytes() == before
 

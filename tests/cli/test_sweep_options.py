@@ -106,6 +106,23 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_plan_imports_nothing_that_takes_seconds() -> None:
+    axes = "--groups 5 --samples-per-class 50 --seeds 0 1 --dry-run"
+    assert _sweep(axes) == 0  # remembers what it computes of the digits and of the network
+    slow = "{'torch', 'ray', 'mlflow', 'pandas', 'numba', 'scipy', 'sqlalchemy', 'matplotlib'}"
+    code = (
+        "import sys\n"
+        "from mint.cli.app import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        f"print('slow:', *{slow} & sys.modules.keys())"
+    )
+    words = ["sweep", "groups_vs_samples", *axes.replace("5", "7").split()]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "slow:", done.stderr
+    assert lines[-2].startswith("memory: about 1.0 GB a trial, ")
+
+
 def test_script_and_command_run_the_same_trials(mnist_dir: Path) -> None:
     options = f"--dry-run --experiment mnist_mlp --data-dir {mnist_dir.absolute()}".split()
     program = [sys.executable, "-m", "mint.cli.app", "sweep", "groups_vs_samples"]

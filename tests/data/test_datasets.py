@@ -26,7 +26,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from mint.config.schema import DataConfig
-from mint.data.datasets import Source, load_source, needs_download
+from mint.data.datasets import Source, load_source
+from mint.data.facts import needs_download
 from mint.errors import InputError, WorkFailedError
 
 MNIST = DataConfig(name="mnist", validation_size=10)

@@ -9,7 +9,7 @@ import torch
 
 from mint.config.schema import DataConfig
 from mint.data.datasets import Source, load_source
-from mint.data.loading import Dataset, balanced_rows, smallest_class, split_source
+from mint.data.loading import Dataset, balanced_rows, split_source
 
 CPU = torch.device("cpu")
 DIGITS = DataConfig(name="digits", validation_size=280)
@@ -137,7 +137,7 @@ def test_balanced_rows(digits_dataset: Dataset) -> None:
 
 
 def test_smallest_class_limits_the_samples(digits: Source, digits_dataset: Dataset) -> None:
-    most = smallest_class(digits, validation_size=280, seed=0)
+    most = digits.facts.smallest_class(280)
     balanced_rows(digits_dataset.train.labels, samples_per_class=most, seed=0)
     with pytest.raises(ValueError, match="larger sample"):
         balanced_rows(digits_dataset.train.labels, samples_per_class=most + 1, seed=0)

@@ -9,11 +9,10 @@ from mint.gmi.cpu.distances import (
     empty_matrices,
     full_matrix,
     gather,
-    matrix_nbytes,
     write_group,
 )
 from mint.gmi.cpu.groups import Group, Layer
-from mint.gmi.cpu.simd import LANES
+from mint.gmi.cpu.sizes import LANES, matrix_nbytes
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (4, 3), (65, 17), (130, 0), (200, 40)])

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from mint.gmi.cpu.distances import padded
 from mint.gmi.cpu.linear_assignment import assign
 from mint.gmi.cpu.matching import match_points
+from mint.gmi.cpu.sizes import padded
 
 Floats = NDArray[np.float32]
 

@@ -9,7 +9,10 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mint.models import collect_activations, mlp, resnet56, trace
+from mint.models.activations import collect_activations
+from mint.models.mlp import mlp
+from mint.models.resnet import resnet56
+from mint.models.tracing import trace
 from mint.rng import torch_seeded
 
 

@@ -14,7 +14,9 @@ from mint.config.schema import (
     TrainingConfig,
 )
 from mint.errors import InputError
-from mint.models import Traced, chosen_pairs, mlp, trace
+from mint.models.layers import Traced, chosen_pairs
+from mint.models.mlp import mlp
+from mint.models.tracing import trace
 
 
 def experiment(**fields: Any) -> Experiment:

@@ -10,7 +10,7 @@ import pytest
 
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError
-from mint.models import own_modules, source_digest
+from mint.models.own_networks import own_modules, source_digest
 
 NET = "from torch import nn\n\ndef build() -> nn.Module:\n    return nn.Linear(4, 2)\n"
 

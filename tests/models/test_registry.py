@@ -11,7 +11,7 @@ from torch import nn
 
 from mint.config.schema import NetworkConfig
 from mint.errors import InputError
-from mint.models import build_network
+from mint.models.registry import build_network
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from torch.nn import functional
 from torchvision import models
 
 from mint.errors import InputError
-from mint.models import Traced, mlp, resnet50, resnet56, trace, vgg16
+from mint.models.layers import Traced
+from mint.models.mlp import mlp
+from mint.models.resnet import resnet50, resnet56
+from mint.models.tracing import trace
+from mint.models.vgg import vgg16
 from mint.rng import torch_seeded
 
 
@@ -402,12 +406,12 @@ def test_the_batch_norm_of_a_layer_reads_it_alone_and_scales_it() -> None:
         fixed_norm=nn.BatchNorm1d(4, affine=False),
     )
     traced = trace(network, torch.zeros(2, 4))
-    norms = {layer.name: traced.batch_norm_after(layer.name) for layer in traced.layers}
+    norms = {layer.name: traced.batch_norms.get(layer.name) for layer in traced.layers}
     assert norms == {"plain": "norm", "activated": None, "unscaled": None}
 
 
 def test_a_layer_may_have_the_name_of_a_graph_node() -> None:
     network = chain(input=nn.Linear(4, 4), norm=nn.BatchNorm1d(4), output=nn.Linear(4, 4))
     traced = trace(network, torch.zeros(2, 4))
-    assert [traced.batch_norm_after(layer.name) for layer in traced.layers] == ["norm", None]
+    assert [traced.batch_norms.get(layer.name) for layer in traced.layers] == ["norm", None]
     assert pairs_of(traced) == [("input", "output")]

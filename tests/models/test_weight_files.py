@@ -9,7 +9,10 @@ import safetensors.torch
 import torch
 
 from mint.errors import InputError
-from mint.models import PUBLISHED_NAMES, load_weights, mlp, resnet56
+from mint.models.mlp import mlp
+from mint.models.registry import PUBLISHED_NAMES
+from mint.models.resnet import resnet56
+from mint.models.weight_files import load_weights
 
 
 @pytest.mark.parametrize(

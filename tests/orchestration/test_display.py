@@ -14,6 +14,7 @@ from mint.orchestration.display import (
     TimeLeft,
     Watch,
     check_progress,
+    print_progress,
 )
 
 PLAN = "a_sweep of digits_mlp: 2 trials, 0 already finished, 2 to run"
@@ -118,4 +119,22 @@ def test_a_long_check_of_images_shows_how_far_it_is(
         "checked 3000 of 10000 images, about 28 s left",
         "checked 6000 of 10000 images, about 16 s left",
         "checked 9000 of 10000 images, about 4 s left",
+    ]
+
+
+def test_long_scores_show_how_far_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("mint.orchestration.display.time", SimpleNamespace(monotonic=lambda: now))
+    on_bootstrap = print_progress().on_bootstrap
+    pair: Any = SimpleNamespace(parent="fc1", child="fc2")
+    for drawn in range(11):
+        on_bootstrap(pair, drawn, 10, 0.5)  # five more for the layers after it
+        now += 6
+    assert capsys.readouterr().out.splitlines() == [
+        "scores fc1 -> fc2: 2 of 10 bootstraps, about 1 min 18 s left for all layers",
+        "scores fc1 -> fc2: 4 of 10 bootstraps, about 1 min 06 s left for all layers",
+        "scores fc1 -> fc2: 6 of 10 bootstraps, about 54 s left for all layers",
+        "scores fc1 -> fc2: 8 of 10 bootstraps, about 42 s left for all layers",
     ]

@@ -16,7 +16,7 @@ from services import resize_disk, small_disk
 
 from mint.config.grid import Grid
 from mint.config.schema import NetworkConfig, TrialConfig
-from mint.models import source_digest
+from mint.models.own_networks import source_digest
 from mint.orchestration.display import Lines
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
 from mint.orchestration.sweep_settings import SweepSettings

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mint.models import trace
+from mint.models.tracing import trace
 from mint.pruning import compensation
 from mint.pruning.compensation import refit
 

@@ -15,7 +15,8 @@ from mint.config.estimate import EstimateConfig
 from mint.config.schema import CRITERIA
 from mint.errors import InputError
 from mint.gmi.estimator import contiguous_groups, gmi_scores
-from mint.models import LayerPair, trace
+from mint.models.layers import LayerPair
+from mint.models.tracing import trace
 from mint.pruning.criteria import FUNCTIONS, CriterionInputs, score
 from mint.pruning.grouping import PairGroups
 from mint.pruning.scores import BlockScores

@@ -12,7 +12,7 @@ from torch import nn
 
 from mint.config.schema import Experiment
 from mint.data.loading import Dataset
-from mint.models import mlp
+from mint.models.mlp import mlp
 from mint.pruning.gaussian import gaussian_information
 from mint.training.loop import train
 from mint.trial.in_memory import score_network

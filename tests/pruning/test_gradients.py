@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mint.models import trace
+from mint.models.tracing import trace
 from mint.pruning.gradients import loss_gradients
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from mint.config.axes import Grouping
 from mint.config.schema import CRITERIA
 from mint.gmi.estimator import contiguous_groups
-from mint.models import mlp, trace
+from mint.models.mlp import mlp
 from mint.models.resnet import CifarResNet
+from mint.models.tracing import trace
 from mint.pruning.grouping import Labels, PairGroups, group_filters, load_groups, save_groups
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores

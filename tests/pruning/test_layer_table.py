@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mint.models import trace
+from mint.models.tracing import trace
 from mint.pruning.layer_table import LayerCount, count_layers, layers_text, parse_layers
 from mint.pruning.masks import Masks
 

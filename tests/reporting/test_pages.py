@@ -382,6 +382,7 @@ def test_figure_that_cannot_be_drawn_costs_itself_alone(
     write_report(tmp_path, table(*rows))
     figures = sorted(path.name for path in tmp_path.glob("figures/*.png"))
     assert len(figures) > 1
+    more = finished_row("mnist_mlp", criterion="random", fraction=0.8, seed=1)
     failures = iter([ValueError("no font")])
 
     def fail_once(*arguments: Any) -> None:
@@ -389,9 +390,9 @@ def test_figure_that_cannot_be_drawn_costs_itself_alone(
             raise failure
         save(*arguments)
 
-    monkeypatch.setattr("mint.reporting.pages.save", fail_once)
+    monkeypatch.setattr("mint.reporting.drawing.save", fail_once)
     with pytest.warns(UserWarning, match=r"\.png: is not drawn \(ValueError: no font\)"):
-        write_report(tmp_path, table(*rows, finished_row(seed=1)))
+        write_report(tmp_path, table(*rows, more))
     assert len(read_trials(tmp_path / "trials.csv")) == len(rows) + 1
     assert (
         len(list(tmp_path.glob("figures/*.png"))) == len(figures) - 1

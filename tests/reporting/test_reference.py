@@ -7,7 +7,7 @@ from trial_rows import finished_row, table
 
 from mint.config.loading import load_experiment
 from mint.errors import InputError
-from mint.models import chosen_pairs
+from mint.models.layers import chosen_pairs
 from mint.pruning.layer_table import count_layers
 from mint.reporting.folder import check_results, rebuild_report
 from mint.reporting.reference import read_reference

@@ -13,10 +13,11 @@ from mint.config.schema import DataConfig, TrainingConfig
 from mint.data.datasets import Source
 from mint.data.loading import Dataset, split_source
 from mint.errors import TrainingDivergedError
-from mint.models import mlp
+from mint.models.mlp import mlp
 from mint.rng import torch_seeded
 from mint.training import checkpoint as checkpoint_module
-from mint.training.loop import Epoch, accuracy, train
+from mint.training.epoch import Epoch
+from mint.training.loop import accuracy, train
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingConfig(

@@ -15,7 +15,7 @@ from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial
 from mint.trial.in_memory import prune
 from mint.trial.pipeline import TrialPipeline, run_trial
-from mint.trial.preflight import check_network
+from mint.trial.preflight import check_network, trace_network
 from mint.trial.provenance import Provenance
 from mint.trial.result import MASKS_FILE, SCORES_FILE, TrialResult
 
@@ -57,10 +57,11 @@ def test_a_fraction_may_equal_the_limit_of_all_layers(quick_trial: TrialConfig) 
         "prune": "all",
     }
     experiment = Experiment.model_validate(content)
+    layers = trace_network(experiment, (1, 8, 8))
     for hundredths in range(1, 100):
         share = {"upper_limit": hundredths / 100, "fraction": hundredths / 100, "groups": 4}
         trial = quick_trial.model_copy(update={"experiment": experiment, **share})
-        check_network([trial], (1, 8, 8))
+        check_network([trial], layers)
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from mint.config.axes import Retraining
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
-from mint.models import Traced
+from mint.models.layers import Traced
 from mint.store.stage_cache import StageCache
 from mint.trial.forecast import forecast, format_duration, memory_of, time_of
 from mint.trial.pipeline import TrialPipeline, run_trial
-from mint.trial.preflight import check_network
+from mint.trial.preflight import trace_network
 from mint.trial.provenance import Provenance
 from mint.trial.result import TrialResult
 
+WAYS: tuple[Retraining, ...] = ("full", "light", "none")
+
 
 def _traced(config: TrialConfig) -> Traced:
-    return check_network([config], (1, 8, 8))
+    return trace_network(config.experiment, (1, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,20 @@ def test_time_is_that_of_the_stages_still_to_be_made(
     assert others.total == others.baselines + others.scores + others.retraining
 
 
+def test_a_way_of_retraining_takes_the_time_of_its_epochs(
+    cache: StageCache, quick_trial: TrialConfig
+) -> None:
+    took = {}
+    for way in WAYS:
+        trial = quick_trial.model_copy(update={"groups": 3, "retraining": way})
+        found = time_of([trial, trial], cache)
+        assert found
+        took[way] = found.retraining
+    epochs = {way: quick_trial.experiment.retraining_settings(way).epochs for way in WAYS}
+    assert took["none"] == 0
+    assert took["light"] == pytest.approx(took["full"] * epochs["light"] / epochs["full"])
+
+
 def test_nothing_is_said_of_what_was_not_measured(
     cache: StageCache, quick_trial: TrialConfig, digits: Source
 ) -> None:
@@ -63,22 +80,24 @@ def test_nothing_is_said_of_what_was_not_measured(
     longer = quick_trial.experiment.training.model_copy(update={"epochs": 9})
     experiment = quick_trial.experiment.model_copy(update={"training": longer})
     other = quick_trial.model_copy(update={"experiment": experiment})
-    lines = forecast([other], digits, _traced(other), cache, 2)
+    lines = forecast([other], digits.facts, _traced(other), cache, 2)
     assert lines[0] == "time:   unknown, no similar trial has finished here yet"
     assert lines[1].startswith("memory: about 1.0 GB a trial, ")
 
 
 def test_memory_grows_with_what_it_is_for(quick_trial: TrialConfig, digits: Source) -> None:
     traced = _traced(quick_trial)
-    memory = memory_of([quick_trial], digits, traced)
+    memory = memory_of([quick_trial], digits.facts, traced)
     assert memory.data == (1437 + 360) * 64
-    more = memory_of([quick_trial.model_copy(update={"samples_per_class": 60})], digits, traced)
+    more = memory_of(
+        [quick_trial.model_copy(update={"samples_per_class": 60})], digits.facts, traced
+    )
     assert 3 < more.scores / memory.scores < 5  # of matrices of distances
     assert more.training == memory.training
     magnitude = TrialConfig.model_validate(
         quick_trial.model_dump() | {"criterion": "activation-magnitude"}
     )
-    assert memory_of([magnitude], digits, traced).scores == 4 * 10 * 30 * (500 + 300)
+    assert memory_of([magnitude], digits.facts, traced).scores == 4 * 10 * 30 * (500 + 300)
 
 
 def test_finished_cache_is_not_touched(cache: StageCache, quick_trial: TrialConfig) -> None:
@@ -92,7 +111,7 @@ def test_memory_bounds_what_a_trial_takes(
 ) -> None:
     """Of a real process, whose distance matrices are large beside the libraries."""
     large = quick_trial.model_copy(update={"groups": 40, "samples_per_class": 100})
-    forecast_bytes = memory_of([large], digits, _traced(large)).total
+    forecast_bytes = memory_of([large], digits.facts, _traced(large)).total
     code = (
         "import sys\n"
         "from pathlib import Path\n"

@@ -11,7 +11,9 @@ from mint.config.schema import CRITERIA
 from mint.data.datasets import Source
 from mint.errors import InputError
 from mint.gmi.estimator import gmi_scores
-from mint.models import collect_activations, mlp, trace
+from mint.models.activations import collect_activations
+from mint.models.mlp import mlp
+from mint.models.tracing import trace
 from mint.pruning.scores import BlockScores
 from mint.trial.in_memory import prune, score_network
 

@@ -9,10 +9,11 @@ from mint.config.estimate import EstimateConfig
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
 from mint.errors import InputError
-from mint.gmi.estimator import gmi_scores, least_memory
+from mint.gmi.estimator import gmi_scores
+from mint.gmi.memory import least_memory
 from mint.machine import memory_bytes
-from mint.models import chosen_pairs
-from mint.trial.preflight import check_data, check_network, estimator_bytes
+from mint.models.layers import chosen_pairs
+from mint.trial.preflight import check_data, estimator_bytes, trace_network
 
 
 def _with(config: TrialConfig, **estimate: object) -> TrialConfig:
@@ -22,23 +23,23 @@ def _with(config: TrialConfig, **estimate: object) -> TrialConfig:
 
 
 def test_scores_that_do_not_fit_are_refused(quick_trial: TrialConfig, digits: Source) -> None:
-    traced = check_network([quick_trial], (1, 8, 8))
-    check_data([quick_trial], digits, traced)
+    traced = trace_network(quick_trial.experiment, (1, 8, 8))
+    check_data([quick_trial], digits.facts, traced)
     rows = digits.classes * quick_trial.samples_per_class
     needed = 0
     for pair in chosen_pairs(traced, quick_trial.experiment):
         filters = pair.child_filters, pair.parent_filters
         groups = quick_trial.groups, quick_trial.groups
         needed = max(needed, least_memory(rows, filters, groups))
-    check_data([_with(quick_trial, memory_gb=(needed + 1) / 1e9)], digits, traced)
+    check_data([_with(quick_trial, memory_gb=(needed + 1) / 1e9)], digits.facts, traced)
     with pytest.raises(InputError, match=r"raise estimate.memory_gb") as error:
-        check_data([_with(quick_trial, memory_gb=(needed - 1) / 1e9)], digits, traced)
+        check_data([_with(quick_trial, memory_gb=(needed - 1) / 1e9)], digits.facts, traced)
     assert error.value.parameter == "samples_per_class"
     with pytest.raises(InputError, match=r"estimate.memory_gb \S+: allowed are at most"):
-        check_data([_with(quick_trial, memory_gb=1e6)], digits, traced)
+        check_data([_with(quick_trial, memory_gb=1e6)], digits.facts, traced)
     at_once = memory_bytes() // needed  # each has half of its share
     with pytest.raises(InputError, match="take fewer samples or trials at a time"):
-        check_data([quick_trial], digits, traced, at_once)
+        check_data([quick_trial], digits.facts, traced, at_once)
 
 
 @pytest.mark.parametrize("groups", [(2, 3), (7, 1)])

@@ -1,5 +1,6 @@
 """Trials that the machine, the network or the data cannot serve are refused before any work."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mint.config.loading import ExperimentFile, load_experiment
-from mint.config.schema import Experiment, NetworkConfig
-from mint.data.datasets import Source
+from mint.config.schema import DataConfig, Experiment, NetworkConfig
+from mint.data.datasets import Source, load_source
+from mint.data.facts import recall_facts, remember_facts
 from mint.data.images import DecodedImages
 from mint.errors import InputError
-from mint.models import build_network
-from mint.trial import preflight
+from mint.models import registry
+from mint.models.layers import LayerTable, Traced
+from mint.models.registry import build_network
 from mint.trial.callbacks import TrialCallbacks
 from mint.trial.setup import PlannedTrial, PlannedTrials, TrialPaths, plan_trial, plan_trials
 
@@ -99,8 +102,8 @@ def test_checking_a_network_leaves_its_batch_norm_alone(quick: Experiment) -> No
     vgg16 = NetworkConfig(name="vgg16", arguments={"classes": 10})
     update = {"data": data, "network": vgg16, "prune": "all"}
     planned = _plan(quick.model_copy(update=update))  # in training mode, one image is too few
-    assert planned.traced
-    for name, values in planned.traced.graph.named_buffers():
+    assert isinstance(planned.layers, Traced)
+    for name, values in planned.layers.graph.named_buffers():
         if name.endswith("running_mean"):
             assert not values.any()
 
@@ -114,13 +117,13 @@ def test_the_network_is_built_once_and_not_at_all_if_every_trial_is_finished(
         built.append(config)
         return build_network(config)
 
-    monkeypatch.setattr(preflight, "build_network", count)
+    monkeypatch.setattr(registry, "build_network", count)
     planned = _plan(quick, {}, {"groups": 7}, {"groups": 7})
     assert len(built) == 1
     assert [config.groups for config in planned.configs] == [6, 7]
-    assert planned.traced
+    assert planned.layers
     finished = _plan(quick, {"groups": 999}, is_finished=lambda key: True)
-    assert (len(built), finished.traced) == (1, None)
+    assert (len(built), finished.layers) == (1, None)
 
 
 def test_a_criterion_has_one_trial_for_all_values_of_an_axis_that_it_does_not_use(
@@ -136,8 +139,8 @@ def test_without_a_download_an_absent_data_set_is_still_checked_as_far_as_possib
 ) -> None:
     mnist = load_experiment("mnist_mlp")
     planned = _plan(mnist, data_dir=tmp_path, download=False)
-    assert planned.source is None
-    assert planned.traced
+    assert planned.facts is None
+    assert planned.layers
     with pytest.raises(InputError, match="groups 301: fc1 -> fc2 of mnist_mlp allows 1 to 300"):
         _plan(mnist, {"groups": 301}, data_dir=tmp_path, download=False)
     assert list(tmp_path.iterdir()) == []
@@ -149,3 +152,41 @@ def test_a_trial_on_a_gpu_estimates_on_the_cpu_unless_asked(quick: Experiment) -
     asked = quick.model_copy(update={"estimate": estimate})
     with pytest.raises(InputError, match=r"estimate.device cuda: the trial trains on the CPU"):
         _plan(asked)
+
+
+def test_a_recalled_plan_is_the_one_that_was_computed(
+    quick: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = _plan(quick, {}, {"groups": 7})
+    with monkeypatch.context() as patched:
+        for place in ("mint.data.datasets.load_source", "mint.models.registry.build_network"):
+            patched.setattr(place, None)  # a call would fail
+        recalled = _plan(quick, {}, {"groups": 7}, recalling=True)
+        assert (recalled.is_recalled, computed.is_recalled) == (True, False)
+        assert (recalled.configs, recalled.facts) == (computed.configs, computed.facts)
+        assert computed.layers
+        assert recalled.layers == LayerTable(
+            **{field.name: getattr(computed.layers, field.name) for field in fields(LayerTable)}
+        )
+        with pytest.raises(InputError, match=r"groups 301: .* allows 1 to 300"):
+            _plan(quick, {"groups": 301}, recalling=True)
+        with pytest.raises(InputError, match="samples_per_class 500: digits allows 1 to"):
+            _plan(quick, {"samples_per_class": 500}, recalling=True)
+
+
+def test_facts_are_forgotten_when_a_file_changes(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label in "ab":
+            folder = tmp_path / "set" / part / label
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.new("L", (8, 8), number).save(folder / f"{number}.png")
+    data = DataConfig(name="imagefolder:set", validation_size=2)
+    facts = load_source(data, tmp_path).facts
+    assert facts.class_counts == (3, 3)
+    assert recall_facts(data, tmp_path) is None
+    remember_facts(facts, data, tmp_path)
+    assert recall_facts(data, tmp_path) == facts
+    assert recall_facts(data.model_copy(update={"size": 4}), tmp_path) is None
+    Image.new("L", (8, 8), 9).save(tmp_path / "set" / "train" / "a" / "1.png")
+    assert recall_facts(data, tmp_path) is None

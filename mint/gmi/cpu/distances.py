@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mint.gmi.cpu.groups import Group, Layer
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import LANES, TILE_COLUMNS, TILE_ROWS, distance_tile
+from mint.gmi.cpu.simd import distance_tile
+from mint.gmi.cpu.sizes import LANES, TILE_COLUMNS, TILE_ROWS, padded
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -47,17 +48,6 @@ class Matrices(NamedTuple):
     def unstack(self) -> "list[Matrices]":
         """Return the matrices of a stack."""
         return [Matrices(*parts) for parts in zip(*self, strict=True)]
-
-
-def padded(n: int, multiple: int = LANES) -> int:
-    """Return n rounded up to a multiple."""
-    return -(-n // multiple) * multiple
-
-
-def matrix_nbytes(n: int) -> int:
-    """Return the bytes of the distances of n points with their bounds."""
-    columns = padded(n)
-    return padded(n, TILE_ROWS) * (5 * columns + padded(columns // LANES))
 
 
 def empty_matrices(count: int, n: int) -> Matrices:

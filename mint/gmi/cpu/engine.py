@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +19,13 @@ from mint.gmi.cpu.distances import (
     empty_matrices,
     full_matrix,
     gather,
-    matrix_nbytes,
-    padded,
     write_group,
 )
-from mint.gmi.cpu.groups import MOMENT_ROWS, Base, Group, Layer, shared_bases, unit_scale
+from mint.gmi.cpu.groups import Base, Group, Layer, shared_bases, unit_scale
 from mint.gmi.cpu.matching import find_partners
-from mint.gmi.cpu.mst import TREES, count_edges, star_seeds
-from mint.gmi.cpu.spatial_order import LANDMARKS, point_order
+from mint.gmi.cpu.mst import count_edges, star_seeds
+from mint.gmi.cpu.sizes import ALLOCATOR_SHARE, TREES, memory_needs
+from mint.gmi.cpu.spatial_order import point_order
 from mint.machine import threads
 
 Floats = NDArray[np.float32]
@@ -35,8 +33,6 @@ Indices = NDArray[np.int64]
 
 # Bounds reach up to this many times the mean distance of a pair; edges of trees are shorter.
 _SPAN = 4 / 3
-# This fraction of the memory limit is left to freed memory that the allocator keeps: 1 / 16.
-_ALLOCATOR_SHARE = 16
 _NO_BASE = np.zeros((0, 0), np.float32)
 
 
@@ -139,48 +135,6 @@ def _count_trees(
     return EdgeCounts(*counts)
 
 
-class _Needs(NamedTuple):
-    """Bytes of growing trees and of matching, and of each of their threads and matrices."""
-
-    growing: int
-    grower: int
-    matrix: int
-    matching: int
-    matcher: int
-
-    @property
-    def least(self) -> int:
-        """The smallest memory limit: one thread, and one matrix of a child group."""
-        needed = max(self.growing + self.grower + self.matrix, self.matching + self.matcher)
-        return needed + needed // (_ALLOCATOR_SHARE - 1) + 1
-
-
-def memory_needs(sizes: tuple[int, int], filters: int, parents: int, widest: int) -> _Needs:
-    """Return the memory that one bootstrap needs.
-
-    Args:
-        sizes: of the samples A and B.
-        filters: of the wider layer.
-        parents: number of parent groups.
-        widest: filters of the widest group.
-    """
-    n, m = sum(sizes), sizes[1]
-    columns, matched_columns = padded(n), padded(m)
-    matrix, matched = matrix_nbytes(n), 4 * (m + 1) * matched_columns
-    # Partners, the rows of every parent group in both orders, moments, landmarks, and the order.
-    fixed = 8 * parents * (m + 2 * n)
-    fixed += 24 * MOMENT_ROWS * filters + 16 * LANDMARKS * n + 64 * n
-    # A base: its distances and its points, by point and by feature. A thread: a matrix, the points
-    # of a group at two sets of rows, and the arrays of count_edges or of assign.
-    return _Needs(
-        growing=fixed + 4 * (n + 1) * columns + 8 * filters * columns,
-        grower=matrix + 16 * widest * columns + 8 * n * (TREES + 1) + (14 * TREES + 64) * columns,
-        matrix=matrix,
-        matching=fixed + matched + 16 * filters * matched_columns,
-        matcher=matched + (16 * widest + 128) * matched_columns,
-    )
-
-
 def _budget(
     filters: int, groups: tuple[Sequence[Indices], ...], split: Split, memory_limit: int
 ) -> tuple[int, int, int]:
@@ -194,7 +148,7 @@ def _budget(
             f"memory_limit {memory_limit}: trees of {sum(sizes)} rows need at least "
             f"{needs.least} bytes"
         )
-    available = memory_limit - memory_limit // _ALLOCATOR_SHARE
+    available = memory_limit - memory_limit // ALLOCATOR_SHARE
     # Fewer matrices than trees that grow in lock-step would cost more than a thread less.
     fewest = min(TREES, children) * needs.matrix
     growers = min(threads(), parents)

@@ -10,10 +10,11 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mint.gmi.cpu.sizes import MOMENT_ROWS
+
 # If a group has more than this share of the parent layer's variance, the distances of the rest are
 # summed directly: as a difference they would lose their precision.
 _LARGEST_SHARE = 0.75
-MOMENT_ROWS = 256  # rows whose squares are summed at a time
 
 
 class Layer(NamedTuple):

@@ -4,13 +4,14 @@ numba's own cache compares only the file of a kernel, so an edit in a file it ca
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+
+from mint.config.locations import user_caches
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -51,10 +52,5 @@ def _writable_folder(name: str) -> str:
 def _roots() -> Iterator[Path]:
     if numba.config.CACHE_DIR:
         yield Path(numba.config.CACHE_DIR)
-        return
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mint"
-    # The cache is trusted code, so a folder that another user made is not used.
-    temporary = Path(tempfile.gettempdir()) / f"mint-{os.getuid()}"
-    temporary.mkdir(mode=0o700, exist_ok=True)
-    if temporary.stat().st_uid == os.getuid():
-        yield temporary
+    else:
+        yield from user_caches()

@@ -13,7 +13,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import LANES, first_equal, least_int32
+from mint.gmi.cpu.simd import first_equal, least_int32
+from mint.gmi.cpu.sizes import LANES
 
 _LARGEST_COST = 2**26
 _SCANNED = np.int32(2**29)  # longer than any path

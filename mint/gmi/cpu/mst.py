@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from mint.gmi.cpu import simd
 from mint.gmi.cpu.distances import ROUNDING_MARGIN, Matrices
 from mint.gmi.cpu.kernel_cache import compile_kernel
-from mint.gmi.cpu.simd import LANES
-
-TREES = 4  # that grow in lock-step
+from mint.gmi.cpu.sizes import LANES, TREES
 
 # Keys are the bits of floats >= 0, which compare as the floats do.
 _TAKEN = np.uint32(0xFFFFFFFF)

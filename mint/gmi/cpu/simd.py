@@ -9,8 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 64
-TILE_ROWS, TILE_COLUMNS = 2, 32
+from mint.gmi.cpu.sizes import LANES, TILE_COLUMNS, TILE_ROWS
 
 _BIT, _INT8, _INT32, _INT64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _FLOAT32 = ir.FloatType()

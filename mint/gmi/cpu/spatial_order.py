@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 
 from mint.gmi.cpu.distances import Each, full_matrix, gather
 from mint.gmi.cpu.groups import Layer, unit_scale
-from mint.gmi.cpu.simd import LANES
-
-LANDMARKS = 32
+from mint.gmi.cpu.sizes import LANDMARKS, LANES
 
 
 def point_order(layers: Sequence[Layer], rows: NDArray[np.int64], each: Each) -> NDArray[np.int64]:
