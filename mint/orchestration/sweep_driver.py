@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mint.config.schema import TrialConfig
 from mint.errors import InputError
+from mint.gmi.compiling import compiling_kernels
 from mint.orchestration import interruption
 from mint.orchestration.display import Lines
 from mint.orchestration.resources import count_concurrent_trials
@@ -45,9 +46,13 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
 
     from mint.orchestration.ray_setup import connecting
 
-    # Ray starts in the background while the store is prepared: both take seconds.
+    # Ray starts in the background while the store is prepared: both take seconds. So do the
+    # kernels, which the trials need only after their first baseline.
     network = request.base.experiment.network
-    with connecting(request.settings.ray_address, network) as wait_for_nodes:
+    with (
+        compiling_kernels(),
+        connecting(request.settings.ray_address, network) as wait_for_nodes,
+    ):
         return _run(request, display, wait_for_nodes)
 
 

@@ -1,5 +1,6 @@
 """Compiled kernels are kept between processes, and never after a change of their sources."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,10 @@ def _copy_of_kernels(root: Path) -> Path:
     """Copy the package of the kernels, without the parts of mint that take long to import."""
     source = Path(mint.__file__).parent
     shutil.copytree(source / "gmi" / "cpu", root / "mint" / "gmi" / "cpu")
-    for package in (root / "mint", root / "mint" / "gmi"):
+    (root / "mint" / "config").mkdir()
+    for module in ("errors.py", "config/locations.py"):
+        shutil.copy(source / module, root / "mint" / module)
+    for package in (root / "mint", root / "mint" / "gmi", root / "mint" / "config"):
         (package / "__init__.py").touch()
     return root / "mint" / "gmi" / "cpu"
 
@@ -69,3 +73,31 @@ def test_an_unwritable_cache_folder_is_replaced(tmp_path: Path) -> None:
     temporary.mkdir()
     found = [_run(tmp_path, XDG_CACHE_HOME=tmp_path / "file", TMPDIR=temporary) for _ in range(2)]
     assert [hits_and_misses[:2] for hits_and_misses in found] == [["0", "1"], ["1", "0"]]
+
+
+def test_processes_that_start_together_compile_a_kernel_once(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(
+        "from mint.gmi.cpu.kernel_cache import compile_kernel\n"
+        "\n"
+        "def called(number: float) -> float:\n"
+        "    return number + 1\n"
+        "\n"
+        "called = compile_kernel(called)\n"
+        "\n"
+        "def total(number: float) -> float:\n"
+        "    for _ in range(10):\n"
+        "        number = called(number)\n"
+        "    return number\n"
+        "\n"
+        "total = compile_kernel(total)\n"
+        "assert total(1.0) == 11\n"
+        "print(sum(sum(kernel.stats.cache_misses.values()) for kernel in (called, total)))\n"
+    )
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "kernel.py"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=settings, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    compiled = [int(process.communicate()[0]) for process in both]
+    assert sum(compiled) == 2  # of both kernels in both processes

@@ -7,9 +7,11 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
+from filelock import FileLock
+from numba.core.compiler_lock import global_compiler_lock
 
 from mint.config.locations import user_caches
 
@@ -21,7 +23,8 @@ def compile_kernel(function: _Kernel) -> _Kernel:
 
     Machine code is kept between processes in a folder `kernels-<hash>` of NUMBA_CACHE_DIR if that
     is set, else of the user's cache folder for mint, else of the folder for temporary files. The
-    hash is that of the function's file and of all modules beside this one.
+    hash is that of the function's file and of all modules beside this one. Of processes that start
+    together one compiles a kernel, and the others wait for it.
     """
     digest = hashlib.sha256()
     own_file = Path(function.__code__.co_filename)
@@ -29,12 +32,21 @@ def compile_kernel(function: _Kernel) -> _Kernel:
         digest.update(source.read_bytes())
     usual = numba.config.CACHE_DIR
     # numba reads this setting when it wraps a function, so other functions keep the usual folder.
-    numba.config.CACHE_DIR = _writable_folder(f"kernels-{digest.hexdigest()[:16]}")
+    folder = _writable_folder(f"kernels-{digest.hexdigest()[:16]}")
+    numba.config.CACHE_DIR = folder
     try:
-        compiled: _Kernel = numba.njit(nogil=True, cache=True)(function)
+        compiled: Any = numba.njit(nogil=True, cache=True)(function)
     finally:
         numba.config.CACHE_DIR = usual
-    return compiled
+    compile_or_load = compiled.compile
+
+    def compile_once(signature: Any) -> Any:
+        # In this order: a thread that compiles a caller of this function has the first lock.
+        with global_compiler_lock, FileLock(Path(folder, f"{function.__qualname__}.lock")):
+            return compile_or_load(signature)
+
+    compiled.compile = compile_once
+    return cast(_Kernel, compiled)
 
 
 def _writable_folder(name: str) -> str:
