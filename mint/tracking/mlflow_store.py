@@ -307,8 +307,7 @@ class MlflowStore:
     def _client(self) -> Iterator[MlflowClient]:
         reach_store(self.uri)
         if not self._checked:
-            check_schema(self.uri)
-            self._checked = True
+            self._checked = check_schema(self.uri)
         try:
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:

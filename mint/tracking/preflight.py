@@ -60,24 +60,26 @@ def reach_store(uri: str) -> None:
         raise _error(uri, problem) from error
 
 
-def check_schema(uri: str) -> None:
-    """Raise InputError if a database belongs to an older or newer MLflow, or to another program.
+def check_schema(uri: str) -> bool:
+    """Return whether a store has its tables; False for a new database.
+
+    Raise InputError if a database belongs to an older or newer MLflow, or to another program.
 
     MLflow would add its tables to another program's, change those of older versions without a
     question, and call newer ones out of date.
     """
     if uri.startswith("http"):
-        return
+        return True
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        _check_tables(uri)
+        return _check_tables(uri)
     except (SQLAlchemyError, ImportError) as error:
         reason = without_secrets(first_line(error))
         raise _error(uri, f"cannot be used as a tracking store: {reason}") from error
 
 
-def _check_tables(uri: str) -> None:
+def _check_tables(uri: str) -> bool:
     # All take seconds to import, and a plan looks at the store without them.
     import mlflow
     import sqlalchemy
@@ -95,7 +97,7 @@ def _check_tables(uri: str) -> None:
             raise _error(uri, f"{problem}; give the runs a database of their own")
         query = sqlalchemy.text("SELECT 1 FROM experiments")
         if not first <= tables or connection.execute(query).first() is None:
-            return  # it is new, or a killed process was creating it
+            return False  # it is new, or a killed process was creating it
         revision = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     here = f"than the {mlflow.__version__} that is installed here"
@@ -108,6 +110,7 @@ def _check_tables(uri: str) -> None:
         raise _error(uri, f"{problem}; make a backup, and run {command} first")
     if revision:
         remember(revision.encode(), SCHEMA, mlflow.__version__)
+    return True
 
 
 def _is_database(path: Path) -> bool:
