@@ -55,7 +55,7 @@ def run(trials: int, uri: str | None) -> None:
     settings = ["--smoke", "--set", "training.epochs=1"]
 
     file = read_experiment("digits_mlp", smoke=True, changes={"training.epochs": 1})
-    axes = {"groups": 5, "samples_per_class": 10, "criterion": "random"}
+    axes = {"groups": 5, "samples_per_class": 10, "upper_limit": "none", "criterion": "random"}
     folder = run_experiment(file.experiment, fraction=0.5, **axes).folder  # type: ignore[arg-type]
     shutil.copytree(folder, Path(".mint") / TEMPLATE)
     (Path(".mint") / TEMPLATE / SCORES_FILE).unlink(missing_ok=True)  # drawing them takes longest
