@@ -124,7 +124,7 @@ class _LockStep(torch.fx.Interpreter):
             assert isinstance(module, nn.Linear | _ConvNd)  # no other layer has masks
             if isinstance(module, _ConvNd):
                 dense, pruned = _patches(module, [dense, pruned], self._generator)
-            free_mean = module.bias is not None or self._traced.batch_norm_after(layer) is not None
+            free_mean = module.bias is not None or layer in self._traced.batch_norms
             _refit(module, kept, dense, pruned, free_mean=free_mean)
 
 

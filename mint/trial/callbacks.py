@@ -1,6 +1,6 @@
 """Functions that a trial calls while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mint.data.checks import OnCheck
@@ -31,3 +31,15 @@ class TrialCallbacks:
     on_bootstrap: Callable[[LayerPair, int, int, float], None] = _ignore
     on_search_step: Callable[[SearchStep], None] = _ignore
     on_check: OnCheck = _ignore
+
+
+def work_after(
+    pair: LayerPair, pairs: Sequence[LayerPair], groups_of: Callable[[str, int], int]
+) -> float:
+    """Return the number of blocks of the pairs after one, as a multiple of its own."""
+    blocks = [
+        groups_of(each.child, each.child_filters) * groups_of(each.parent, each.parent_filters)
+        for each in pairs
+    ]
+    at = pairs.index(pair)
+    return sum(blocks[at + 1 :]) / blocks[at]

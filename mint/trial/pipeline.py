@@ -38,7 +38,7 @@ from mint.store.manifest import Manifest
 from mint.store.stage_cache import StageCache
 from mint.training.determinism import reproducible
 from mint.training.loop import accuracy, train
-from mint.trial.callbacks import TrialCallbacks
+from mint.trial.callbacks import TrialCallbacks, work_after
 from mint.trial.ending import finish
 from mint.trial.preflight import counted_weights, estimator_bytes, load_initial
 from mint.trial.provenance import Provenance
@@ -253,17 +253,10 @@ class TrialPipeline:
             magnitudes=lambda: self.magnitudes,
             gradients=lambda: self.gradients,
             on_bootstrap=lambda drawn, most: self.callbacks.on_bootstrap(
-                pair, drawn, most, self._work_after(pair)
+                pair, drawn, most, work_after(pair, self.pairs, self.config.groups_of)
             ),
         )
         return score(self.config.criterion, pair, inputs)
-
-    def _work_after(self, pair: LayerPair) -> float:
-        """Return the number of blocks of the later pairs, as a multiple of this pair's."""
-        of = self.config.groups_of
-        blocks = [of(p.child, p.child_filters) * of(p.parent, p.parent_filters) for p in self.pairs]
-        at = self.pairs.index(pair)
-        return sum(blocks[at + 1 :]) / blocks[at]
 
     def scores(self, pair: LayerPair) -> Path:
         """Return the folder of the scores of a pair's blocks; those of single weights are not kept.
