@@ -70,6 +70,7 @@ class Nodes:
 def postgresql() -> Iterator[Database]:
     """Run a PostgreSQL server with a new database."""
     programs = _postgresql_programs()
+    pytest.importorskip("psycopg2", reason="there is no psycopg2: install the extra postgres")
     # PostgreSQL refuses to run as root, and other users cannot read pytest's folders.
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="mint-postgresql-"))

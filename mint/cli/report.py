@@ -35,6 +35,7 @@ def report(
         form: latex or csv also write each table of the pages into OUTPUT/tables, for a paper.
     """
     check_writable("output", output)
+    unread: list[str] = []
     if trials:
         from mint.reporting.folder import is_made_from
 
@@ -59,12 +60,16 @@ def report(
             print(f"tables: {output / RESULTS_FILE}")
             return
         hint = "run a sweep first, or give --trials FILE"
-        of_store = trial_table(_existing_store(tracking_uri, hint).results())
-        made = rebuild_report(output, of_store=of_store)
+        results, unread = _existing_store(tracking_uri, hint).results()
+        made = rebuild_report(output, of_store=trial_table(results))
     if form != "markdown":
         from mint.reporting.table_files import FOLDER, write_tables
 
         print(f"{write_tables(output, made.pages, form)} {form} files: {output / FOLDER}")
+    if unread:
+        print("\n".join(unread))
+        problem = f"{len(unread)} trials could not be read from the tracking store"
+        raise WorkFailedError(f"{problem}; the tables lack them, or have what trials.csv had")
 
 
 def compare(
@@ -112,11 +117,12 @@ def verify(
     Example: mint verify --output results
     """
     cache_root = cache_folder(cache_dir)
-    of_store = None
+    of_store, unread = None, list[str]()
     if tracking_uri:
         from mint.reporting.trials_csv import trial_table
 
-        of_store = trial_table(_existing_store(tracking_uri, "give another one").results())
+        results, unread = _existing_store(tracking_uri, "give another one").results()
+        of_store = trial_table(results)
 
     from mint.reporting.verify import verify as find_differences
     from mint.store.stage_cache import StageCache
@@ -126,7 +132,7 @@ def verify(
         print(difference)
     if len(found.differences) > _MAX_DIFFERENCES:
         print(f"and {len(found.differences) - _MAX_DIFFERENCES} more")
-    for trial in found.unread:
+    for trial in (*found.unread, *unread):
         print(f"not compared: {trial}")
     print(
         f"compared: {found.cells} cells of tables, {found.trials} trials with their files in "
@@ -146,7 +152,6 @@ def ui(*, port: Port | None = None, tracking_uri: TrackingUri = None) -> None:
     Args:
         port: Port of the server, 1 to 65535 (default: 5000, or the next free one).
     """
-    from mint.tracking.preflight import check_schema
     from mint.tracking.ui import Server, free_port, links
 
     uri, number = store_uri(tracking_uri), free_port(port)
@@ -154,7 +159,6 @@ def ui(*, port: Port | None = None, tracking_uri: TrackingUri = None) -> None:
     if store.uri.startswith("http"):  # a server is running already
         print("\n".join(links(store, store.shown)))
         return
-    check_schema(store.uri)  # MLflow's server would write to a database of any kind
     with Server(store.uri, number) as server:
         lines = links(store, server.address)  # takes seconds, as the start of the server does
         server.wait_until_ready()

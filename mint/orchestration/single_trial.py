@@ -51,7 +51,10 @@ def run_and_report(
     page = write_trial_page(output, result)
     if not unwritten:
         try:
-            of_store = trial_table(store.results(cache))
+            results, unread = store.results(cache)
+            of_store = trial_table(results)
+            for run in unread:
+                _say(run)
         except InputError as error:
             _say(f"the tables are made without the tracking store: {error}")
     of_disk = trial_table([("", result)])

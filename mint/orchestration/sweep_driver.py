@@ -233,19 +233,22 @@ def _rebuild_report(
     of_store, problems = None, []
     if store:
         try:
-            of_store = trial_table(store.results(request.cache))
+            results, unread = store.results(request.cache)
+            of_store = trial_table(results)
+            for run in unread:
+                display.say(run)
         except InputError as error:
             problems.append(f"the tables are made without it: {error}")
     failed_trials = FailedTrials(request.cache)
-    results: list[TrialResult | FailedTrial] = []
+    of_disk: list[TrialResult | FailedTrial] = []
     for key in dict.fromkeys(keys):
         if folder := request.cache.find("trials", key):
-            results.append(TrialResult.load(folder))
+            of_disk.append(TrialResult.load(folder))
         elif failed := failed_trials.read(key):
-            results.append(failed)
+            of_disk.append(failed)
     rebuild_report(
         request.output,
-        of_disk=trial_table(("", result) for result in results),
+        of_disk=trial_table(("", result) for result in of_disk),
         of_store=of_store,
         references=request.references,
         say=display.say,

@@ -3,30 +3,43 @@
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 
 from mint.config.locations import check_writable
-from mint.config.schema import TrialConfig, format_share
-from mint.errors import InputError, first_line, without_secrets
+from mint.config.schema import TrialConfig
+from mint.errors import InputError, error_line, first_line, without_secrets
+from mint.store.manifest import Manifest
 from mint.store.stage_cache import StageCache
 from mint.tracking.preflight import check_schema, check_store, reach_store
+from mint.tracking.run_content import (
+    NOTE_TAG,
+    final_metrics,
+    headline,
+    params_of,
+    step_series,
+    tags_of,
+)
 from mint.tracking.shared_runs import (
     FAILURE_TAGS,
+    FILES_PARAMETER,
     FINISHED_TAG,
+    decide,
     is_finished,
     log_series,
     run_of_trial,
@@ -46,7 +59,6 @@ from mint.trial.result import (
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
-_NOTE = "mlflow.note.content"  # a description in Markdown
 _MAX_TAG_LENGTH = 5000
 _PARALLEL_DOWNLOADS = 8
 # Defaults for MLflow's own settings: it notices within seconds that a server is away, since mint
@@ -57,6 +69,20 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+_LOCK_NUMBER = 0x6D696E74  # of PostgreSQL's advisory lock, "mint" in ASCII
+_SERVED = "an MLflow server keeps; give the server's address, http(s)://HOST:PORT"
+
+
+class StoredTrials(NamedTuple):
+    """The trials of a store that ended, each with the id of its run.
+
+    Attributes:
+        read: their results.
+        unread: a line for each run whose file could not be read.
+    """
+
+    read: list[tuple[str, TrialResult | FailedTrial]]
+    unread: list[str]
 
 
 class MlflowStore:
@@ -76,7 +102,7 @@ class MlflowStore:
         for name, value in _MLFLOW_SETTINGS.items():
             os.environ.setdefault(name, value)
         self._database: Path | None = None
-        self._checked = False
+        self._ready = False  # it has MLflow's tables
         self.uri = uri
         if uri.startswith("sqlite"):
             self._database = Path(uri.removeprefix("sqlite:///")).absolute()
@@ -85,14 +111,14 @@ class MlflowStore:
     @property
     def exists(self) -> bool:
         """Whether there is a store to read."""
-        return self._database is None or self._database.is_file()
+        if not self._ready and (self._database is None or self._database.is_file()):
+            reach_store(self.uri)
+            self._ready = check_schema(self.uri)
+        return self._ready
 
     def prepare(self, experiment: str) -> str:
-        """Create the store and the experiment if they are missing; return the experiment's id.
-
-        Call it before any trial runs: processes that open a new database together break it.
-        """
-        with self._lock(), self._client() as client:
+        """Create the store and the experiment if they are missing; return the experiment's id."""
+        with self._client() as client:
             found = client.get_experiment_by_name(experiment)
             if found is None:
                 # Absolute, or each process would write below its own working folder.
@@ -111,9 +137,11 @@ class MlflowStore:
             self._check_artifacts(experiment, found.artifact_location)
             identifier = str(found.experiment_id)
             client.set_experiment_tag(identifier, VIEW_TAG, view_state())
-            if _NOTE not in found.tags:
+            if NOTE_TAG not in found.tags:
                 pages = [f"[{page}]({path[1:]})" for page, path in paths(identifier).items()]
-                client.set_experiment_tag(identifier, _NOTE, f"Trials of mint: {', '.join(pages)}")
+                client.set_experiment_tag(
+                    identifier, NOTE_TAG, f"Trials of mint: {', '.join(pages)}"
+                )
         return identifier
 
     def experiments(self) -> dict[str, str]:
@@ -130,37 +158,50 @@ class MlflowStore:
             runs = _runs(client, experiment)
         return {_key(run): run.info.run_id for run in runs if is_finished(run)}
 
-    def results(
-        self, cache: StageCache | None = None
-    ) -> Iterator[tuple[str, TrialResult | FailedTrial]]:
-        """Yield the run id and the result of every trial that ended, as its own file holds it.
+    def results(self, cache: StageCache | None = None) -> StoredTrials:
+        """Return the result of every trial that ended, as its own file holds it.
 
         A cache spares the download of the trials that it holds.
+
+        Raises:
+            InputError: no file can be read, or the store does not answer.
         """
         with self._client() as client:
             names = [experiment.name for experiment in client.search_experiments()]
             found = [run for name in names for run in _runs(client, name)]
         runs = [run for run in found if is_finished(run) or "mint.status" in run.data.tags]
+        stored = StoredTrials([], [])
         with (
             tempfile.TemporaryDirectory() as downloads,
             ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool,
         ):
             read = partial(self._read, downloads=Path(downloads), cache=cache)
             for run, result in zip(runs, pool.map(read, runs), strict=True):
-                if result is not None:
-                    yield run.info.run_id, result
+                if isinstance(result, str):
+                    stored.unread.append(f"run {run.info.run_id}: {result}")
+                else:
+                    stored.read.append((run.info.run_id, result))
+        if stored.unread and not stored.read:
+            problem = f"none of its {len(runs)} trials can be read here; {stored.unread[0]}"
+            raise self._error(problem)
+        return stored
 
     def _read(
         self, run: Run, downloads: Path, cache: StageCache | None
-    ) -> TrialResult | FailedTrial | None:
+    ) -> TrialResult | FailedTrial | str:
+        """Return the result of a trial, or why it cannot be read."""
         finished = is_finished(run)
         file = RESULT_FILE if finished else FAILED_TRIAL_FILE
-        artifact = f"{run.info.artifact_uri}/{file}"
+        place = run.data.params.get(FILES_PARAMETER) if finished else None
+        artifact = "/".join(filter(None, (run.info.artifact_uri, place, file)))
+        scheme = urlsplit(artifact).scheme
         try:
-            if urlsplit(artifact).scheme in ("", "file"):
+            if scheme in ("", "file"):
                 path = Path(url2pathname(urlsplit(artifact).path))
             elif finished and cache and (cached := cache.find("trials", _key(run))):
                 path = cached / file
+            elif self._cannot_serve(scheme):
+                return f"{file} is one of the files that {_SERVED}"
             else:
                 folder = str(downloads / run.info.run_id)
                 path = Path(download_artifacts(artifact, dst_path=folder, tracking_uri=self.uri))
@@ -169,12 +210,11 @@ class MlflowStore:
         except (MlflowException, OSError, ValueError) as error:
             if self.is_away():
                 raise self._error(f"cannot be read: {without_secrets(first_line(error))}") from None
-            warnings.warn(
-                f"run {run.info.run_id} of {self.shown}: {file} cannot be read "
-                f"({type(error).__name__}); the trial is left out",
-                stacklevel=2,
-            )
-            return None
+            return f"{file} cannot be read ({error_line(error)})"
+
+    def _cannot_serve(self, scheme: str) -> bool:
+        """Return whether files of this scheme need the address of an MLflow server."""
+        return scheme == "mlflow-artifacts" and not self.uri.startswith("http")
 
     def close_orphans(
         self, experiment: str, owner: str, reason: str, sweep: str | None = None
@@ -221,13 +261,13 @@ class MlflowStore:
         the stage cache that the trial runs in.
         """
         client = MlflowClient(self.uri)
-        tags = {**_tags(config, keys, provenance), "mint.owner": owner}
+        tags = {**tags_of(config, keys, provenance), "mint.owner": owner}
         run = run_of_trial(client, config, tags)
         run_id: str = run.info.run_id
         if not is_finished(run):
             client.log_batch(
                 run_id,
-                params=[Param(name, str(value)) for name, value in _params(config, keys).items()],
+                params=[Param(name, str(value)) for name, value in params_of(config, keys).items()],
                 tags=[RunTag(name, value) for name, value in tags.items()],
             )
             if run.info.status != "RUNNING":
@@ -241,35 +281,41 @@ class MlflowStore:
         client = MlflowClient(self.uri)
         run = client.get_run(run_id)
         if not is_finished(run):
-            log_series(client, run, _step_series(steps))
+            log_series(client, run, step_series(steps))
 
     def finish(
         self, run_id: str, result: TrialResult, folder: Path, plot: Path | None = None
     ) -> None:
         """Write what a run lacks of a finished trial, then set it FINISHED.
 
-        The folder holds the trial's result, masks and scores; the plot shows the scores.
+        The folder holds the trial's result, masks and scores; the plot shows the scores. If
+        another machine uploads the same trial with other figures, the files that were complete
+        first count, and everything else is written from them.
         """
         client = MlflowClient(self.uri)
         if stays_finished(client, run_id):  # another machine has finished it
             return
-        finals = {name: {0: value} for name, value in _final_metrics(result).items()}
-        log_series(client, client.get_run(run_id), {**_step_series(result.search_steps), **finals})
+        files = f"trial-{Manifest.load(folder).files[RESULT_FILE][1][:8]}"
+        paths = [path for name in (MASKS_FILE, SCORES_FILE) if (path := folder / name).exists()]
+        for path in (*paths, plot) if plot else paths:
+            client.log_artifact(run_id, str(path), f"{files}/masks")
+        client.log_artifact(run_id, str(folder / RESULT_FILE), files)
+        if not decide(client, run_id, FILES_PARAMETER, files):
+            files = client.get_run(run_id).data.params[FILES_PARAMETER]
+            with tempfile.TemporaryDirectory() as scratch:
+                path = Path(client.download_artifacts(run_id, f"{files}/{RESULT_FILE}", scratch))
+                result = TrialResult.model_validate_json(path.read_bytes())
+        finals = {name: {0: value} for name, value in final_metrics(result).items()}
+        log_series(client, client.get_run(run_id), {**step_series(result.search_steps), **finals})
         note = (
-            f"{_headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
+            f"{headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
             f"pruned, accuracy {result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
         )
-        files = (folder / MASKS_FILE, folder / SCORES_FILE)
-        artifacts = [path for path in files if path.exists()]  # not every trial keeps its scores
         if plot:
-            artifacts.append(plot)
-            shown = f"masks/{plot.name}"
+            shown = f"{files}/masks/{plot.name}"
             note += f"\n\n![{shown}](get-artifact?path={shown}&run_uuid={run_id})"
-        for path in artifacts:
-            client.log_artifact(run_id, str(path), "masks")
-        client.log_artifact(run_id, str(folder / RESULT_FILE))
-        tags = _tags(result.config, result.keys, result.provenance)
-        tags |= {"mint.device": result.device, _NOTE: note, FINISHED_TAG: "true"}
+        tags = tags_of(result.config, result.keys, result.provenance)
+        tags |= {"mint.device": result.device, NOTE_TAG: note, FINISHED_TAG: "true"}
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         stays_finished(client, run_id)
 
@@ -294,29 +340,42 @@ class MlflowStore:
             client.set_terminated(run_id, status)
             stays_finished(client, run_id)
 
-    def _lock(self) -> AbstractContextManager[object]:
-        """Keep other processes of this machine from creating the same thing in a database."""
-        if self._database is None:
-            return nullcontext()
-        folder = self._database.parent
-        check_writable("tracking_uri", folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{self._database.name}.lock")
-
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:
         reach_store(self.uri)
-        if not self._checked:
-            self._checked = check_schema(self.uri)
         try:
+            if not self.exists:
+                with self._lock():
+                    MlflowClient(self.uri)  # creates the tables
+                self._ready = check_schema(self.uri)
             yield MlflowClient(self.uri)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             reason = without_secrets(first_line(error))
             raise self._error(f"cannot be used as a tracking store: {reason}") from error
 
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keep other processes from creating a database's tables: two at once break it."""
+        if self._database:
+            folder = self._database.parent
+            check_writable("tracking_uri", folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{self._database.name}.lock"):
+                yield
+        elif self.uri.startswith("postgresql"):
+            engine = sqlalchemy.create_engine(self.uri, poolclass=sqlalchemy.NullPool)
+            with engine.begin() as connection:  # the lock ends with it
+                connection.execute(sqlalchemy.select(func.pg_advisory_xact_lock(_LOCK_NUMBER)))
+                yield
+        else:
+            yield
+
     def _check_artifacts(self, experiment: str, location: str) -> None:
-        """Raise InputError if files of runs go to a folder that this machine cannot write."""
-        if urlsplit(location).scheme not in ("", "file"):
+        """Raise InputError if this machine cannot write the files of runs."""
+        scheme = urlsplit(location).scheme
+        if self._cannot_serve(scheme):
+            raise self._error(f"its experiment {experiment} has files that {_SERVED}")
+        if scheme not in ("", "file"):
             return
         folder = Path(url2pathname(urlsplit(location).path))
         try:
@@ -330,67 +389,6 @@ class MlflowStore:
 
     def _error(self, problem: str) -> InputError:
         return InputError(problem, parameter="tracking_uri", value=self.shown)
-
-
-def _headline(config: TrialConfig) -> str:
-    return f"{config.experiment.title}, trial {config.name}"
-
-
-def _tags(config: TrialConfig, keys: TrialKeys, provenance: Provenance) -> dict[str, str]:
-    dirty, sweep = provenance.git_dirty, provenance.sweep
-    return {
-        "mint.key": keys.key,
-        "mint.sweep": sweep or "",
-        "mint.seed": str(config.seed),
-        "mint.command": provenance.command,
-        "mint.device": provenance.device,
-        "mint.git_dirty": "unknown" if dirty is None else str(dirty).lower(),
-        **{f"mint.version.{name}": text for name, text in provenance.versions.items()},
-        "mlflow.source.git.commit": provenance.git_commit,
-        "mlflow.source.name": f"sweeps/{sweep}.py" if sweep else "mint run",
-        "mlflow.source.type": "LOCAL",
-        _NOTE: _headline(config),
-    }
-
-
-def _params(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | float | None]:
-    axes = ("criterion", "groups", "grouping", "samples_per_class", "seed", "data_digest")
-    return {
-        "experiment": config.experiment.name,
-        "protocol": keys.protocol,
-        **{name: getattr(config, name) for name in axes},
-        "upper_limit": format_share(config.upper_limit),
-        # MLflow's charts leave out runs whose value is a word where others have numbers.
-        "upper_limit_or_1": 1 if config.upper_limit is None else config.upper_limit,
-        "fraction": format_share(config.search.fraction),
-        "margin": config.search.margin,
-        "bootstraps": config.estimate.bootstraps if config.uses("bootstraps") else 0,
-        "retraining": config.retraining,
-        "compensate": config.compensate,
-        "epochs": config.experiment.training.epochs,
-    }
-
-
-def _final_metrics(result: TrialResult) -> dict[str, float]:
-    metrics = {name: value for name, value in result if isinstance(value, int | float)}
-    del metrics["seconds"]  # MLflow has the duration of the run
-    metrics["bootstraps_drawn"] = metrics.pop("bootstraps")
-    metrics["search_steps"] = len(result.search_steps)
-    metrics["multiply_adds"], metrics["pruned_multiply_adds"] = result.multiply_adds
-    metrics["state_bytes"], metrics["pruned_state_bytes"] = result.state_bytes
-    return metrics
-
-
-def _step_series(steps: Sequence[SearchStep]) -> dict[str, dict[int, float]]:
-    epochs = [epoch for step in steps for epoch in step.retraining.training]
-    series: dict[str, list[float]] = {
-        "search/params_pruned": [step.params_pruned for step in steps],
-        "search/validation_accuracy": [step.retraining.validation_accuracy for step in steps],
-        "search/passed": [step.passed for step in steps if step.passed is not None],
-        "retrain/loss": [epoch.loss for epoch in epochs],
-        "retrain/validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
-    }
-    return {name: dict(enumerate(values, start=1)) for name, values in series.items()}
 
 
 def _key(run: Run) -> str:

@@ -61,12 +61,12 @@ def reach_store(uri: str) -> None:
 
 
 def check_schema(uri: str) -> bool:
-    """Return whether a store has its tables; False for a new database.
+    """Return whether a database has MLflow's tables; a server has them.
 
-    Raise InputError if a database belongs to an older or newer MLflow, or to another program.
-
-    MLflow would add its tables to another program's, change those of older versions without a
-    question, and call newer ones out of date.
+    Raises:
+        InputError: it belongs to an older or newer MLflow, or to another program. MLflow would add
+            its tables to another program's, change those of older versions without a question, and
+            call newer ones out of date.
     """
     if uri.startswith("http"):
         return True
@@ -97,7 +97,7 @@ def _check_tables(uri: str) -> bool:
             raise _error(uri, f"{problem}; give the runs a database of their own")
         query = sqlalchemy.text("SELECT 1 FROM experiments")
         if not first <= tables or connection.execute(query).first() is None:
-            return False  # it is new, or a killed process was creating it
+            return False  # it is new, or is being created, or a killed process was creating it
         revision = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     here = f"than the {mlflow.__version__} that is installed here"

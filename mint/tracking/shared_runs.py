@@ -14,6 +14,9 @@ FINISHED_TAG = "mint.finished"
 FAILURE_TAGS = frozenset({"mint.failure", "mint.status"})
 """Tags of a run that was closed without a result."""
 
+FILES_PARAMETER = "files"
+"""Parameter of a run: the folder of the files that count; "" in runs without it."""
+
 _MAX_METRICS_PER_CALL = 1000
 _STAYS, _DOUBLE = "experiment", "(double)"  # a parameter, and its value in a run that goes
 
@@ -55,18 +58,18 @@ def run_of_trial(client: MlflowClient, config: TrialConfig, tags: Mapping[str, s
             candidates, key=lambda run: (not is_finished(run), run in undecided, run.info.run_id)
         )
         others = [run for run in undecided if run is not chosen]
-        if all(_decide(client, run, _DOUBLE) for run in others) and _decide(
-            client, chosen, config.experiment.name
+        if all(decide(client, run.info.run_id, _STAYS, _DOUBLE) for run in others) and decide(
+            client, chosen.info.run_id, _STAYS, config.experiment.name
         ):
             for run in (*doubles, *others):
                 client.delete_run(run.info.run_id)
             return chosen
 
 
-def _decide(client: MlflowClient, run: Run, value: str) -> bool:
-    """Decide whether a run stays, and return whether no other machine has decided otherwise."""
+def decide(client: MlflowClient, run_id: str, parameter: str, value: str) -> bool:
+    """Set a run's parameter, and return whether no other machine has decided otherwise."""
     try:
-        client.log_param(run.info.run_id, _STAYS, value)
+        client.log_param(run_id, parameter, value)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise

@@ -86,17 +86,18 @@ def test_runs_hold_what_a_trial_found(swept: Path) -> None:
         ):
             history = client.get_metric_history(run.info.run_id, metric)
             assert [point.step for point in history] == list(range(1, int(steps) + 1))
+        folder = f"{params['files']}/masks"
         masks = safetensors.numpy.load_file(
-            client.download_artifacts(run.info.run_id, "masks/masks.safetensors")
+            client.download_artifacts(run.info.run_id, f"{folder}/masks.safetensors")
         )
         zeros = sum(int((mask == 0).sum()) for mask in masks.values())
         assert metrics["params_pruned"] == 100 * zeros / 150000
         assert limit == "none" or zeros <= float(limit) * 150000
-        artifacts = [item.path for item in client.list_artifacts(run.info.run_id, "masks")]
+        artifacts = [item.path for item in client.list_artifacts(run.info.run_id, folder)]
         assert sorted(artifacts) == [
-            "masks/masks.safetensors",
-            "masks/scores.npz",
-            "masks/scores.png",
+            f"{folder}/masks.safetensors",
+            f"{folder}/scores.npz",
+            f"{folder}/scores.png",
         ]
 
 

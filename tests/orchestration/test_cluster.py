@@ -69,7 +69,9 @@ def test_sweep_on_a_cluster_survives_a_node_and_gives_the_tables_of_one_machine(
         assert str(run.info.artifact_uri).startswith("mlflow-artifacts:")
         folder = tmp_path / "downloads" / run.info.run_id
         folder.mkdir(parents=True)
-        masks = client.download_artifacts(run.info.run_id, "masks/masks.safetensors", str(folder))
+        masks = client.download_artifacts(
+            run.info.run_id, f"{run.data.params['files']}/masks/masks.safetensors", str(folder)
+        )
         assert Path(masks).stat().st_size > 0
 
     alone = _python(tmp_path / "alone", str(SCRIPT), *AXES.split())

@@ -63,7 +63,7 @@ def test_sweep_survives_a_kill_of_its_driver_and_the_loss_of_a_node(tmp_path: Pa
     assert int(already[1]) >= 1
     assert not re.search(rf"^\[./.\] {re.escape(before)} ", second, re.MULTILINE)
     store = MlflowStore(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    results = dict(store.results())
+    results = dict(store.results().read)
     assert len({result.keys.key for result in results.values()}) == len(results) == TRIALS, second
     client = MlflowClient(store.uri)
     for run_id, result in results.items():

@@ -270,12 +270,12 @@ def test_trial_fails_on_a_full_disk_and_finishes_once_there_is_space(
             return monitor
 
         assert run().failed == 1
-        ((_, failed),) = store.results()
+        ((_, failed),) = store.results().read
         assert isinstance(failed, FailedTrial)
         assert "No space left on device" in failed.reason
         resize_disk(disk, "size=200m")
         assert run().finished == 1
-    ((_, result),) = store.results()
+    ((_, result),) = store.results().read
     assert result.keys.key == quick_trial.key
 
 

@@ -1,6 +1,8 @@
 """What runs hold, and what is read from them."""
 
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from services import free_port, server_of
+from services import environment, free_port, postgresql, server_of
 
 from mint.cli.app import main
 from mint.config.schema import TrialConfig
+from mint.errors import InputError
+from mint.reporting.trials_csv import read_trials, records
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
 from mint.trial.failed_trials import FailedTrial, FailedTrials
@@ -60,7 +64,7 @@ def test_results_are_the_files_of_the_trials(
 ) -> None:
     run_id = _finish(store, finished, quick_trial.key)
     failed = _fail(store, quick_trial.model_copy(update={"seed": 1}), provenance)
-    results = dict(store.results())
+    results = dict(store.results().read)
     result = results.pop(run_id)
     assert result == TrialResult.load(finished.folder("trials", quick_trial.key))
     assert list(results.values()) == [failed]
@@ -68,7 +72,11 @@ def test_results_are_the_files_of_the_trials(
 
 
 def test_results_of_a_server_are_downloaded_or_taken_from_the_cache(
-    finished: StageCache, quick_trial: TrialConfig, provenance: Provenance, tmp_path: Path
+    finished: StageCache,
+    quick_trial: TrialConfig,
+    provenance: Provenance,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port()
     with server_of(tmp_path, port):
@@ -77,14 +85,35 @@ def test_results_of_a_server_are_downloaded_or_taken_from_the_cache(
         run_id = _finish(store, finished, quick_trial.key)
         failed = _fail(store, quick_trial.model_copy(update={"seed": 1}), provenance)
         result = TrialResult.load(finished.folder("trials", quick_trial.key))
-        downloaded = dict(store.results())
+        downloaded = dict(store.results().read)
         assert downloaded.pop(run_id) == result
         assert list(downloaded.values()) == [failed]
         (artifact,) = (tmp_path / "artifacts").rglob("result.json")
         artifact.unlink()
-        assert dict(store.results(finished))[run_id] == result
-        with pytest.warns(UserWarning, match=r"result\.json cannot be read"):
-            assert run_id not in dict(store.results())
+        assert dict(store.results(finished).read)[run_id] == result
+        partly = store.results()
+        assert [each for _, each in partly.read] == [failed]
+        assert [line.split(" (")[0] for line in partly.unread] == [
+            f"run {run_id}: result.json cannot be read"
+        ]
+        output = tmp_path / "results"
+        report = ["report", "--output", str(output), "--tracking-uri"]
+        assert main([*report, store.uri]) == 1
+        written = capsys.readouterr()
+        assert f"run {run_id}: result.json cannot be read" in written.out
+        assert "failed: 1 trials could not be read from the tracking store" in written.err
+    (row,) = records(read_trials(output / "trials.csv"))
+    assert row["key"] == failed.keys.key
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    # The server's own database knows the runs, but not where their files are.
+    database = f"sqlite:///{tmp_path / 'server.db'}"
+    assert main([*report, database]) == 2
+    error = capsys.readouterr().err
+    assert f"--tracking-uri {database}: none of its 2 trials can be read here" in error
+    assert "give the server's address, http(s)://HOST:PORT" in error
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match=r"digits_mlp has files that an MLflow server keeps"):
+        MlflowStore(database).prepare("digits_mlp")
 
 
 def test_result_keeps_the_key_and_the_protocol_that_it_was_written_with(
@@ -100,7 +129,7 @@ def test_result_keeps_the_key_and_the_protocol_that_it_was_written_with(
         (folder / file.name).write_bytes(file.read_bytes())
     older.save(folder)
     run_id = _finish(store, cache, keys.key)
-    assert dict(store.results()) == {run_id: older}
+    assert dict(store.results().read) == {run_id: older}
     assert store.finished_runs("digits_mlp") == {keys.key: run_id}
     assert _runs(store)[0].data.params["protocol"] == keys.protocol
 
@@ -112,7 +141,7 @@ def test_result_beside_a_database_is_read_without_a_download(
     downloads: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mint.tracking.mlflow_store.download_artifacts", downloads.append)
-        assert [identifier for identifier, _ in store.results()] == [run_id]
+        assert [identifier for identifier, _ in store.results().read] == [run_id]
     assert not downloads
 
 
@@ -163,6 +192,32 @@ def test_deleted_experiment_is_refused(
     client.delete_experiment(store.experiments()["digits_mlp"])
     with pytest.raises(Exception, match="its experiment digits_mlp was deleted"):
         store.prepare("digits_mlp")
+
+
+@pytest.mark.slow
+def test_machines_that_open_a_new_database_together_all_start() -> None:
+    prepare = "from mint.tracking.mlflow_store import MlflowStore; import sys; print(flush=True); "
+    prepare += "sys.stdin.read(1); print(MlflowStore(sys.argv[1]).prepare('digits_mlp'))"
+    with postgresql() as database:
+        machines = [
+            subprocess.Popen(
+                [sys.executable, "-c", prepare, database.uri()],
+                env=environment({"PGPASSWORD": database.password}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for machine in machines:
+            assert machine.stdout
+            assert machine.stdout.readline() == "\n"
+        for machine in machines:
+            assert machine.stdin
+            machine.stdin.write("!")
+            machine.stdin.flush()
+        answers = [machine.communicate()[0] for machine in machines]
+    assert answers == ["1\n"] * len(machines)
 
 
 def test_unreachable_store_is_refused_within_seconds(capsys: pytest.CaptureFixture[str]) -> None:

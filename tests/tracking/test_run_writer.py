@@ -166,7 +166,7 @@ def test_run_of_a_trial_that_runs_again_is_opened_again(
         writer.interrupted(quick_trial.key, "stopped")
     (run,) = _runs(store)
     assert run.info.status == "KILLED"
-    assert list(store.results()) == []
+    assert list(store.results().read) == []
 
 
 def test_run_is_finished_last_and_has_its_plot(
@@ -195,9 +195,10 @@ def test_run_is_finished_last_and_has_its_plot(
     assert calls[-1] == "set_terminated"
     (run,) = _runs(store)
     client = MlflowClient(store.uri)
-    masks = {file.path for file in client.list_artifacts(run.info.run_id, "masks")}
-    assert "masks/scores.png" in masks
-    assert "masks/scores.png" in run.data.tags["mlflow.note.content"]
+    folder = run.data.params["files"]
+    masks = {file.path for file in client.list_artifacts(run.info.run_id, f"{folder}/masks")}
+    assert f"{folder}/masks/scores.png" in masks
+    assert f"{folder}/masks/scores.png" in run.data.tags["mlflow.note.content"]
 
 
 def test_plot_that_fails_loses_no_trial(
@@ -214,7 +215,7 @@ def test_plot_that_fails_loses_no_trial(
     with writer:
         writer.finished(quick_trial.key)
     assert "no font" in said[0]
-    assert [result.keys.key for _, result in store.results()] == [quick_trial.key]
+    assert [result.keys.key for _, result in store.results().read] == [quick_trial.key]
 
 
 def test_sync_writes_what_a_lost_store_lacks(

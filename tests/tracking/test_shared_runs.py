@@ -1,17 +1,20 @@
 """Two machines that write the run of one trial: whatever the order, it is one run and finished."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from mint.config.schema import TrialConfig
+from mint.store.manifest import Manifest
 from mint.store.stage_cache import StageCache
 from mint.tracking.mlflow_store import MlflowStore
 from mint.trial.failed_trials import FailedTrial
 from mint.trial.provenance import Provenance
-from mint.trial.result import TrialKeys, TrialResult
+from mint.trial.result import MASKS_FILE, TrialKeys, TrialResult
 
 CALLS = (
     *("search_runs", "create_run", "get_run", "log_param", "log_batch", "update_run"),
@@ -111,6 +114,59 @@ def test_finished_run_stays_finished_whoever_writes(
     assert len(store.finished_runs("digits_mlp")) == at
 
 
+def test_files_of_two_machines_that_found_other_figures_never_mix(
+    finished: StageCache,
+    store: MlflowStore,
+    quick_trial: TrialConfig,
+    provenance: Provenance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machines = []
+    for name in ("A", "B"):
+        folder = tmp_path / name
+        folder.mkdir()
+        found = TrialResult.load(finished.folder("trials", quick_trial.key))
+        (folder / MASKS_FILE).write_text(name)
+        found.model_copy(update={"device": name}).save(folder)
+        Manifest.of(folder, name).save(folder)
+        machines.append(folder)
+    first, second = machines
+    client = MlflowClient(store.uri)
+    pause = _Pause(monkeypatch)
+
+    def one_machine_is_halted(at: int, *, the_other_dies: bool) -> bool:
+        config = quick_trial.model_copy(update={"seed": at, "groups": 6 + the_other_dies})
+        keys = TrialKeys.of(config)
+        run_id = store.begin(config, keys, provenance, "A")
+        assert run_id
+
+        def finish(folder: Path) -> None:
+            own = TrialResult.load(folder).model_copy(update={"config": config, "keys": keys})
+            store.finish(run_id, own, folder)
+
+        def finish_or_die() -> None:
+            with monkeypatch.context() as patch:
+                if the_other_dies:  # with its files uploaded, and the run not yet finished
+                    patch.setattr("mint.tracking.mlflow_store.log_series", lambda *_: 1 / 0)
+                with suppress(ZeroDivisionError):
+                    finish(second)
+
+        halted = pause.run(at, lambda: finish(first), finish_or_die)
+        run = client.get_run(run_id)
+        files = Path(run.info.artifact_uri.removeprefix("file://")) / run.data.params["files"]
+        device = (files / "masks" / MASKS_FILE).read_text()
+        assert TrialResult.load(files).device == device == run.data.tags["mint.device"]
+        assert run.info.status == "FINISHED"
+        return halted
+
+    for the_other_dies in (False, True):
+        at = 1
+        while one_machine_is_halted(at, the_other_dies=the_other_dies):
+            at += 1
+        assert at > 5
+
+
 def test_machine_that_dies_after_it_closed_a_finished_run_loses_nothing(
     finished: StageCache, store: MlflowStore, quick_trial: TrialConfig, provenance: Provenance
 ) -> None:
@@ -122,6 +178,6 @@ def test_machine_that_dies_after_it_closed_a_finished_run_loses_nothing(
     client = MlflowClient(store.uri)
     client.set_terminated(run_id, "FAILED")
     assert store.finished_runs("digits_mlp") == {quick_trial.key: run_id}
-    assert dict(store.results()) == {run_id: result}
+    assert dict(store.results().read) == {run_id: result}
     assert store.close_orphans("digits_mlp", "A", "died") == 0
     assert client.get_run(run_id).info.status == "FINISHED"
