@@ -18,6 +18,7 @@ from mint.machine import threads
 
 # Formats that Pillow decodes without another program, and modes that it converts as they are meant.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_BITS = 258  # the tag of a TIFF that holds the bits a pixel
 _GREY_16 = ("I;16", "I;16L", "I;16B")
 MODES = (*_GREY_16, "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 
@@ -89,6 +90,8 @@ def opened(
                     f"{name}: has pixels of Pillow's mode {image.mode}; allowed are 8 bits a "
                     "channel, and 16-bit grey"
                 )
+            if 12 in getattr(image, "tag_v2", {}).get(_BITS, ()):  # its mode is that of 16 bits
+                raise InputError(f"{name}: has pixels of 12 bits; allowed are 8 and 16 bits")
             # A JPEG of a camera may hold previews of the photo as more frames.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise InputError(f"{name}: holds several images; allowed is one in a file")

@@ -120,6 +120,7 @@ class TrialPipeline:
         self.begun = time.perf_counter()
         self.artefacts: dict[str, str] = {}  # as in TrialResult
         self.unused_networks: set[str] = set()  # keys of the steps that the trial does not end with
+        self._scored: dict[str, BlockScores] = {}  # by this process
         self._init = init
         self._at_once = at_once
 
@@ -259,14 +260,12 @@ class TrialPipeline:
         return score(self.config.criterion, pair, inputs)
 
     def scores(self, pair: LayerPair) -> Path:
-        """Return the folder of the scores of a pair's blocks; those of single weights are not kept.
-
-        They are the weights of the baseline, and as large.
-        """
+        """Return the folder of a pair's scores; those of single weights, as large, are not kept."""
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
             scores = self._score(pair)
+            self._scored[pair.weight] = scores
             if not self.config.scores_single_weights:
                 save_scores(folder / SCORES_FILE, {pair.weight: scores})
             LayerScoring(
@@ -291,11 +290,12 @@ class TrialPipeline:
     @cached_property
     def block_scores(self) -> dict[str, BlockScores]:
         """The scores, by the names of the prunable weights."""
+        folders, kept = self.all_scores, self._scored
         if self.config.scores_single_weights:
-            return {pair.weight: self._score(pair) for pair in self.pairs}
+            return {pair.weight: kept.get(pair.weight) or self._score(pair) for pair in self.pairs}
         return {
             weight: scores
-            for folder in self.all_scores.values()
+            for folder in folders.values()
             for weight, scores in load_scores(folder / SCORES_FILE).items()
         }
 
@@ -416,9 +416,7 @@ class TrialPipeline:
     ) -> Path:
         """Return the folder of a trained network and its result, training it if necessary."""
         checkpoint = self.cache.checkpoint(stage, key)
-        reported_as = "baseline"
-        if masks is not None:
-            reported_as = "retraining" if masks.pruned else "dense control"
+        kind = "baseline" if masks is None else "retraining" if masks.pruned else "dense control"
 
         def make(folder: Path) -> None:
             start = time.perf_counter()
@@ -432,7 +430,7 @@ class TrialPipeline:
                 masks=None if masks is None else masks.tensors(),
                 checkpoint=checkpoint,
                 on_checkpoint=self.cache.keep_checkpoint,
-                on_epoch=lambda epoch: self.callbacks.on_epoch(reported_as, epoch, settings.epochs),
+                on_epoch=lambda epoch: self.callbacks.on_epoch(kind, epoch, settings.epochs),
             )
             safetensors.torch.save_model(network, str(folder / WEIGHTS_FILE))
             result(

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pickle
 import shutil
+import struct
 import sys
 import tarfile
 import threading
@@ -566,6 +567,15 @@ def _long_pixels(folder: Path) -> None:
     Image.new("I", (20, 20), 100000).save(folder / "train" / "dog" / "2.tif")
 
 
+def _pixels_of_12_bits(folder: Path) -> None:
+    # Pillow reads such a file, but writes none.
+    tags = [(256, 2), (257, 2), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, 6)])
+    head = struct.pack("<2sHI", b"II", 42, 14)
+    content = head + b"\x12\x3f\xff" * 2 + struct.pack("<H", 9) + entries + bytes(4)
+    (folder / "train" / "dog" / "2.tif").write_bytes(content)
+
+
 def _postscript(folder: Path) -> None:
     Image.new("RGB", (20, 20)).save(folder / "train" / "dog" / "2.eps")
 
@@ -578,6 +588,7 @@ def _postscript(folder: Path) -> None:
         (_film, r"dog/2\.gif: holds several images"),
         (_float_pixels, r"dog/2\.tif: has pixels of Pillow's mode F"),
         (_long_pixels, r"dog/2\.tif: has pixels of Pillow's mode I"),
+        (_pixels_of_12_bits, r"dog/2\.tif: has pixels of 12 bits"),
         (_postscript, r"dog/2\.eps: cannot be decoded as an image"),
         (_no_class, "train and val must have the same class folders; .* dog"),
         (_empty_class, "train: must hold a folder a class .*empty"),

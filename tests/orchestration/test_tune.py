@@ -16,6 +16,8 @@ from services import resize_disk, small_disk
 
 from mint.config.grid import Grid
 from mint.config.schema import NetworkConfig, TrialConfig
+from mint.data.datasets import Source, load_source
+from mint.machine import threads
 from mint.models.own_networks import source_digest
 from mint.orchestration.display import Lines
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
@@ -315,10 +317,18 @@ def test_a_trial_is_released_before_its_memory_is_freed(
 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
     monkeypatch.setattr(tune, "report", lambda report: None)
+    used = []
+
+    def load(*options: Any, **more: Any) -> Source:
+        used.append(threads())
+        return load_source(*options, **more)
+
+    monkeypatch.setattr("mint.orchestration.tune.load_source", load)
     space = grid_plan([quick_trial]).space
     parameters = {name: values["grid_search"][0] for name, values in space.items()}
     _run_one(parameters, _settings(tmp_path, gpus_per_trial=0.5), 1)
     assert alive == [0]
+    assert used == [quick_trial.experiment.threads]
 
 
 def test_a_worker_killed_for_memory_has_one_line_with_what_was_used() -> None:

@@ -62,3 +62,11 @@ def test_a_trial_starts_no_threads_of_numba() -> None:
     command = ["env", "NUMBA_NUM_THREADS=8", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) <= 1
+
+
+def test_an_operation_without_a_deterministic_algorithm_on_a_gpu_gives_a_warning() -> None:
+    """It raised before, and networks such as torchvision's VGG16 could not be trained there."""
+    with reproducible(1, torch.device("cuda")):  # torch needs no GPU to choose
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.data.datasets import Source
 from mint.data.loading import Dataset
+from mint.models import LayerPair
+from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.masks import Masks
+from mint.pruning.scores import BlockScores
 from mint.store.stage_cache import StageCache
 from mint.trial.api import FinishedTrial
 from mint.trial.in_memory import prune
@@ -80,9 +83,18 @@ def test_trials_of_all_criteria_share_the_baseline_and_respect_budget_and_limit(
     shared_cache: Path,
     tmp_path: Path,
     criterion: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = _trial(quick_trial, criterion, fraction=0.8, bootstraps=2)
+    scored = []
+
+    def score_once(name: str, pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
+        scored.append(pair.weight)
+        return score(name, pair, inputs)
+
+    monkeypatch.setattr("mint.trial.pipeline.score", score_once)
     folder = _run(config, digits, shared_cache)
+    assert scored == ["fc2.weight"]
     result = TrialResult.load(folder)
     block = {"l1-filters": 500, "magnitude": 1}.get(criterion, 50 * 84)
     assert 0.8 * 150000 - block < result.pruned_weights <= 0.8 * 150000

@@ -1,5 +1,6 @@
 """Trials that the machine, the network or the data cannot serve are refused before any work."""
 
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from mint.config.loading import ExperimentFile, load_experiment
 from mint.config.schema import DataConfig, Experiment, NetworkConfig
 from mint.data.datasets import Source, load_source
 from mint.data.facts import recall_facts, remember_facts
-from mint.data.images import DecodedImages
+from mint.data.images import DecodedImages, opened
 from mint.errors import InputError
+from mint.machine import threads
 from mint.models import registry
 from mint.models.layers import LayerTable, Traced
 from mint.models.registry import build_network
+from mint.trial import preflight
 from mint.trial.callbacks import TrialCallbacks
 from mint.trial.setup import PlannedTrial, PlannedTrials, TrialPaths, plan_trial, plan_trials
 
@@ -73,6 +76,13 @@ def test_images_larger_than_the_memory_are_checked_once_before_a_trial(
     axes = {**AXES, "samples_per_class": 10, "upper_limit": "none"}
     paths = TrialPaths(cache_dir=tmp_path / "cache", data_dir=tmp_path)
     reports: list[tuple[int, int]] = []
+    used = set()
+
+    def opened_here(*options: Any) -> AbstractContextManager[Image.Image]:
+        used.add(threads())
+        return opened(*options)
+
+    monkeypatch.setattr("mint.data.checks.opened", opened_here)
 
     def plan() -> PlannedTrial:
         callbacks = TrialCallbacks(on_check=lambda *report: reports.append(report))
@@ -80,6 +90,7 @@ def test_images_larger_than_the_memory_are_checked_once_before_a_trial(
 
     assert isinstance(plan().pipeline.source.train, DecodedImages)
     assert reports == [(250, 300), (300, 300)]
+    assert used == {file.experiment.threads}
     plan()
     assert len(reports) == 2
     file_of_one = next((tmp_path / "images" / "train" / "3").iterdir())
