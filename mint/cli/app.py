@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from io import TextIOWrapper
 from itertools import count
 from typing import Any, Literal
 
@@ -88,6 +89,8 @@ def run_program(program: App, arguments: Sequence[str], words: Sequence[str]) ->
     of results keeps the words.
     """
     name, app = program.name[0], program
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that is not UTF-8 stops no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interruptible():  # a batch system's SIGTERM stops a command as Ctrl-C does
             chain, apps, _ = program.parse_commands(arguments)

@@ -1,6 +1,7 @@
 """The command line: help that is quick and complete, exit codes, and the values of --set."""
 
 import errno
+import io
 import os
 import re
 import subprocess
@@ -224,3 +225,14 @@ def test_set_of_a_search_replaces_the_other_way_to_prune(
 ) -> None:
     found = read_experiment(name, changes={key: value}).experiment.search
     assert (found.fraction, found.margin, found.steps) == search
+
+
+def test_a_terminal_without_an_accent_prints_a_path_that_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding="ascii"))
+    program = App("accents")
+    program.default(lambda: print("tables: r\u00e9sultats"))
+    assert run_program(program, [], ["accents"]) == 0
+    assert terminal.getvalue() == b"tables: r\\xe9sultats\n"
