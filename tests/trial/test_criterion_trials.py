@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mint.config.schema import CRITERIA, Experiment, TrialConfig
 from mint.data.datasets import Source
 from mint.data.loading import Dataset
-from mint.models import LayerPair
+from mint.models.layers import LayerPair
 from mint.pruning.criteria import CriterionInputs, score
 from mint.pruning.masks import Masks
 from mint.pruning.scores import BlockScores

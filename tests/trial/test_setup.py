@@ -19,7 +19,6 @@ from mint.machine import threads
 from mint.models import registry
 from mint.models.layers import LayerTable, Traced
 from mint.models.registry import build_network
-from mint.trial import preflight
 from mint.trial.callbacks import TrialCallbacks
 from mint.trial.setup import PlannedTrial, PlannedTrials, TrialPaths, plan_trial, plan_trials
 
