@@ -81,7 +81,7 @@ def test_images_larger_than_the_memory_are_checked_once_before_a_trial(
         used.add(threads())
         return opened(*options)
 
-    monkeypatch.setattr("mint.data.checks.opened", opened_here)
+    monkeypatch.setattr("mint.data.images.opened", opened_here)
 
     def plan() -> PlannedTrial:
         callbacks = TrialCallbacks(on_check=lambda *report: reports.append(report))
