@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM: remembered until the work can stop, even where Python loses an exception.
 
-Python prints and forgets an exception that a signal raises inside a finaliser, such as those of
-the import system. Long work therefore calls check() now and then.
+Python forgets an exception that a signal raises inside a finaliser, such as those of the import
+system: it is then raised once more. Long work also calls check() now and then.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ STOPPED = "stopped by Ctrl-C or SIGTERM"
 """Why a trial that was running has no result."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05  # a finaliser is over by then
 _requested = threading.Event()
 
 
@@ -24,11 +27,24 @@ def interruptible() -> Iterator[None]:
         yield  # only the main thread can handle signals
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    hook, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            hook(lost)
+            return
+        timers.append(threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
     _requested.clear()
     restore()
+    sys.unraisablehook = interrupt_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -26,6 +26,7 @@ from services import (
 
 from mint.cli.sweep import sweep_main
 from mint.config.grid import Grid, SweepDefinition
+from mint.orchestration.interruption import interruptible
 from mint.store.locks import locked
 from mint.store.stage_cache import StageCache
 
@@ -40,6 +41,23 @@ SWEEP = SweepDefinition(
     "What?",
     {"digits_mlp": [Grid(groups=(5,), samples_per_class=(50,), upper_limits=("none",))]},
 )
+
+
+class _Finalised:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)  # Python loses the exception of its handler
+
+
+def test_a_signal_inside_a_finaliser_is_not_lost() -> None:
+    def work() -> None:
+        with interruptible():
+            _Finalised()
+            time.sleep(5)
+
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert sys.unraisablehook is hook
 
 
 @contextmanager
