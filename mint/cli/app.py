@@ -16,7 +16,7 @@ from cyclopts.help import DefaultFormatter
 
 from mint.cli import cache, report, trial
 from mint.errors import InputError, WorkFailedError, allowed, error_line, without_secrets
-from mint.orchestration.interruption import interruptible
+from mint.orchestration.interruption import interruptible, requested
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _EXIT_BROKEN_PIPE = 141
@@ -127,7 +127,8 @@ def _explain(
     error: BaseException, name: str, app: App, arguments: Sequence[str]
 ) -> tuple[int, str]:
     """Return the exit code of an error, and what is said about it."""
-    if isinstance(error, KeyboardInterrupt):
+    # What fails after a signal fails because of it, such as a library whose import was cut off.
+    if isinstance(error, KeyboardInterrupt) or requested():
         return EXIT_INTERRUPTED, "stopped; the same command resumes"
     problem = _input_problem(error, app, arguments)
     if problem is not None:

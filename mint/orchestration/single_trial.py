@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mint.errors import InputError, WorkFailedError, error_line, without_secrets
 from mint.orchestration.display import Silent
-from mint.orchestration.interruption import STOPPED
+from mint.orchestration.interruption import STOPPED, requested
 from mint.orchestration.trial_monitor import TrialMonitor
 from mint.reporting.folder import rebuild_report
 from mint.reporting.trial_page import write_trial_page
@@ -84,6 +84,9 @@ def _run(pipeline: TrialPipeline, monitor: TrialMonitor) -> Path:
         monitor.interrupt(STOPPED)
         raise
     except Exception as error:
+        if requested():  # an import that a signal stops may fail in another way
+            monitor.interrupt(STOPPED)
+            raise KeyboardInterrupt from error
         details = without_secrets(traceback.format_exc())
         monitor.ended(config, "failed", 0, error_line(error), details)
         raise

@@ -1,9 +1,11 @@
 """The command line: help that is quick and complete, exit codes, and the values of --set."""
 
+import contextlib
 import errno
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,6 +113,19 @@ def test_error_is_one_line_and_an_exit_code(
     complaint = capsys.readouterr().err
     assert complaint.startswith(f"program: {said}")
     assert complaint.count("\n") == 1
+
+
+def test_what_fails_after_a_signal_was_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    program = App("program")
+
+    @program.default
+    def command() -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # as the import of a library may
+            signal.raise_signal(signal.SIGINT)
+        raise AttributeError("module has no attribute utils")
+
+    assert run_program(program, [], ["program"]) == 130
+    assert capsys.readouterr().err == "program: stopped; the same command resumes\n"
 
 
 def test_traceback_is_printed_on_request(
