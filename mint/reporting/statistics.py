@@ -116,15 +116,17 @@ def holm(differences: Sequence[Difference]) -> list[bool]:
 def marked(rows: Sequence[Sequence[Cell]], not_run: str) -> list[list[str]]:
     r"""Return the cells of a table as text, its differences with a mark where one is due.
 
-    A star (\*) is a difference after Holm's correction within the table, = an equivalence.
+    A star (\*) is a difference after Holm's correction within the table, = an equivalence. A
+    comparison that stands in several rows counts once.
     """
-    differences = [cell for row in rows for cell in row if isinstance(cell, Difference)]
-    differing = iter(holm(differences))
+    cells = (cell for row in rows for cell in row if isinstance(cell, Difference))
+    differences = list(dict.fromkeys(cells))
+    differing = dict(zip(differences, holm(differences), strict=True))
 
     def text(cell: Cell) -> str:
         if not isinstance(cell, Difference):
             return not_run if cell is None else cell
-        star = r" \*" if next(differing) else ""
+        star = r" \*" if differing[cell] else ""
         return f"{cell}{star}{' =' if cell.is_equivalent else ''}"
 
     return [[text(cell) for cell in row] for row in rows]

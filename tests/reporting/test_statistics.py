@@ -65,6 +65,13 @@ def test_equivalence_is_an_interval_of_90_percent_within_the_margin(mean: float)
     assert difference.is_equivalent == (low > -0.2 and high < 0.2)
 
 
+def test_a_comparison_that_is_repeated_counts_once() -> None:
+    """Of two comparisons, one at 2% is a difference; of four it would be none."""
+    low, high = _with_p_value(0.02), _with_p_value(0.5)
+    cells = [row[0] for row in marked([[low], [high], [high], [high]], "not run")]
+    assert [r"\*" in cell for cell in cells] == [True, False, False, False]
+
+
 def test_cells_are_marked_within_their_table() -> None:
     near = Difference(0.0, 0.01, 5)
     rows: list[list[Cell]] = [
