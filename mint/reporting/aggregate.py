@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mint.config.axes import Compensate, Grouping
-from mint.config.schema import CRITERIA, DEFAULT_CRITERION
+from mint.config.schema import CRITERIA
 from mint.reporting.statistics import spread
 from mint.reporting.trials_csv import AXES, Row, records
 
@@ -44,13 +44,6 @@ class SeedGroup:
     bootstraps: int
     compensate: str
     rows: Sequence[Row]
-
-    @property
-    def searched_axes(self) -> tuple[str, int, int] | None:
-        """Limit, groups and samples of a search with the scores of MINT; None for other trials."""
-        if (self.fraction, self.criterion) != ("none", DEFAULT_CRITERION):
-            return None
-        return self.upper_limit, self.groups, self.samples_per_class
 
     @cached_property
     def finished(self) -> list[Row]:

@@ -36,7 +36,7 @@ def draw_all(plots: Mapping[str, "partial[Figure]"]) -> dict[str, bytes | str]:
 
 
 def _drawn_elsewhere(plots: Mapping[str, "partial[Figure]"]) -> dict[str, bytes | str]:
-    """Draw figures in another process; return nothing if it did not come to its end."""
+    """Draw figures in another process; return an empty dict if the process fails."""
     # -P: a matplotlib.py in the current folder would be found first.
     command = [sys.executable, "-P", "-m", __name__]
     done = subprocess.run(command, input=pickle.dumps(plots), stdout=subprocess.PIPE, check=False)

@@ -6,17 +6,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
 
+from mint.config.keys import code_digest
 from mint.store.atomic import write_atomic
 
 MADE_FILE = "made.json"
 RESULTS_FILE, TRIALS_FILE = "RESULTS.md", "trials.csv"
-_CODE = Path(__file__).resolve().parents[1]
 _SOURCES = ("reporting/*.py", "config/*.py", "pruning/layer_table.py")
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")
 # Columns of a row that no figure shows: they change with rows of other settings.
@@ -99,9 +98,4 @@ def _content(value: Any, known: dict[int, str]) -> Any:
 @cache
 def _code() -> str:
     """Return a digest of the code that makes reports, and of its libraries' versions."""
-    digest = hashlib.sha256()
-    for file in sorted(path for pattern in _SOURCES for path in _CODE.glob(pattern)):
-        digest.update(file.read_bytes())
-    for library in _LIBRARIES:
-        digest.update(f"{library} {version(library)}".encode())
-    return digest.hexdigest()
+    return code_digest(_SOURCES, _LIBRARIES)

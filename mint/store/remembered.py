@@ -5,17 +5,13 @@ Only plans recall. Losing it costs seconds; nothing else depends on it.
 
 from contextlib import suppress
 from functools import cache
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from mint.config.keys import content_key
+from mint.config.keys import code_digest, content_key
 from mint.config.locations import user_caches
 from mint.store.atomic import write_atomic
 
 _FOLDER = "facts"
-_CODE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("numpy", "pillow", "torch", "torchvision")
 
 
@@ -38,10 +34,4 @@ def remember(content: bytes, *parts: Any) -> None:
 @cache
 def _code() -> str:
     """Return a digest of the code that reads data and networks, and of its libraries' versions."""
-    digest = sha256()
-    for file in sorted(path for name in ("data", "models") for path in _CODE.glob(f"{name}/*.py")):
-        digest.update(file.read_bytes())
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            digest.update(f"{package} {version(package)}".encode())
-    return digest.hexdigest()
+    return code_digest(("data/*.py", "models/*.py"), _PACKAGES)
