@@ -170,7 +170,8 @@ def _run(
             unwritten = writer.close(STOP_SECONDS if interrupted else None)
         problems = []
         if unwritten:
-            problem = f"could not be written to the tracking store ({writer.trouble})"
+            why = writer.trouble or "there was no time left"
+            problem = f"could not be written to the tracking store ({why})"
             problems.append(f"the runs of {unwritten} trials {problem}; mint sync writes them")
         if unread := [key for key in monitor.unread if not cache.folder("trials", key).exists()]:
             problem = "finished, but the storage has not given their results"

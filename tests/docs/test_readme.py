@@ -252,7 +252,7 @@ def test_contributors_see_the_commands_of_the_check() -> None:
     checked = (ROOT / ".ci" / "run").read_text("utf-8")
     table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("Not part of")[0]
     for command in re.findall(r"^uv run (.+)$", checked, re.M):
-        program = re.sub(r" -{1,2}(quiet|q|n|cov|numprocesses).*", "", command)
+        program = re.sub(r" -{1,2}(quiet|q|n|numprocesses).*", "", command)
         assert f"`uv run {program}" in table, command
 
 

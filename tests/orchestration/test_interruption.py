@@ -106,12 +106,14 @@ def _stopped(folder: Path, number: signal.Signals, to: str) -> None:
         seconds = time.monotonic() - start
     print(f"{number.name} to the {to}: {seconds:.1f} s")
     assert code == 130, output
-    assert seconds < 10
+    assert seconds < 30
     assert re.search(rf"stopped: \d of {TRIALS} trials finished, \d to run", output)
     assert f"python {SCRIPT} {AXES}" in output
     assert "Traceback" not in output
     statuses = [run.info.status for run in _runs(f"sqlite:///{folder / 'mlflow.db'}")]
-    assert set(statuses) <= {"FINISHED", "KILLED"}
+    # Writing has a time limit, which a busy machine may reach: then a line says so.
+    left_open = {"RUNNING"} if "could not be written to the tracking store" in output else set()
+    assert set(statuses) <= {"FINISHED", "KILLED"} | left_open
     assert "FINISHED" in statuses
 
 
