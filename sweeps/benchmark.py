@@ -1,4 +1,4 @@
-"""The benchmark of criteria: networks, groups, shares and regimes; docs/benchmark.md has the rules."""
+"""The benchmark of criteria; docs/benchmark.md has its rules."""
 
 from mint.config.grid import Grid, SweepDefinition
 

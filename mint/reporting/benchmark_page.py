@@ -1,18 +1,18 @@
 """benchmark.md: criteria over networks, seeds and shares; docs/benchmark.md has the rules."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from mint.config.grid import SweepDefinition
+from mint.config.schema import DEFAULT_CRITERION
 from mint.reporting.aggregate import ACCURACY, NOT_RUN, REGIMES, SeedGroup, link, seed_groups
 from mint.reporting.comparison import CONTROL, CONTROLS
 from mint.reporting.figure_style import COLOURS, LINES, add_grid, label_ends, new_panels
 from mint.reporting.markdown import table
+from mint.reporting.protocols import Protocol
 from mint.reporting.resampling import (
     Scores,
     bootstrap_interval,
@@ -20,7 +20,8 @@ from mint.reporting.resampling import (
     performance_profile,
     probability_of_improvement,
 )
-from mint.reporting.statistics import Cell, Difference, marked
+from mint.reporting.statistics import Cell, Difference, holm, marked
+from mint.reporting.trials_csv import Row
 from mint.rng import stream
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Method(NamedTuple):
         return ", ".join([*parts, "compensated"] if self.compensate == "yes" else parts)
 
 
-_ALWAYS_SHOWN = [Method(name, "contiguous", "no") for name in CONTROLS]
+_ALWAYS_DRAWN = [Method(name, "contiguous", "no") for name in CONTROLS]
 
 
 class Task(NamedTuple):
@@ -79,21 +80,22 @@ class Results(NamedTuple):
     incomplete: Mapping[Method, int]
 
 
-def benchmark_results(trials: pd.DataFrame, definition: SweepDefinition) -> dict[str, Results]:
+def benchmark_results(
+    protocols: Mapping[str, Sequence[Protocol]], definition: SweepDefinition
+) -> dict[str, Results]:
     """Return the results of a benchmark's seeds, by regime.
 
     Args:
-        trials: trial table with lines.
+        protocols: by experiment; of each, the protocol with the most trials counts.
         definition: its experiments, shares and seeds are those that count.
     """
-    counted = trials["experiment"].isin(list(definition.grids))
-    counted &= trials["seed"].isin(list(definition.seeds))
     found: dict[str, dict[Method, dict[Task, SeedGroup]]] = {}
-    for group in seed_groups(trials[counted]):
-        if group.fraction != "none" and group.upper_limit == "none":
-            method = Method(group.criterion, group.grouping, group.compensate)
-            task = Task(group.experiment, float(group.fraction))
-            found.setdefault(group.retraining, {}).setdefault(method, {})[task] = group
+    for experiment in definition.grids:
+        for group in _largest(protocols.get(experiment, ()), definition.seeds):
+            if group.fraction != "none" and group.upper_limit == "none":
+                method = Method(group.criterion, group.grouping, group.compensate)
+                task = Task(experiment, float(group.fraction))
+                found.setdefault(group.retraining, {}).setdefault(method, {})[task] = group
     planned = sorted(
         {
             Task(name, fraction)
@@ -110,34 +112,45 @@ def benchmark_results(trials: pd.DataFrame, definition: SweepDefinition) -> dict
     }
 
 
+def _largest(protocols: Sequence[Protocol], seeds: Sequence[int]) -> list[SeedGroup]:
+    """Return the trials of these seeds in the protocol that has most of them."""
+    counted = [own.trials[own.trials["seed"].isin(list(seeds))] for own in protocols]
+    return seed_groups(max(counted, key=len)) if counted else []
+
+
 def _results(
     found: Mapping[Method, Mapping[Task, SeedGroup]], planned: Sequence[Task], seeds: Sequence[int]
 ) -> Results:
-    """Return the results of one regime; its tasks are those that random blocks were run at."""
-    control = Method(CONTROL, "contiguous", "no")
-    tasks = [task for task in planned if task in found.get(control, {})]
+    """Return the results of one regime, at the tasks where random blocks have all seeds."""
+    random = found.get(Method(CONTROL, "contiguous", "no"), {})
+    known = {task for task, group in random.items() if set(_counting(group)) >= set(seeds)}
+    tasks = [task for task in planned if task in known]
     runs, incomplete = [], {}
     for method, of_task in found.items():
-        by_task = [
-            {row["seed"]: row for row in of_task[task].rows} if task in of_task else {}
-            for task in tasks
-        ]
+        by_task = [_counting(of_task[task]) if task in of_task else {} for task in tasks]
         complete = sum(set(rows) >= set(seeds) for rows in by_task)
         if complete < len(tasks) or not tasks:
             incomplete[method] = complete
             continue
         cells = [[rows[seed] for rows in by_task] for seed in seeds]
-        accuracy = np.array(
-            [[0.0 if math.isnan(row[ACCURACY]) else row[ACCURACY] for row in own] for own in cells]
-        )
+        accuracy = np.nan_to_num([[row[ACCURACY] for row in own] for own in cells])
         dense = np.array([[row["dense_accuracy"] for row in own] for own in cells])
-        score = np.where(np.isnan(dense), 0.0, 100 * accuracy / dense)
+        score = np.nan_to_num(100 * accuracy / dense)
         runs.append(Runs(method, accuracy, score, [row["line"] for own in cells for row in own]))
     return Results(tasks, runs, incomplete)
 
 
-def benchmark_page(results: Mapping[str, Results], definition: SweepDefinition) -> list[str]:
-    """Return the lines of benchmark.md."""
+def _counting(group: SeedGroup) -> dict[int, Row]:
+    """Return the rows by seed: those with a dense control, and failed trials, which score 0."""
+    rows = [row for row in group.rows if row["status"] != "stopped"]
+    known = (row for row in rows if row["status"] == "failed" or row["dense_accuracy"] > 0)
+    return {row["seed"]: row for row in known}
+
+
+def benchmark_page(
+    results: Mapping[str, Results], definition: SweepDefinition, figure: Sequence[str]
+) -> list[str]:
+    """Return the lines of benchmark.md, with those that show the profiles."""
     lines = [
         "# Benchmark of criteria",
         "",
@@ -162,10 +175,11 @@ def benchmark_page(results: Mapping[str, Results], definition: SweepDefinition) 
         ]
         if missing:
             lines += ["", f"Not complete, so without a rank: {'; '.join(missing)}."]
-    return lines
+    return [*lines, *figure]
 
 
 def _ranking(found: Results) -> list[str]:
+    """Return the table of one regime, and who of MINT's criteria is ahead of both controls."""
     shares = sorted({task.fraction for task in found.tasks})
     ranked = np.array([task.fraction >= _FIRST_RANKED for task in found.tasks])
     by_method = {runs.method: runs for runs in found.runs}
@@ -180,17 +194,45 @@ def _ranking(found: Results) -> list[str]:
             own = np.array([task.fraction == share for task in found.tasks])
             cells.append(f"{interquartile_mean(runs.score[:, own]):.2f}")
         cells.append(_with_interval(interquartile_mean, [runs.score[:, ranked]]))
-        for control_of_all in _ALWAYS_SHOWN:
-            own_control = runs.method._replace(criterion=control_of_all.criterion)
-            control = by_method.get(own_control) or by_method.get(control_of_all)
-            if control is None or control is runs:
+        for name in CONTROLS:
+            control = by_method.get(runs.method._replace(criterion=name))
+            # Random blocks are the control of block magnitude, and not the other way round.
+            if control is None or runs.method.criterion in (name, CONTROL):
                 cells += ["N/A", "N/A"]
                 continue
             both = [runs.score[:, ranked], control.score[:, ranked]]
             gained = (runs.accuracy - control.accuracy)[:, ranked].mean(axis=1)
             cells += [_with_interval(probability_of_improvement, both), Difference.of(list(gained))]
         rows.append([*cells, link(str(len(runs.lines)), runs.lines)])
-    return table([*header, "Trials"], marked(rows, NOT_RUN), left=(1,))
+    lines = table([*header, "Trials"], marked(rows, NOT_RUN), left=(1,))
+    return [*lines, "", _verdict(rows)]
+
+
+def _verdict(rows: Sequence[Sequence[Cell]]) -> str:
+    """Return which criteria of the MINT family are ahead of both controls after Holm's correction.
+
+    Args:
+        rows: of the table: rank, name and figures.
+    """
+    known = {str(row[1]): [cell for cell in row if isinstance(cell, Difference)] for row in rows}
+    every = list(dict.fromkeys(each for own in known.values() for each in own))
+    differs = dict(zip(every, holm(every), strict=True))
+    family = {
+        name: own
+        for name, own in known.items()
+        if name.startswith(DEFAULT_CRITERION) and len(own) == len(CONTROLS)
+    }
+    if not family:
+        return "No criterion of the MINT family is complete."
+    ahead = [
+        f"{name} ({' and '.join(map(str, own))})"
+        for name, own in family.items()
+        if all(differs[each] and each.mean > 0 for each in own)
+    ]
+    return (
+        f"Of {len(family)} variants of the MINT family, ahead of {' and of '.join(CONTROLS)} with "
+        f"the same groups and compensation: {'; '.join(ahead) or 'none'}."
+    )
 
 
 def _with_interval(statistic: Callable[..., float], scores: Sequence[Scores]) -> str:
@@ -207,7 +249,7 @@ def draw_profiles(results: Mapping[str, Results]) -> "Figure":
         ranked = [at for at, task in enumerate(found.tasks) if task.fraction >= _FIRST_RANKED]
         best = sorted(found.runs, key=lambda runs: -interquartile_mean(runs.score[:, ranked]))
         shown = best[:_MOST_PROFILES]
-        shown += [runs for runs in best if runs.method in _ALWAYS_SHOWN and runs not in shown]
+        shown += [runs for runs in best if runs.method in _ALWAYS_DRAWN and runs not in shown]
         lowest = min(np.quantile(runs.score[:, ranked], 0.1) for runs in shown)
         levels = np.linspace(lowest, 100, 400)
         ends = []

@@ -5,7 +5,7 @@ The same rows and reference results give the same bytes.
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from mint.config.grid import bundled_sweeps
 from mint.reporting import tables
 from mint.reporting.aggregate import COMPENSATIONS, GROUPINGS
+from mint.reporting.benchmark_page import (
+    BENCHMARK_FILE,
+    benchmark_page,
+    benchmark_results,
+    draw_profiles,
+)
 from mint.reporting.comparison import effects_of_axes, effects_of_criteria
 from mint.reporting.drawing import Plots, draw_all
 from mint.reporting.figures import (
@@ -138,7 +145,21 @@ def make_report(trials: pd.DataFrame, references: Sequence[ReferenceResults]) ->
     for name, protocols in by_experiment.items():
         published = next((each for each in references if name in each.experiments), None)
         pages[f"{name}.md"] = _experiment_page(name, protocols, published, plots)
+    if benchmark := _benchmark(by_experiment, plots):
+        pages[BENCHMARK_FILE] = benchmark
+        lines += ["", f"[The benchmark of criteria]({BENCHMARK_FILE}) ranks them over networks."]
     return Report({RESULTS_FILE: "\n".join(lines) + "\n", **pages}, plots)
+
+
+def _benchmark(by_experiment: Mapping[str, Sequence[Protocol]], plots: Plots) -> str:
+    """Return the page of the benchmark; empty if no criterion is complete."""
+    definition = bundled_sweeps()["benchmark"]
+    results = benchmark_results(by_experiment, definition)
+    if not any(found.runs for found in results.values()):
+        return ""
+    caption = "share of runs that keep so much of the dense network's accuracy"
+    figure = _figure(plots, caption, "benchmark", draw_profiles, results)
+    return "\n".join(benchmark_page(results, definition, figure)) + "\n"
 
 
 def _short_finding(protocols: Iterable[Protocol]) -> str:
