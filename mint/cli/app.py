@@ -65,6 +65,8 @@ def command_line() -> App:
         if name == "Sweeps":
             help_text = "Run the trials of a sweep that have no result yet."
             program.command("mint.cli.sweep:app", "sweep", help=help_text, group=group)
+            help_text = "Compare criteria on several networks, and rank them."
+            program.command("mint.cli.sweep:benchmark", "benchmark", help=help_text, group=group)
         for command in commands:
             if isinstance(command, App):
                 command.group, command.sort_key = (group,), next(number)

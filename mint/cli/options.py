@@ -52,8 +52,11 @@ def criterion_names(_: object) -> list[str]:
 
 
 def _check_criterion(_: object, name: str) -> None:
-    if name not in criterion_names(_):
-        raise ValueError(allowed(name, criterion_names(_)))
+    from mint.config.schema import OWN_CRITERION
+
+    if name not in criterion_names(_) and not OWN_CRITERION.fullmatch(name):
+        known = allowed(name, criterion_names(_))
+        raise ValueError(f"{known}, or MODULE:FUNCTION of your own")
 
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -119,7 +122,8 @@ class TrialOptions(ExperimentOptions):
 
     criterion: Annotated[Criterion, Parameter(group=AXES)] = "mint"
     """Scores the blocks: mint, mint-unconditional, mint-gaussian, mint-gaussian-unconditional,
-    random, block-magnitude, magnitude, l1-filters, bn-scale, taylor or activation-magnitude."""
+    random, block-magnitude, magnitude, l1-filters, bn-scale, taylor, activation-magnitude, or
+    MODULE:FUNCTION of your own."""
 
     groups: Annotated[Positive | None, Parameter(group=AXES)] = None
     """Groups of filters in each layer (default: the experiment's)."""

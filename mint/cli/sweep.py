@@ -14,6 +14,7 @@ from cyclopts.validators import Number, mutually_exclusive
 from mint.cli.app import EXIT_FAILED, EXIT_INTERRUPTED, SETTINGS, run_program
 from mint.cli.options import (
     AXES,
+    EXPERIMENT,
     RUNNING,
     SEARCH,
     Criterion,
@@ -201,7 +202,8 @@ def _request(
         storage.check()
     cache = StageCache(cache_folder(options.cache_dir), storage)
     data_dir = data_folder(options.data_dir)
-    settings = _settings(sweep, experiment, options, cache, data_dir, words)
+    criteria = [name for grid in grids for name in grid.criteria]
+    settings = _settings(sweep, experiment, criteria, options, cache, data_dir, words)
     plan = partial(
         plan_trials,
         experiment,
@@ -237,13 +239,13 @@ def _request(
 def _settings(
     sweep: SweepDefinition,
     experiment: "Experiment",
+    criteria: Sequence[str],
     options: SweepOptions,
     cache: "StageCache",
     data_dir: Path,
     words: Sequence[str],
 ) -> "SweepSettings":
     """Return the settings of the workers, checked."""
-    from mint.models.own_networks import own_modules
     from mint.orchestration.resources import check_resources
     from mint.orchestration.sweep_settings import SweepSettings
     from mint.trial.provenance import Provenance
@@ -259,7 +261,7 @@ def _settings(
         cache_root=cache.root,
         storage=cache.storage.uri if cache.storage else None,
         threads=experiment.threads,
-        module_folders=sorted({str(path.parent) for path in own_modules(experiment.network)}),
+        own_code=_own_code(experiment, criteria),
         gpus_per_trial=options.gpus_per_trial,
         search=options.search,
         live=options.watch,
@@ -267,11 +269,27 @@ def _settings(
     )
 
 
+def _own_code(experiment: "Experiment", criteria: Sequence[str]) -> list[str]:
+    """Return the user's files and packages that a network and criteria depend on."""
+    from mint.models.own_code import own_modules
+
+    found = own_modules(experiment.network.name)
+    if own := [name.partition("@")[0] for name in criteria if ":" in name]:
+        from mint.pruning.own_criteria import CRITERION
+
+        found += [path for name in own for path in own_modules(name, CRITERION)]
+    return sorted({str(path) for path in found})
+
+
 def _grids(sweep: SweepDefinition, options: SweepOptions, experiment: str) -> list[Grid]:
     """Return the sweep's grids with the axes of the options; one grid for Optuna."""
     axes = {axis: getattr(options, axis) for axis in Grid.model_fields}
     if any(change.startswith("search.") for change in options.changes or ()):
         axes["fractions"] = (None,)  # the experiment's search replaces the grid's fractions
+    if any(":" in name for name in options.criteria):
+        from mint.pruning.own_criteria import resolved_criterion
+
+        axes["criteria"] = tuple(map(resolved_criterion, options.criteria))
     grids = sweep.grids_of(experiment, axes)
     return [union_of(grids)] if options.search == "optuna" else grids
 
@@ -310,6 +328,31 @@ def _exit_code(outcome: "SweepOutcome", request: "SweepRequest", display: "Lines
         return EXIT_INTERRUPTED
     show_runs(request.tracking_uri, outcome.experiment_id, display.say)
     return EXIT_FAILED if outcome.problems else 0
+
+
+def benchmark(
+    options: SweepOptions = SweepOptions(),
+    *,
+    networks: Annotated[
+        tuple[str, ...],
+        Several,
+        Parameter(group=EXPERIMENT, metavar="NAME...", help="Experiments (default: all of it)."),
+    ] = (),
+    words: Words,
+) -> int:
+    """Compare criteria on several networks, one after the other, and rank them in benchmark.md.
+
+    Example: mint benchmark --networks digits_mlp_connected --dry-run
+    """
+    definition = bundled_sweeps()["benchmark"]
+    run = sweep_command(definition)
+    worst = 0
+    for name in networks or definition.grids:
+        code = run(options, experiment=name, words=words)
+        if code == EXIT_INTERRUPTED:
+            return code
+        worst = max(worst, code)
+    return worst
 
 
 app = App("sweep", help_epilogue=_EPILOGUE, group_commands="Sweeps")

@@ -1,5 +1,6 @@
 """Experiments and trials: frozen, validated values, and the keys of all that depends on them."""
 
+import re
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,8 @@ CRITERIA: Mapping[str, Set[str]] = {
     "activation-magnitude": {"groups", "samples_per_class"},
 }
 DEFAULT_CRITERION = "mint"
+OWN_CRITERION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@[0-9a-f]{8})?")
+"""A user's function: MODULE:FUNCTION, in trials with the digest of its source."""
 # Raise a criterion's revision with a change that changes its scores, and only its scores: no old
 # score or trial then answers for a new one. A criterion without an entry has its first revision.
 REVISIONS = {"activation-magnitude": 2}
@@ -47,9 +50,16 @@ _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 def check_criterion(name: str) -> str:
     """Return the name of a criterion; raise ValueError with the known ones if there is none."""
-    if name not in CRITERIA:
-        raise ValueError(f"criterion {name}: there is no such criterion; {allowed(name, CRITERIA)}")
+    if name not in CRITERIA and not OWN_CRITERION.fullmatch(name):
+        known = allowed(name, CRITERIA)
+        problem = f"there is no such criterion; {known}, or MODULE:FUNCTION of your own"
+        raise ValueError(f"criterion {name}: {problem}")
     return name
+
+
+def axes_of(criterion: str) -> Set[str]:
+    """Return what a criterion's scores depend on; of a user's, the axes of what it may look at."""
+    return CRITERIA.get(criterion, {"groups", "samples_per_class"})
 
 
 class DataConfig(Frozen):
@@ -273,9 +283,7 @@ class TrialConfig(Frozen):
         if not isinstance(values, Mapping):
             return values
         unused: dict[str, Any] = {"groups": 0, "samples_per_class": 0, "bootstraps": None}
-        used = CRITERIA.get(values.get("criterion", DEFAULT_CRITERION))
-        if used is None:  # the field's own validator refuses it
-            return values
+        used = axes_of(values.get("criterion", DEFAULT_CRITERION))
         if "groups" not in used:
             unused["grouping"] = "contiguous"
         return {**values, **{axis: unused[axis] for axis in unused.keys() - used}}
@@ -289,7 +297,7 @@ class TrialConfig(Frozen):
 
     def uses(self, axis: str) -> bool:
         """Return whether the scores depend on an axis."""
-        return axis in CRITERIA[self.criterion]
+        return axis in axes_of(self.criterion)
 
     @property
     def scores_single_weights(self) -> bool:
@@ -301,7 +309,7 @@ class TrialConfig(Frozen):
         """Short name, as g20-clustered-s250-u0.8-f0.5-b8-seed0 or magnitude-unone-f0.9-seed0."""
         fraction = self.search.fraction
         parts = [
-            "" if self.criterion == DEFAULT_CRITERION else self.criterion,
+            "" if self.criterion == DEFAULT_CRITERION else self.criterion.replace(":", "."),
             f"g{self.groups}" if self.groups else "",
             "" if self.grouping == "contiguous" else self.grouping,
             f"s{self.samples_per_class}" if self.samples_per_class else "",

@@ -10,7 +10,7 @@ from mint.config.schema import NetworkConfig
 from mint.errors import InputError, error_line
 from mint.models.lenet import lenet5
 from mint.models.mlp import mlp
-from mint.models.own_networks import imported
+from mint.models.own_code import imported
 from mint.models.resnet import AKAMASTER_NAMES, resnet8, resnet50, resnet56
 from mint.models.vgg import vgg16
 

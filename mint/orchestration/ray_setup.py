@@ -4,16 +4,14 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from mint.config.schema import NetworkConfig
 from mint.errors import InputError, WorkFailedError, error_line, first_line
-from mint.models.own_networks import own_modules
 from mint.orchestration import interruption
 
 # A user's own network is imported from the folder where the sweep was started.
@@ -38,12 +36,12 @@ Nodes = list[dict[str, float]]
 
 
 @contextmanager
-def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable[[], Nodes]]:
+def connecting(address: str | None, own_code: Sequence[str]) -> Iterator[Callable[[], Nodes]]:
     """Start Ray on this machine, or connect to a cluster, in the background; end it afterwards.
 
     Args:
         address: of the cluster; None for this machine alone.
-        network: of the trials; a user's own modules are sent to the nodes.
+        own_code: files and packages of the user's, which are sent to the nodes.
 
     Yields:
         A function that waits for Ray and returns the resources of its nodes; it raises InputError
@@ -58,7 +56,7 @@ def connecting(address: str | None, network: NetworkConfig) -> Iterator[Callable
 
     def start() -> None:
         try:
-            _connect(address, network)
+            _connect(address, own_code)
             started.set_result(None)
         except BaseException as error:
             started.set_exception(error)
@@ -101,7 +99,7 @@ def _set_environment(address: str | None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # with an address Ray does not look for it
 
 
-def _connect(address: str | None, network: NetworkConfig) -> None:
+def _connect(address: str | None, own_code: Sequence[str]) -> None:
     import ray
     from ray.job_config import JobConfig
 
@@ -120,7 +118,7 @@ def _connect(address: str | None, network: NetworkConfig) -> None:
             raise WorkFailedError(_NOT_STARTED.format(f"({error_line(error)})")) from error
         return
     environment = {
-        "py_modules": [str(Path(__file__).resolve().parents[1]), *map(str, own_modules(network))],
+        "py_modules": [str(Path(__file__).resolve().parents[1]), *own_code],
         "excludes": ["__pycache__"],
         "env_vars": WORKER_SETTINGS,
     }

@@ -48,10 +48,9 @@ def run_sweep(request: SweepRequest, display: Lines) -> SweepOutcome:
 
     # Ray starts in the background while the store is prepared: both take seconds. So do the
     # kernels, which the trials need only after their first baseline.
-    network = request.base.experiment.network
     with (
         compiling_kernels(),
-        connecting(request.settings.ray_address, network) as wait_for_nodes,
+        connecting(request.settings.ray_address, request.settings.own_code) as wait_for_nodes,
     ):
         return _run(request, display, wait_for_nodes)
 

@@ -19,7 +19,7 @@ class SweepSettings:
 
     Attributes:
         name: of the sweep and its experiment.
-        module_folders: where Python finds the user's own network.
+        own_code: files and packages of the user's own network and criteria.
         storage: URI of the folder where nodes share finished stages; None for one machine.
         gpus_per_trial: share of a GPU, or a number of GPUs; 0 for the CPU.
         threads: CPU threads of one trial.
@@ -35,7 +35,7 @@ class SweepSettings:
     cache_root: Path
     storage: str | None
     threads: int
-    module_folders: Sequence[str] = ()
+    own_code: Sequence[str] = ()
     gpus_per_trial: float = 0
     search: Literal["grid", "asha", "optuna"] = "grid"
     live: bool = False

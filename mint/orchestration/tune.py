@@ -149,7 +149,8 @@ def _ended(parameters: dict[str, Any], settings: SweepSettings, at_once: int) ->
     from mint.trial.pipeline import TrialPipeline, run_trial
     from mint.trial.setup import kept_initial_weights
 
-    sys.path.extend(path for path in settings.module_folders if path not in sys.path)
+    folders = sorted({str(Path(module).parent) for module in settings.own_code})
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
     config = trial_config(parameters)
     node = os.environ if settings.ray_address else {}
     report: dict[str, Any] = {}

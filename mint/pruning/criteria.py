@@ -24,6 +24,7 @@ from mint.gmi.reliability import summarize
 from mint.models.layers import LayerPair, Traced
 from mint.pruning.gaussian import gaussian_information
 from mint.pruning.grouping import Labels, PairGroups
+from mint.pruning.own_criteria import own_criterion
 from mint.pruning.scores import BlockScores
 from mint.rng import stream
 
@@ -241,10 +242,12 @@ def score(criterion: str, pair: LayerPair, inputs: CriterionInputs) -> BlockScor
     """Return the scores of a pair's blocks by the criterion of that name.
 
     Raises:
-        InputError: there are too few rows, or activations or scores that are not finite.
+        InputError: there are too few rows, or activations or scores that are not finite; or a
+            user's function is no criterion.
     """
     try:
-        scores = FUNCTIONS[criterion](pair, inputs)
+        function = FUNCTIONS.get(criterion) or own_criterion(criterion)
+        scores = function(pair, inputs)
     except ValueError as error:
         raise InputError(f"{pair.parent} -> {pair.child}: {error}") from error
     if undefined := int(np.isnan(scores.value).sum()):

@@ -22,7 +22,6 @@ from mint.reporting.resampling import (
 )
 from mint.reporting.statistics import Cell, Difference, holm, marked
 from mint.reporting.trials_csv import Row
-from mint.rng import stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -237,7 +236,7 @@ def _verdict(rows: Sequence[Sequence[Cell]]) -> str:
 
 def _with_interval(statistic: Callable[..., float], scores: Sequence[Scores]) -> str:
     value = statistic(*scores)
-    low, high = bootstrap_interval(statistic, scores, stream(0, "intervals of the benchmark"))
+    low, high = bootstrap_interval(statistic, scores, np.random.default_rng(0))
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 

@@ -40,7 +40,7 @@ def parse_selection(text: str, parameter: str) -> _Selection:
     column = ""
     for part in text.split(","):
         named, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals and column == "protocol" and named not in CRITERIA:
+        if not equals and column == "protocol" and named not in CRITERIA and ":" not in named:
             found[column] += f", {named}"  # names of protocols have commas
             continue
         column, value = (named, value) if equals else ("criterion", named)
@@ -49,7 +49,7 @@ def parse_selection(text: str, parameter: str) -> _Selection:
             problem = f"there is no column {column}; {allowed(column, _COLUMNS)}"
         elif column in found:
             problem = f"{column} must be given once"
-        elif column == "criterion" and value not in CRITERIA:
+        elif column == "criterion" and not (value in CRITERIA or ":" in value):
             problem = f"there is no criterion {value}; {allowed(value, CRITERIA)}"
         if problem:
             raise InputError(problem, parameter=parameter, value=text)

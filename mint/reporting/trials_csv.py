@@ -69,7 +69,7 @@ class _Row(BaseModel, frozen=True):
     setting: _Line
     retraining: Retraining = "full"
     compensate: Compensate = "no"
-    criterion: _Name
+    criterion: Annotated[str, Field(pattern=r"^\w[\w.:@-]*$")]
     upper_limit: _Share
     groups: _Count
     grouping: Grouping = "contiguous"

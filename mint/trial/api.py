@@ -11,7 +11,7 @@ from mint.config.axes import Compensate, Grouping, Retraining
 from mint.config.loading import ExperimentFile, read_experiment
 from mint.config.schema import DEFAULT_CRITERION, Experiment
 from mint.errors import InputError
-from mint.models.own_networks import source_digest
+from mint.models.own_code import source_digest
 from mint.models.registry import build_network
 from mint.models.weight_files import load_weights
 from mint.pruning.criteria import absolute_weights
@@ -168,7 +168,7 @@ class FinishedTrial:
         if chosen.name != (self._model or (None if chosen.is_users else chosen.name)):
             problem = f"{self.folder} has the network {chosen.name}; name it to run its code"
             raise InputError(problem, parameter="model", value=self._model)
-        if source_digest(chosen) != config.network_digest:
+        if source_digest(chosen.name) != config.network_digest:
             raise InputError(
                 f"{self.folder}: the source of {chosen.name} has changed since this trial; restore "
                 "it first"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from mint.config.schema import CRITERIA, TrialConfig
+from mint.config.schema import TrialConfig
 from mint.data.facts import DataFacts
 from mint.gmi.cpu.sizes import matrix_nbytes
 from mint.machine import memory_bytes
@@ -177,11 +177,10 @@ def _gb(size: int) -> str:
 
 def _seconds_per_work(measured: Sequence[TrialResult]) -> dict[str, float]:
     rates = {}
-    for criterion in CRITERIA:
+    for criterion in {result.config.criterion for result in measured}:
         scored = [result for result in measured if result.config.criterion == criterion]
-        if scored:
-            work = sum(_work(result.config) for result in scored)
-            rates[criterion] = sum(result.score_seconds for result in scored) / work
+        work = sum(_work(result.config) for result in scored)
+        rates[criterion] = sum(result.score_seconds for result in scored) / work
     return rates
 
 

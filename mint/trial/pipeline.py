@@ -21,7 +21,7 @@ from mint.data.loading import Dataset, balanced_rows, split_source
 from mint.errors import InputError
 from mint.models.activations import ROWS_AT_ONCE, collect_activations
 from mint.models.layers import LayerPair, Traced, chosen_pairs
-from mint.models.own_networks import source_digest
+from mint.models.own_code import source_digest
 from mint.models.registry import build_network
 from mint.models.tracing import trace
 from mint.pruning.compensation import compensate
@@ -103,7 +103,7 @@ class TrialPipeline:
         Raises:
             InputError: the data or the source of the network are not those of the configuration.
         """
-        if source_digest(config.experiment.network) != config.network_digest:
+        if source_digest(config.experiment.network.name) != config.network_digest:
             problem = "its source is not what this trial began with"
             raise InputError(f"network {config.experiment.network.name}: {problem}")
         if source.digest != config.data_digest:

@@ -17,7 +17,8 @@ from mint.data.facts import DataFacts, needs_download, recall_facts, remember_fa
 from mint.errors import InputError
 from mint.machine import limited_threads
 from mint.models.layers import LayerTable, Traced
-from mint.models.own_networks import source_digest
+from mint.models.own_code import source_digest
+from mint.pruning.own_criteria import resolved_criterion
 from mint.store.manifest import MANIFEST
 from mint.store.remembered import recall, remember
 from mint.store.stage_cache import StageCache
@@ -100,7 +101,7 @@ def plan_trials(
         "device": device,
         "estimator": experiment.estimate.device,
         "data_digest": "unknown",
-        "network_digest": source_digest(experiment.network),
+        "network_digest": source_digest(experiment.network.name),
         "init": _initial_weights(init, experiment),
     }
     origin = f"trial of {experiment.name}"
@@ -196,7 +197,7 @@ def plan_trial(
     """
     from mint.trial.pipeline import TrialPipeline
 
-    values = dict(axes)
+    values = {**axes, "criterion": resolved_criterion(axes["criterion"])}
     for name in ("groups", "samples_per_class", "upper_limit"):
         if values[name] is None:
             if file.defaults is None:

@@ -100,7 +100,10 @@ TABLE = [
     # Experiments.
     ("mint run", "--experiment requires an argument"),
     ("mint train --experiment digits", "--experiment digits: there is no such experiment; did you"),
-    (f"{SWEEP} --experiment nothing", "there is no such experiment; known are digits_mlp, lenet5"),
+    (
+        f"{SWEEP} --experiment nothing",
+        "there is no such experiment; known are digits_mlp, di",
+    ),
     (f"{SWEEP} --experiment ../digits_mlp", "--experiment ../digits_mlp: there is no such"),
     ("mint layers --experiment nothing.yaml", "--experiment nothing.yaml: there is no such"),
     ("mint estimate --experiment twice.yaml", "the key fc2 stands there twice"),

@@ -79,7 +79,7 @@ def test_file_that_is_no_experiment(tmp_path: Path, content: str) -> None:
 
 def test_unknown_experiment_names_those_there_are() -> None:
     with pytest.raises(
-        InputError, match="known are digits_mlp, lenet5_mnist, mnist_mlp, mnist_mlp_fine,"
+        InputError, match="known are digits_mlp, digits_mlp_connected, lenet5_mnist,"
     ):
         load_experiment("cifar_mlp")
 

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from documents import ROOT, blocks, commands, known_options, mint_words, parse, run
 from services import environment
+from torch import nn
 
+import mint
 from mint.config.loading import read_experiment
 from mint.config.schema import TrialConfig
 from mint.data.datasets import Source
@@ -36,7 +40,7 @@ RAY = "is parsed by Ray"
 RULES = {
     r"pytest|mint run --experiment (resnet56_cifar10|digits_mlp) --smoke": ELSEWHERE,
     r"ray start .*": RAY,
-    r"mint .*(--init|FOLDER).*|mint compare .*": PARSED,
+    r"mint .*(--init|FOLDER).*|mint (compare|benchmark) .*": PARSED,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
     r"python benchmarks/\w+\.py": HELP,
     r"mint ui|python -c .*": SLOW,
@@ -48,7 +52,13 @@ RULES = {
     r"mint run --experiment \w+|mint sweep \w+|python sweeps/\w+\.py.*": PLANNED,
 }
 
-_WITH_PYTHON = ("README.md", "docs/how-it-works.md", "docs/own-data.md", "docs/reference.md")
+_WITH_PYTHON = (
+    "README.md",
+    "docs/benchmark.md",
+    "docs/how-it-works.md",
+    "docs/own-data.md",
+    "docs/reference.md",
+)
 
 
 def _rule(command: str) -> str | None:
@@ -246,6 +256,17 @@ def test_every_column_of_the_tables_is_explained() -> None:
     }
     assert len(columns) > 15
     assert columns - explained == set()
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_own_criterion_of_the_page_scores() -> None:
+    (source,) = blocks("docs/benchmark.md", "python")
+    Path("my_scores.py").write_text(source)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    scores = mint.score_network(network, torch.rand(20, 4), criterion="my_scores:largest", groups=2)
+    sys.modules.pop("my_scores")
+    weight = network[2].weight.detach().abs().reshape(2, 2, 3).amax(2)
+    np.testing.assert_allclose(scores["2.weight"].value, weight)
 
 
 def test_contributors_see_the_commands_of_the_check() -> None:

@@ -18,7 +18,7 @@ from mint.config.grid import Grid
 from mint.config.schema import NetworkConfig, TrialConfig
 from mint.data.datasets import Source, load_source
 from mint.machine import threads
-from mint.models.own_networks import source_digest
+from mint.models.own_code import source_digest
 from mint.orchestration.display import Lines
 from mint.orchestration.search_spaces import asha_plan, grid_plan, optuna_plan
 from mint.orchestration.sweep_settings import SweepSettings
@@ -148,7 +148,7 @@ def _settings(folder: Path, **more: Any) -> SweepSettings:
 def _trial(quick_trial: TrialConfig, seed: int) -> TrialConfig:
     network = NetworkConfig(name="failing:build")
     experiment = quick_trial.experiment.model_copy(update={"network": network})
-    update = {"experiment": experiment, "seed": seed, "network_digest": source_digest(network)}
+    update = {"experiment": experiment, "seed": seed, "network_digest": source_digest(network.name)}
     return quick_trial.model_copy(update=update)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mint.config.schema import NetworkConfig
 from mint.errors import InputError
-from mint.models.own_networks import own_modules, source_digest
+from mint.models.own_code import own_modules, source_digest
 
 NET = "from torch import nn\n\ndef build() -> nn.Module:\n    return nn.Linear(4, 2)\n"
 
@@ -33,7 +32,7 @@ def _forget_modules() -> None:
 def _digest() -> str | None:
     """Return the digest that a new process finds."""
     _forget_modules()
-    return source_digest(NetworkConfig(name="net:build"))
+    return source_digest("net:build")
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -47,7 +46,7 @@ def test_the_digest_is_that_of_the_file_if_it_imports_nothing_of_the_users(folde
     _write(folder, {"queue.py": "raise SystemExit", "numpy.py": "raise SystemExit"})
     expected = hashlib.sha256((folder / "net.py").read_bytes()).hexdigest()[:16]
     assert _digest() == expected
-    assert source_digest(NetworkConfig(name="vgg16", arguments={"classes": 10})) is None
+    assert source_digest("vgg16") is None
 
 
 @pytest.mark.parametrize(
@@ -75,28 +74,28 @@ def test_an_edit_of_what_the_network_imports_changes_the_digest(folder: Path, ed
     again = _digest()
     (folder / "other.py").write_text("# nothing imports it\n")
     assert _digest() == again
-    found = own_modules(NetworkConfig(name="net:build"))
+    found = own_modules("net:build")
     assert found == [folder / name for name in ("blocks.py", "loose", "net.py", "parts")]
 
 
 def test_a_process_keeps_the_digest_of_what_it_has_imported(folder: Path) -> None:
     _write(folder, {"net.py": NET})
-    before = source_digest(NetworkConfig(name="net:build"))
+    before = source_digest("net:build")
     (folder / "net.py").write_text(NET.replace("4, 2", "4, 3"))
-    assert source_digest(NetworkConfig(name="net:build")) == before
+    assert source_digest("net:build") == before
 
 
 def test_an_installed_module_of_the_same_name_is_an_error(folder: Path) -> None:
     _write(folder, {"queue.py": NET, "scipy/net.py": NET})
     for name in ("queue:build", "scipy.net:build"):
         with pytest.raises(InputError, match=rf"^network {name}: Python finds another"):
-            source_digest(NetworkConfig(name=name))
+            source_digest(name)
 
 
 def test_files_of_the_current_folder_never_replace_pythons_modules(folder: Path) -> None:
     _write(folder, {"net.py": NET, "queue.py": "raise SystemExit(3)", "pandas.py": "1 / 0"})
     program = (
-        "import sys; from mint.models.own_networks import imported; imported('net:build');"
+        "import sys; from mint.models.own_code import imported; imported('net:build');"
         "sys.modules.pop('queue', None); import pandas, queue"
     )
     # -P: the console script mint has no current folder in sys.path either.

@@ -1,4 +1,4 @@
-"""A user's own network: the function that builds it, and the source files that it depends on."""
+"""A user's own network or criterion: its function, and the source files that it depends on."""
 
 import ast
 import hashlib
@@ -12,48 +12,82 @@ from importlib.util import find_spec, resolve_name
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
-from mint.config.schema import NetworkConfig
 from mint.errors import InputError, allowed, error_line
-
-if TYPE_CHECKING:  # it takes seconds, and mint's own networks are known without it
-    from torch import nn
 
 # Not the user's: METHOD_VERSION stands for mint's code, and nobody edits what is installed.
 _NOT_OWN = frozenset({*sys.stdlib_module_names, "mint"})
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
-def imported(name: str) -> "Callable[..., nn.Module]":
-    """Return the function or class that a network's MODULE:FUNCTION names.
+class Role(NamedTuple):
+    """What a user's function is for.
 
-    Any file may name a function, so this must be one that makes networks: os:system is refused.
+    Any file may name a function, so it must say by its annotation that it is one: os:system is
+    refused.
+
+    Attributes:
+        name: of the role in messages.
+        fits: returns whether an object is such a function.
+        rule: what it must be, with FUNCTION for its name.
+    """
+
+    name: str
+    fits: Callable[[object], bool]
+    rule: str
+
+
+def returns(value: object, result: type) -> bool:
+    """Return whether a value is a function annotated to return a result of this class."""
+    if not inspect.isfunction(value):
+        return False
+    try:
+        annotated = get_type_hints(value).get("return")
+    except Exception:  # an annotation may be any code
+        return False
+    return isinstance(annotated, type) and issubclass(annotated, result)
+
+
+def _makes_networks(value: object) -> bool:
+    from torch import nn
+
+    is_network = isinstance(value, type) and issubclass(value, nn.Module)
+    return is_network or returns(value, nn.Module)
+
+
+NETWORK = Role(
+    "network",
+    _makes_networks,
+    "a class of nn.Module, or a function annotated to return one: def FUNCTION() -> nn.Module",
+)
+
+
+def imported(name: str, role: Role = NETWORK) -> Callable[..., Any]:
+    """Return the function or class that MODULE:FUNCTION names.
 
     Raises:
-        InputError: the module cannot be imported; or it defines no such nn.Module class or
-            function annotated to return one, itself or in its submodules.
+        InputError: the module cannot be imported; or it defines no such function that fits the
+            role, itself or in its submodules.
     """
     module_name, function_name = name.split(":")
-    module = _import(name, module_name)
+    module = _import(name, module_name, role)
     function = getattr(module, function_name, None)
     if function is None:
-        known = [key for key, value in vars(module).items() if _makes_networks(value)]
+        known = [key for key, value in vars(module).items() if role.fits(value)]
         hint = f"; {allowed(function_name, known)}" if known else ""
-        raise InputError(f"network {name}: {module_name} has no function {function_name}{hint}")
-    if not _makes_networks(function):
-        raise InputError(
-            f"network {name}: must be a class of nn.Module, or a function annotated to return one: "
-            f"def {function_name}() -> nn.Module"
-        )
+        raise InputError(f"{role.name} {name}: {module_name} has no function {function_name}{hint}")
+    if not role.fits(function):
+        rule = role.rule.replace("FUNCTION", function_name)
+        raise InputError(f"{role.name} {name}: must be {rule}")
     if not f"{function.__module__}.".startswith(f"{module_name}."):
         problem = f"is defined in {function.__module__}; name it there"
-        raise InputError(f"network {name}: {problem}")
+        raise InputError(f"{role.name} {name}: {problem}")
     return function  # type: ignore[no-any-return]
 
 
-def source_digest(config: NetworkConfig) -> str | None:
-    """Return sixteen hex digits of a user's network's source; None for mint's own networks.
+def source_digest(name: str, role: Role = NETWORK) -> str | None:
+    """Return sixteen hex digits of the source of MODULE:FUNCTION; None for a name of mint's own.
 
     The source is the files of the module and of the function, and the user's own modules that
     these import, directly or not. A process goes on with what it has imported, so the digest
@@ -62,27 +96,27 @@ def source_digest(config: NetworkConfig) -> str | None:
     Raises:
         InputError: as imported; or a file cannot be read.
     """
-    if not config.is_users:
+    if ":" not in name:
         return None
-    imported(config.name)
-    return _digest(config.name, sys.modules[config.name.split(":")[0]])
+    imported(name, role)
+    return _digest(name, sys.modules[name.split(":")[0]], role)
 
 
-def own_modules(config: NetworkConfig) -> list[Path]:
-    """Return the user's own files and packages that a network depends on.
+def own_modules(name: str, role: Role = NETWORK) -> list[Path]:
+    """Return the user's own files and packages that MODULE:FUNCTION depends on.
 
     Raises:
         InputError: as source_digest.
     """
     found = set()
-    for module, file in (_source_files(config.name) if config.is_users else {}).items():
+    for module, file in (_source_files(name, role) if ":" in name else {}).items():
         if _is_own(module, file):
             place = file.parent if file.stem == "__init__" else file
             found.add([place, *place.parents][module.count(".")])
     return sorted(found)
 
 
-def _import(name: str, module_name: str) -> ModuleType:
+def _import(name: str, module_name: str, role: Role) -> ModuleType:
     folder = Path.cwd()
     if str(folder) not in sys.path:  # last, so that a queue.py in it never replaces Python's
         sys.path.append(str(folder))
@@ -91,38 +125,26 @@ def _import(name: str, module_name: str) -> ModuleType:
         found = _file(module_name)
         if file.is_file() and (found is None or found.resolve() != file.resolve()):
             problem = f"Python finds another {module_name.split('.')[0]} before {file}; rename it"
-            raise InputError(f"network {name}: {problem}")
+            raise InputError(f"{role.name} {name}: {problem}")
     try:
         return import_module(module_name)
     except Exception as error:  # the module's own code runs here
         raise InputError(
-            f"network {name}: {module_name} cannot be imported: {error_line(error)}"
+            f"{role.name} {name}: {module_name} cannot be imported: {error_line(error)}"
         ) from error
 
 
-def _makes_networks(value: object) -> bool:
-    from torch import nn
-
-    made: object = value
-    if inspect.isfunction(value):
-        try:
-            made = get_type_hints(value).get("return")
-        except Exception:  # an annotation may be any code
-            return False
-    return isinstance(made, type) and issubclass(made, nn.Module)
-
-
 @cache
-def _digest(name: str, module: ModuleType) -> str:
+def _digest(name: str, module: ModuleType, role: Role) -> str:
     """Return the digest; the module stands for what this process has imported."""
-    files = sorted(_source_files(name).items())
+    files = sorted(_source_files(name, role).items())
     content = b"\0".join(file.read_bytes() for _, file in files)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _source_files(name: str) -> dict[str, Path]:
-    """Return the source files that a network depends on, by the names of their modules."""
-    build = inspect.unwrap(imported(name))
+def _source_files(name: str, role: Role) -> dict[str, Path]:
+    """Return the source files that a function depends on, by the names of their modules."""
+    build = inspect.unwrap(imported(name, role))
     module_name = name.split(":")[0]
     files: dict[str, Path] = {}
     seen: set[str] = set()
@@ -142,7 +164,7 @@ def _source_files(name: str) -> dict[str, Path]:
                 waiting += _imports(module, file)
     except (TypeError, OSError, SyntaxError, ValueError, ImportError) as error:
         problem = f"its source cannot be read: {error_line(error)}"
-        raise InputError(f"network {name}: {problem}") from error
+        raise InputError(f"{role.name} {name}: {problem}") from error
     return files
 
 
