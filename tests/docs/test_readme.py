@@ -262,10 +262,11 @@ def test_every_column_of_the_tables_is_explained() -> None:
 def test_own_criterion_of_the_page_scores() -> None:
     (source,) = blocks("docs/benchmark.md", "python")
     Path("my_scores.py").write_text(source)
-    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    last = nn.Linear(6, 2)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), last)
     scores = mint.score_network(network, torch.rand(20, 4), criterion="my_scores:largest", groups=2)
     sys.modules.pop("my_scores")
-    weight = network[2].weight.detach().abs().reshape(2, 2, 3).amax(2)
+    weight = last.weight.detach().abs().reshape(2, 2, 3).amax(2)
     np.testing.assert_allclose(scores["2.weight"].value, weight)
 
 
