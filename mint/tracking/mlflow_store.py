@@ -233,7 +233,7 @@ class MlflowStore:
                 tags = run.data.tags
                 if is_finished(run):
                     if run.info.status != "FINISHED":  # who changed it died before this
-                        stays_finished(client, run.info.run_id)
+                        stays_finished(client, run)
                 elif (
                     run.info.status == "RUNNING"
                     and tags.get("mint.owner") == owner
@@ -268,13 +268,19 @@ class MlflowStore:
             client.log_batch(
                 run_id,
                 params=[Param(name, str(value)) for name, value in params_of(config, keys).items()],
-                tags=[RunTag(name, value) for name, value in tags.items()],
+                tags=[
+                    RunTag(name, value)
+                    for name, value in tags.items()
+                    if run.data.tags.get(name) != value  # a new run has them
+                ],
             )
-            if run.info.status != "RUNNING":
-                client.update_run(run_id, status="RUNNING")
             for tag in FAILURE_TAGS & run.data.tags.keys():
                 client.delete_tag(run_id, tag)
-        return None if stays_finished(client, run_id) else run_id
+            if run.info.status == "RUNNING":
+                return run_id
+            client.update_run(run_id, status="RUNNING")
+            run = client.get_run(run_id)
+        return None if stays_finished(client, run) else run_id
 
     def log_search_steps(self, run_id: str, steps: Sequence[SearchStep]) -> None:
         """Log the search steps so far; the epochs of all retrainings are numbered through."""
@@ -293,7 +299,8 @@ class MlflowStore:
         first count, and everything else is written from them.
         """
         client = MlflowClient(self.uri)
-        if stays_finished(client, run_id):  # another machine has finished it
+        run = client.get_run(run_id)
+        if stays_finished(client, run):  # another machine has finished it
             return
         files = f"trial-{Manifest.load(folder).files[RESULT_FILE][1][:8]}"
         paths = [path for name in (MASKS_FILE, SCORES_FILE) if (path := folder / name).exists()]
@@ -305,8 +312,6 @@ class MlflowStore:
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(client.download_artifacts(run_id, f"{files}/{RESULT_FILE}", scratch))
                 result = TrialResult.model_validate_json(path.read_bytes())
-        finals = {name: {0: value} for name, value in final_metrics(result).items()}
-        log_series(client, client.get_run(run_id), {**step_series(result.search_steps), **finals})
         note = (
             f"{headline(result.config)}\n\n{result.params_pruned:.2f}% of the counted weights "
             f"pruned, accuracy {result.accuracy:.2f}%, baseline {result.baseline_accuracy:.2f}%"
@@ -316,8 +321,9 @@ class MlflowStore:
             note += f"\n\n![{shown}](get-artifact?path={shown}&run_uuid={run_id})"
         tags = tags_of(result.config, result.keys, result.provenance)
         tags |= {"mint.device": result.device, NOTE_TAG: note, FINISHED_TAG: "true"}
-        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-        stays_finished(client, run_id)
+        finals = {name: {0: value} for name, value in final_metrics(result).items()}
+        log_series(client, run, {**step_series(result.search_steps), **finals}, tags)
+        stays_finished(client, client.get_run(run_id))
 
     def close_failed(self, run_id: str, failed: FailedTrial) -> None:
         """Write what is known of a failed or stopped trial to its run, then close it."""
@@ -335,10 +341,10 @@ class MlflowStore:
     def close(self, run_id: str, status: str, reason: str) -> None:
         """Close a run as FAILED or KILLED, with the reason in a tag, unless it is finished."""
         client = MlflowClient(self.uri)
-        if not stays_finished(client, run_id):
+        if not stays_finished(client, client.get_run(run_id)):
             client.set_tag(run_id, "mint.failure", reason[:_MAX_TAG_LENGTH])
             client.set_terminated(run_id, status)
-            stays_finished(client, run_id)
+            stays_finished(client, client.get_run(run_id))
 
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:

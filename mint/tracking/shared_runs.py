@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from mint.config.schema import TrialConfig
@@ -17,12 +17,17 @@ FAILURE_TAGS = frozenset({"mint.failure", "mint.status"})
 FILES_PARAMETER = "files"
 """Parameter of a run: the folder of the files that count; "" in runs without it."""
 
-_MAX_METRICS_PER_CALL = 1000
+_MAX_METRICS_PER_CALL = 900  # MLflow takes 1000 metrics and tags
 _STAYS, _DOUBLE = "experiment", "(double)"  # a parameter, and its value in a run that goes
 
 
-def log_series(client: MlflowClient, run: Run, series: Mapping[str, Mapping[int, float]]) -> None:
-    """Log the steps of metrics that a run lacks.
+def log_series(
+    client: MlflowClient,
+    run: Run,
+    series: Mapping[str, Mapping[int, float]],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log the steps of metrics that a run lacks, and then its tags: MLflow writes these last.
 
     MLflow keeps a step once if its time is the same, too, so that time is not when it is written.
     """
@@ -31,9 +36,12 @@ def log_series(client: MlflowClient, run: Run, series: Mapping[str, Mapping[int,
         for name, values in series.items()
         for step, value in values.items()
     ]
-    for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
-        batch = metrics[start : start + _MAX_METRICS_PER_CALL]
-        client.log_batch(run.info.run_id, metrics=batch)
+    while len(metrics) > _MAX_METRICS_PER_CALL:
+        client.log_batch(run.info.run_id, metrics=metrics[:_MAX_METRICS_PER_CALL])
+        metrics = metrics[_MAX_METRICS_PER_CALL:]
+    last = [RunTag(name, value) for name, value in (tags or {}).items()]
+    if metrics or last:
+        client.log_batch(run.info.run_id, metrics=metrics, tags=last)
 
 
 def run_of_trial(client: MlflowClient, config: TrialConfig, tags: Mapping[str, str]) -> Run:
@@ -82,17 +90,16 @@ def is_finished(run: Run) -> bool:
     return run.info.status == "FINISHED" or FINISHED_TAG in run.data.tags
 
 
-def stays_finished(client: MlflowClient, run_id: str) -> bool:
-    """Return whether a run is finished, and undo what another machine wrote after that.
+def stays_finished(client: MlflowClient, run: Run) -> bool:
+    """Return whether a run, as just read, is finished; undo what another machine wrote after that.
 
     MLflow cannot set a state on the condition of another. So a trial's end first gets a tag that
-    nobody removes; whoever sets a state looks at the tag afterwards.
+    nobody removes; whoever sets a state reads the run afterwards.
     """
-    run = client.get_run(run_id)
     if not is_finished(run):
         return False
     if run.info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+        client.set_terminated(run.info.run_id, "FINISHED")
     for tag in FAILURE_TAGS & run.data.tags.keys():
-        client.delete_tag(run_id, tag)
+        client.delete_tag(run.info.run_id, tag)
     return True

@@ -128,7 +128,6 @@ class Server:
         settings = {
             "MLFLOW_BACKEND_STORE_URI": uri,  # the command line would show its password
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
             # Else Python and uvicorn take a queue.py of the current folder for Python's own.
             "PYTHONSAFEPATH": "1",
             "UVICORN_APP_DIR": os.devnull,
