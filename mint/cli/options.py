@@ -85,6 +85,8 @@ TrackingUri = Annotated[str | None, Parameter(group=RESULTS, metavar="URI", help
 Output = Annotated[
     Folder, Parameter(group=RESULTS, help="Results: RESULTS.md, trials.csv and the figures.")
 ]
+# Not results/: in a clone that is the project's committed record, which no trial changes by chance.
+MY_RESULTS = Path("my-results")
 
 
 @Parameter(name="*")

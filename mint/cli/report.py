@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from mint.cli.options import CacheDir, Output, Port, TrackingUri, store_uri
+from mint.cli.options import MY_RESULTS, CacheDir, Output, Port, TrackingUri, store_uri
 from mint.config.locations import cache_folder, check_writable
 from mint.errors import InputError, WorkFailedError
 
@@ -20,7 +20,7 @@ def report(
     *,
     trials: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     form: Annotated[Literal["markdown", "latex", "csv"], Parameter(name="--format")] = "markdown",
-    output: Output = Path("results"),
+    output: Output = MY_RESULTS,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Rebuild RESULTS.md, the pages of the experiments, trials.csv and the figures.
@@ -77,7 +77,7 @@ def compare(
     second: str,
     /,
     *,
-    trials: Annotated[Path, Parameter(metavar="FILE")] = Path("results/trials.csv"),
+    trials: Annotated[Path, Parameter(metavar="FILE")] = MY_RESULTS / "trials.csv",
 ) -> None:
     """Compare two criteria or settings, paired by seed.
 
@@ -104,7 +104,7 @@ def compare(
 
 def verify(
     *,
-    output: Output = Path("results"),
+    output: Output = MY_RESULTS,
     cache_dir: CacheDir = None,
     tracking_uri: TrackingUri = None,
 ) -> int:

@@ -15,6 +15,7 @@ from mint.cli.app import EXIT_FAILED, EXIT_INTERRUPTED, SETTINGS, run_program
 from mint.cli.options import (
     AXES,
     EXPERIMENT,
+    MY_RESULTS,
     RUNNING,
     SEARCH,
     Criterion,
@@ -131,7 +132,7 @@ class SweepOptions(ExperimentOptions):
     log: Annotated[Literal["json"] | None, Parameter(group=_DISPLAY)] = None
     """json prints an object per line for scripts (default: lines for a reader)."""
 
-    output: Output = Path("results")
+    output: Output = MY_RESULTS
 
     tracking_uri: TrackingUri = None
 

@@ -8,6 +8,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
 
 from mint.cli.options import (
+    MY_RESULTS,
     RUNNING,
     ExperimentName,
     ExperimentOptions,
@@ -44,7 +45,7 @@ _TRIAL_HELP = "Folder of a finished trial, as mint run prints it."
 def run(
     options: TrialOptions,
     *,
-    output: Output = Path("results"),
+    output: Output = MY_RESULTS,
     tracking_uri: TrackingUri = None,
     dry_run: Annotated[Flag, Parameter(group=RUNNING)] = False,
     words: Words,
@@ -135,7 +136,7 @@ def prune(options: TrialOptions, *, words: Words) -> None:
 def retrain(
     options: TrialOptions,
     *,
-    output: Output = Path("results"),
+    output: Output = MY_RESULTS,
     tracking_uri: TrackingUri = None,
     words: Words,
 ) -> None:

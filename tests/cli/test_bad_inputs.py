@@ -229,7 +229,7 @@ TABLE = [
     ),
     ("mint compare mint group=3", "there is no column group; did you mean groups? known are"),
     ("mint compare mint groups=3,groups=4", "second groups=3,groups=4: groups must be given once"),
-    ("mint compare mint random", "results/trials.csv: cannot be read"),
+    ("mint compare mint random", "my-results/trials.csv: cannot be read"),
     ("mint compare mint random --trials junk.csv", "junk.csv: is not a trial table"),
     ("mint report --tracking-uri http://127.0.0.1:9", "http://127.0.0.1:9: nobody answers"),
     ("mint ui", "there is no such store; run a trial or a sweep first"),

@@ -103,10 +103,10 @@ def test_stage_after_stage_is_the_trial_in_one_go(
     masks = Masks.load(stagewise / "masks.safetensors")
     weights = safetensors.numpy.load_file(stagewise / "weights.safetensors")
     assert np.all(weights["fc2.weight"][~masks["fc2.weight"]] == 0)
-    (row,) = read_trials(Path("results/trials.csv")).to_dict("records")
+    (row,) = read_trials(Path("my-results/trials.csv")).to_dict("records")
     assert row["params_pruned"] == result.params_pruned
     assert row["fraction"] == "0.9"
-    (page,) = Path("results/trials").iterdir()
+    (page,) = Path("my-results/trials").iterdir()
     assert f"{result.accuracy:.2f}%" in page.read_text()
 
     assert _mint(f"layers --trial {stagewise}") == 0
@@ -279,7 +279,7 @@ def test_same_weights_under_another_name_are_the_same_trial(
     for name in ("one.safetensors", "other.safetensors"):
         Path(name).write_bytes(trained.read_bytes())
         assert _mint(f"run {options} {name}") == 0
-    assert len(read_trials(Path("results/trials.csv"))) == 1
+    assert len(read_trials(Path("my-results/trials.csv"))) == 1
 
 
 @pytest.mark.slow

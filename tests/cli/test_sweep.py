@@ -178,7 +178,7 @@ def _open(browser: str, address: str, profile: Path) -> str:
 
 
 def test_same_command_again_runs_nothing(swept: Path) -> None:
-    before = (swept / "results" / "RESULTS.md").read_bytes()
+    before = (swept / "my-results" / "RESULTS.md").read_bytes()
     done = _sweep(swept, AXES)
     assert done.returncode == 0, done.stderr
     assert "4 already finished, 0 to run" in done.stdout
@@ -192,9 +192,9 @@ def test_same_command_again_runs_nothing(swept: Path) -> None:
     again = [sys.executable, "-P", "again.py", *AXES.split()]
     done = subprocess.run(again, cwd=swept, capture_output=True, text=True, env=environment({}))
     assert done.stdout.splitlines()[-1] == "slow:", done.stderr
-    assert "tables: results/RESULTS.md" in done.stdout
+    assert "tables: my-results/RESULTS.md" in done.stdout
     assert len(_runs(swept)) == 4
-    assert (swept / "results" / "RESULTS.md").read_bytes() == before
+    assert (swept / "my-results" / "RESULTS.md").read_bytes() == before
 
 
 def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
@@ -206,7 +206,7 @@ def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
     assert done.returncode == 0, done.stderr
     assert "6 trials, 4 already finished, 2 to run" in done.stdout
     assert len(_runs(copy)) == 6
-    old, new = (read_trials(folder / "results" / "trials.csv") for folder in (swept, copy))
+    old, new = (read_trials(folder / "my-results" / "trials.csv") for folder in (swept, copy))
     both = new[new["key"].isin(old["key"])].reset_index(drop=True)
     measured = [column for column in old.columns if column not in ("run_id", "git_commit")]
     assert both[measured].equals(old[measured])
@@ -215,7 +215,7 @@ def test_longer_axis_adds_only_the_new_and_lost_store_is_filled_again(
 def test_report_from_the_trial_table_alone_gives_the_same_bytes(
     swept: Path, tmp_path: Path
 ) -> None:
-    records = swept / "results" / "trials.csv"
+    records = swept / "my-results" / "trials.csv"
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from mint.cli.app import main; raise SystemExit(main())"),
@@ -230,7 +230,7 @@ def test_report_from_the_trial_table_alone_gives_the_same_bytes(
             for path in folder.rglob("[!.]*")
             if path.is_file()
         }
-        for folder in (swept / "results", tmp_path)
+        for folder in (swept / "my-results", tmp_path)
     )
     assert again == written
 
@@ -242,4 +242,4 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if "error" in line or "failed" in line]
     assert line.startswith("groups_vs_samples.py: failed: Ray did not start on this machine (")
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "my-results").exists()

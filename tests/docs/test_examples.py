@@ -36,11 +36,11 @@ def _run_section(folder: Path, heading: str) -> TrialResult:
     assert result.accuracy > 60  # chance is 10%
     (row,) = (
         row
-        for row in read_trials(folder / "results" / "trials.csv").to_dict("records")
+        for row in read_trials(folder / "my-results" / "trials.csv").to_dict("records")
         if row["key"] == added.parent.name
     )
     assert row["accuracy"] == result.accuracy
-    page = folder / "results" / f"{result.config.experiment.name}.md"
+    page = folder / "my-results" / f"{result.config.experiment.name}.md"
     assert result.config.experiment.title in page.read_text("utf-8")
     return result
 

@@ -104,9 +104,9 @@ def test_installed_wheel_runs_a_trial(installed: Installed, tmp_path: Path) -> N
         cwd=tmp_path,
     )
     (result,) = tmp_path.glob(".mint/trials/*/result.json")
-    table = (tmp_path / "results" / "trials.csv").read_text(encoding="utf-8")
+    table = (tmp_path / "my-results" / "trials.csv").read_text(encoding="utf-8")
     assert result.parent.name in table
-    assert (tmp_path / "results" / "RESULTS.md").is_file()
+    assert (tmp_path / "my-results" / "RESULTS.md").is_file()
 
 
 def test_files_agree_on_the_version() -> None:

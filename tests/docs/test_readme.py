@@ -34,11 +34,12 @@ PARSED = "is parsed: it needs a GPU, a cluster or a file of the user's"
 HELP = "shows its help: it takes long"
 SLOW = "runs in the tour alone"
 EXAMPLE = "runs in test_examples.py"
-ELSEWHERE = "starts the tests, or runs in test_packaging.py or test_stages.py"
+ELSEWHERE = "starts the tests, is part of the check, or runs in test_packaging.py or test_stages.py"
 RAY = "is parsed by Ray"
 # The first pattern that matches a whole command decides how it is tested.
 RULES = {
     r"pytest|mint run --experiment (resnet56_cifar10|digits_mlp) --smoke": ELSEWHERE,
+    r"mint verify --output results": ELSEWHERE,
     r"ray start .*": RAY,
     r"mint .*(--init|FOLDER).*|mint (compare|benchmark) .*": PARSED,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
@@ -124,6 +125,10 @@ def test_quick_commands_run(
     monkeypatch.syspath_prepend(Path.cwd())
     exec(compile(prepared, "own-data.md", "exec"), {})
     assert capsys.readouterr().out.strip() in list("0123456789")
+    assert not Path("results").exists()
+    for left in Path.cwd().iterdir():
+        ignored = subprocess.run(["git", "check-ignore", "-q", f"{left.name}/"], cwd=ROOT)
+        assert ignored.returncode == 0, f"{left.name}: a clone would not stay clean"
 
 
 @pytest.mark.usefixtures("empty_folder")
