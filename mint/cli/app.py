@@ -46,6 +46,7 @@ _GROUPS: dict[str, Sequence[Callable[..., int | None] | App]] = {
     "Sweeps": (),  # take long to import: mint.cli.sweep
     "Reports": (
         report.report,
+        report.trials,
         report.compare,
         report.ui,
         report.verify,

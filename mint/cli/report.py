@@ -47,6 +47,7 @@ def report(
         from mint.reporting.reference import copied_references
         from mint.reporting.trials_csv import read_trials
 
+        print(f"making the tables of {trials}", flush=True)
         made = write_report(output, read_trials(trials), copied_references(trials.parent))
         print(f"tables: {output / 'RESULTS.md'}")
     else:
@@ -60,7 +61,9 @@ def report(
             print(f"tables: {output / RESULTS_FILE}")
             return
         hint = "run a sweep first, or give --trials FILE"
-        results, unread = _existing_store(tracking_uri, hint).results()
+        store = _existing_store(tracking_uri, hint)
+        print(f"reading the runs of {store.shown}", flush=True)
+        results, unread = store.results()
         made = rebuild_report(output, of_store=trial_table(results))
     if form != "markdown":
         from mint.reporting.table_files import FOLDER, write_tables
@@ -102,6 +105,32 @@ def compare(
     print("\n".join(compare_selections(read_trials(trials), first, second)))
 
 
+def trials(
+    selection: str = "",
+    /,
+    *,
+    sort: Annotated[str | None, Parameter(metavar="COLUMN")] = None,
+    trials: Annotated[Path, Parameter(metavar="FILE")] = MY_RESULTS / "trials.csv",
+) -> None:
+    """List the finished trials, with the columns of the pages.
+
+    A selection is as for mint compare: mint, or groups=20,retraining=light. Columns that all of the
+    trials share are left out.
+
+    Example: mint trials mint,groups=20 --sort accuracy
+
+    Args:
+        selection: Which trials (default: all).
+        sort: Column of figures in trials.csv, such as accuracy, params_pruned or share_at_margin:
+            the largest first (default: by experiment and axes).
+        trials: Trial table.
+    """
+    from mint.reporting.selection import list_trials
+    from mint.reporting.trials_csv import read_trials
+
+    print("\n".join(list_trials(read_trials(trials), selection, sort)))
+
+
 def verify(
     *,
     output: Output = MY_RESULTS,
@@ -117,6 +146,7 @@ def verify(
     Example: mint verify --output results
     """
     cache_root = cache_folder(cache_dir)
+    print(f"recomputing the tables of {output}", flush=True)
     of_store, unread = None, list[str]()
     if tracking_uri:
         from mint.reporting.trials_csv import trial_table

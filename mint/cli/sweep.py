@@ -162,11 +162,11 @@ def sweep_command(sweep: SweepDefinition) -> Callable[..., int]:
         seeds: Annotated[tuple[Seed, ...], Several, own_seeds] = tuple(sweep.seeds),
         words: Words,
     ) -> int:
-        request = _request(sweep, experiment, seeds, options, words)
+        display = _display(options)
+        request = _request(sweep, experiment, seeds, options, words, display)
 
         from mint.orchestration.sweep_driver import run_sweep, show_plan
 
-        display = _display(options)
         if options.dry_run:
             show_plan(request, display)
             return 0
@@ -182,6 +182,7 @@ def _request(
     seeds: Sequence[int],
     options: SweepOptions,
     words: Sequence[str],
+    display: "Lines",
 ) -> "SweepRequest":
     """Return the sweep that the options describe, checked before anything runs."""
     file = read_chosen_experiment(name, options, fractions=options.fractions or None)
@@ -191,6 +192,9 @@ def _request(
     grids = _grids(sweep, options, experiment.name)
 
     from mint.orchestration.display import check_progress
+
+    display.say(f"planning {sweep.name} on {experiment.name}")
+
     from mint.orchestration.sweep_settings import SweepRequest
     from mint.reporting.folder import check_results
     from mint.store.remote import RemoteStore
@@ -213,7 +217,7 @@ def _request(
         device="cuda" if options.gpus_per_trial else "cpu",
         data_dir=data_dir,
         cache_root=cache.root,
-        on_check=check_progress(_display(options)),
+        on_check=check_progress(display),
         is_finished=lambda key: cache.find("trials", key) is not None,
         download=not options.dry_run,
         at_once=settings.sharing_memory(options.max_concurrent),

@@ -255,6 +255,7 @@ def _plan(
 ) -> "PlannedTrial":
     """Return the trial that the options describe, checked before any stage runs."""
     file = file or _read_experiment(options)
+    print(f"checking {file.experiment.name}", flush=True)  # importing torch takes seconds
 
     import torch
 
@@ -270,8 +271,9 @@ def _plan(
         print_progress(),
     )
     experiment, on_gpu = file.experiment, planned.pipeline.device.type == "cuda"
-    where = "a GPU" if on_gpu else "the CPU"
-    print(f"{experiment.name} {planned.pipeline.config.name} on {where}", flush=True)
+    config, where = planned.pipeline.config, "a GPU" if on_gpu else "the CPU"
+    source = f", source {config.network_digest[:8]}," if config.network_digest else ""
+    print(f"{experiment.name} {config.name}{source} on {where}", flush=True)
     precisions = (
         experiment.training.precision,
         planned.pipeline.config.retraining_settings.precision,

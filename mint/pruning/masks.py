@@ -42,6 +42,16 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __repr__(self) -> str:
+        """Return a line for each weight, and one for all: how much of it is pruned."""
+        parts = {name: (int(mask.size - mask.sum()), mask.size) for name, mask in self.items()}
+        parts["all"] = (self.pruned, self.prunable)
+        width = max(map(len, parts))
+        return "\n".join(
+            f"{name:{width}}  pruned {pruned} of {size}, {100 * pruned / max(size, 1):.2f}%"
+            for name, (pruned, size) in parts.items()
+        )
+
     @property
     def prunable(self) -> int:
         """Number of entries of the masks."""

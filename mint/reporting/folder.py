@@ -137,6 +137,7 @@ def rebuild_report(
         named = dict.fromkeys([*references, *references_of(trials["experiment"].unique())])
         for missing in (file for file in named if not file.is_file()):
             say(f"reference results: {missing} is missing; the report has no rows of it")
+        say(f"making the tables of {len(trials)} trials")
         report = write_report(output, trials, named)
     say(f"tables: {output / RESULTS_FILE}")
     return report

@@ -1,16 +1,20 @@
-"""Two selections of trials side by side, such as mint and random, or groups=5 and groups=50."""
+"""Selections of trials, such as mint or groups=5: one as a list, or two side by side."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from mint.config.schema import CRITERIA
 from mint.errors import InputError, allowed
-from mint.reporting.aggregate import ACCURACY, NOT_RUN, SHARE, SeedGroup, format_axis
+from mint.reporting.aggregate import ACCURACY, NOT_RUN, SHARE, SeedGroup, format_axis, format_count
 from mint.reporting.comparison import differences, paired_groups
 from mint.reporting.markdown import table
 from mint.reporting.protocols import Protocol, protocols_of
 from mint.reporting.statistics import Cell, marked
+from mint.reporting.tables import group_cells
+from mint.reporting.trials_csv import COLUMNS, Row
 
 _FIGURES = {ACCURACY: "test accuracy (%)", SHARE: "share at the margin (%)"}
 _Selection = Mapping[str, str]
@@ -106,6 +110,54 @@ def compare(trials: pd.DataFrame, first: str, second: str) -> list[str]:
         *table(header, marked(rows, NOT_RUN), left=(0, 1), without=constant),
         *("", f"Shared: {equal}.", "", f"Mean difference over all rows: {'; '.join(means)}."),
     ]
+
+
+def list_trials(trials: pd.DataFrame, selection: str, sort: str | None) -> list[str]:
+    """Return a table of the finished trials of a selection, with the columns of the pages.
+
+    Args:
+        trials: sorted trial table.
+        selection: as parse_selection() reads it; "" selects all.
+        sort: column of figures in trials.csv, the largest first; None keeps the table's order.
+
+    Raises:
+        InputError: the selection is malformed or selects no trial, or sort is no such column.
+    """
+    figures = [name for name, kind in COLUMNS.items() if kind is not str]
+    if sort is not None and sort not in figures:
+        raise InputError(allowed(sort, figures), parameter="sort", value=sort)
+    side = parse_selection(selection, "selection") if selection else {}
+    known = [(group, each) for each in protocols_of(trials) for group in each.groups]
+    cells = {
+        group: {name: read(group, protocol) for name, read in _COLUMNS.items()}
+        for group, protocol in known
+        if group.finished
+    }
+    found = [
+        (row, _cells_of_trial(row, cells[group], group))
+        for group in _selected(cells, side, selection, "selection")
+        for row in group.finished
+    ]
+    if not found:
+        raise InputError("the trial table has no finished trial")
+    if sort is not None:
+        found.sort(key=lambda each: math.inf if math.isnan(each[0][sort]) else -each[0][sort])
+    rows = [shown for _, shown in found]
+    shared = [name for name in rows[0] if len({row[name] for row in rows}) == 1]
+    equal = "; ".join(f"{name} {rows[0][name]}" for name in shared)
+    texts = [[*shown.values(), row["key"]] for row, shown in found]
+    return [
+        *table([*rows[0], "Trial"], texts, left=(0, 1), without=shared),
+        *("", f"{format_count(len(rows), 'trial')}. Shared: {equal or 'nothing'}."),
+    ]
+
+
+def _cells_of_trial(row: Row, settings: Mapping[str, str], group: SeedGroup) -> dict[str, str]:
+    """Return the cells of one trial by column, as the pages have them for its seed group."""
+    cells = group_cells(replace(group, rows=[row]))
+    del cells["Seeds"]
+    names = {"Experiment": settings["experiment"], "Protocol": settings["protocol"]}
+    return {**names, **cells, "Seed": str(row["seed"])}
 
 
 def _selected(

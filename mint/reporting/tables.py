@@ -85,7 +85,7 @@ def criteria_table(compared: Sequence[ComparedCriterion]) -> list[str]:
     for row in compared:
         shared = dict(zip(AXES, map(format_axis, row.axes[1:4]), strict=True))
         shared["Grouping"] = row.axes.grouping
-        cells: dict[str, Cell] = {**_cells(row.trials), **shared}
+        cells: dict[str, Cell] = {**group_cells(row.trials), **shared}
         seeds = cells.pop("Seeds")
         for name, difference in row.against.items():
             cells[f"Against {name}"] = difference or "N/A"
@@ -103,10 +103,10 @@ def _pruned_to(group: SeedGroup) -> str:
 
 def trials_table(groups: Iterable[SeedGroup]) -> list[str]:
     """Return a table of seed groups, without columns that have only the default."""
-    return _folded([_cells(group) for group in sorted(groups, key=order_of_tables)])
+    return _folded([group_cells(group) for group in sorted(groups, key=order_of_tables)])
 
 
-def _cells(group: SeedGroup) -> dict[str, str]:
+def group_cells(group: SeedGroup) -> dict[str, str]:
     """Return the cells of a seed group by column."""
     drawn = sorted({row["bootstraps_drawn"] for row in group.finished})
     bootstraps = format_axis(drawn[0]) if drawn else NO_RESULT

@@ -305,6 +305,9 @@ def describe_setting(config: TrialConfig) -> str:
         scores += ", estimated as in the MINT paper"
     sentences = [
         f"{chosen.title}. Data: {chosen.data.name}.",
+        f"Network: {chosen.network.name}, source {config.network_digest[:8]}."
+        if config.network_digest
+        else "",
         f"The baseline starts from trained weights ({config.init.digest})." if config.init else "",
         f"Upper limits by layer: {limits}." if limits else "",
         f"Groups by layer: {groups}." if groups else "",

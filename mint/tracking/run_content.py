@@ -52,8 +52,9 @@ def params_of(config: TrialConfig, keys: TrialKeys) -> dict[str, str | int | flo
 
 
 def final_metrics(result: TrialResult) -> dict[str, float]:
-    """Return the metrics of a finished trial."""
-    metrics = {name: value for name, value in result if isinstance(value, int | float)}
+    """Return the metrics of a finished trial; its result.json has every digit."""
+    # MLflow's table cuts numbers with more digits.
+    metrics = {name: round(value, 3) for name, value in result if isinstance(value, int | float)}
     del metrics["seconds"]  # MLflow has the duration of the run
     metrics["bootstraps_drawn"] = metrics.pop("bootstraps")
     metrics["search_steps"] = len(result.search_steps)

@@ -14,6 +14,7 @@ from mint.config.axes import Grouping
 from mint.config.estimate import EstimateConfig
 from mint.config.loading import validated
 from mint.config.schema import DEFAULT_CRITERION, check_criterion
+from mint.data.collecting import Images, Labels, collect_images
 from mint.errors import InputError, allowed
 from mint.machine import memory_bytes
 from mint.models.activations import ROWS_AT_ONCE, collect_activations
@@ -41,8 +42,8 @@ class _Settings(BaseModel):
 
 def score_network(
     network: nn.Module,
-    inputs: Tensor,
-    labels: Tensor | None = None,
+    inputs: Images,
+    labels: Labels = None,
     *,
     criterion: str = DEFAULT_CRITERION,
     groups: int = 20,
@@ -58,8 +59,11 @@ def score_network(
 
     Args:
         network: traceable by torch.fx, on the CPU or a GPU; MINT estimates on the CPU.
-        inputs: (n, ...) images as the network takes them; at least 6 for MINT, better hundreds.
-        labels: (n,) whole-numbered classes; only the criterion taylor needs them.
+        inputs: (n, ...) images as the network takes them, a tensor or an array; or a Dataset or
+            DataLoader of images, or of (image, label), all of which is read: choose some with
+            torch.utils.data.Subset. At least 6 images for MINT, better hundreds.
+        labels: (n,) whole-numbered classes, if they are not beside the images; only the criterion
+            taylor needs them.
         criterion: one of mint.config.schema.CRITERIA.
         groups: of filters in each layer; a layer with fewer filters has one for each.
         grouping: contiguous, random, or clustered: groups that make few blocks heavy.
@@ -81,9 +85,10 @@ def score_network(
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     if device.type not in _DEVICES:
         raise InputError(f"network: is on {device.type}; allowed are {' and '.join(_DEVICES)}")
-    traced = trace(network, inputs[:1].to(device))
+    images, classes = collect_images(inputs, labels)
+    traced = trace(network, images[:1].to(device))
     pairs = _chosen_pairs(traced, layers)
-    criterion_inputs = _criterion_inputs(traced, pairs, inputs, labels, settings, device)
+    criterion_inputs = _criterion_inputs(traced, pairs, images, classes, settings, device)
     scores = {}
     with reproducible(torch.get_num_threads(), device):
         for pair in pairs:

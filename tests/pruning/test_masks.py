@@ -32,6 +32,11 @@ def test_masks_are_saved_and_loaded(tmp_path: Path) -> None:
     assert loaded.prunable == 31
     zeros = [int((t == 0).sum()) for t in _tensors(tmp_path / "masks.safetensors")]
     assert sum(zeros) == 20
+    assert repr(masks).splitlines() == [
+        "v    pruned 0 of 6, 0.00%",
+        "w    pruned 20 of 25, 80.00%",
+        "all  pruned 20 of 31, 64.52%",
+    ]
 
 
 def test_files_and_arrays_that_are_not_masks_are_refused(tmp_path: Path) -> None:

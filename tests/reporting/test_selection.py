@@ -7,7 +7,7 @@ import pytest
 from trial_rows import finished_row, searched_row, table, with_accuracy
 
 from mint.errors import InputError
-from mint.reporting.selection import compare
+from mint.reporting.selection import compare, list_trials
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,27 @@ def test_what_is_not_there_is_named(
     with pytest.raises(InputError) as error:
         compare(trials, first, second)
     assert complaint in str(error.value)
+
+
+def test_a_list_has_the_columns_of_the_pages_and_is_sorted(trials: pd.DataFrame) -> None:
+    lines = list_trials(trials, "mint,fraction=0.9", "accuracy")
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:-2]]
+    assert header == ["Groups", "Performance", "Drop", "Seed", "Trial"]
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        (str(groups), f"{91 + seed + groups / 10:.2f}", str(seed))
+        for groups in (20, 5)
+        for seed in (2, 1, 0)
+    ]
+    keys = trials.set_index("key")
+    assert all(keys.loc[row[-1], "criterion"] == "mint" for row in rows)
+    assert "6 trials. Shared: Experiment digits_mlp; " in lines[-1]
+    assert "Criterion mint" in lines[-1]
+    everything = list_trials(trials, "", "share_at_margin")
+    assert everything[-1].startswith(f"{len(trials)} trials.")
+    assert "92.00" in everything[2]
+    assert "not run" in everything[-3]
+    with pytest.raises(InputError, match=r"sort accurcy: .*did you mean accuracy"):
+        list_trials(trials, "", "accurcy")
 
 
 def test_protocols_are_selected_by_their_names_with_commas() -> None:

@@ -126,7 +126,7 @@ def test_failed_trial_keeps_its_stored_identity() -> None:
 def test_setting_says_what_the_experiment_changes() -> None:
     experiment = load_experiment("digits_mlp")
 
-    def setting(**changes: Any) -> str:
+    def setting(network_digest: str | None = None, **changes: Any) -> str:
         changed = experiment.model_validate(experiment.model_dump() | changes)
         return describe_setting(
             TrialConfig(
@@ -136,6 +136,7 @@ def test_setting_says_what_the_experiment_changes() -> None:
                 upper_limit=None,
                 seed=0,
                 data_digest="d",
+                network_digest=network_digest,
             )
         )
 
@@ -149,3 +150,5 @@ def test_setting_says_what_the_experiment_changes() -> None:
     ):
         assert words in setting(**changes)
         assert words not in plain
+    # Two versions of a user's network are told apart by it.
+    assert "Network: mlp, source 0123abcd." in setting(network_digest="0123abcd" * 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from mint.config.schema import CRITERIA
 from mint.data.datasets import Source
@@ -22,6 +23,16 @@ from mint.trial.in_memory import prune, score_network
 def batch(digits: Source) -> tuple[Tensor, Tensor]:
     pixels = digits.train[np.arange(90)]
     return (pixels.float() - 5) / 6, torch.from_numpy(digits.train_labels[:90])
+
+
+class Words(Dataset[str]):
+    """Has items that are no images."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> str:
+        return "word"
 
 
 @pytest.fixture
@@ -50,6 +61,25 @@ def test_scores_are_those_of_the_estimator(batch: tuple[Tensor, Tensor]) -> None
     some = score_network(network, batch[0], groups=4, bootstraps=3, seed=5, layers=["fc3"])
     assert list(some) == ["fc3.weight"]
     np.testing.assert_array_equal(some["fc3.weight"].value, scores["fc3.weight"].value)
+
+
+def test_arrays_datasets_and_loaders_give_the_scores_of_tensors(
+    network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = batch
+    data = TensorDataset(images, labels)
+    state = torch.get_rng_state()
+
+    def scored(*given: Any) -> list[Any]:
+        scores = score_network(network, *given, criterion="taylor", groups=3)
+        return [each.value.tolist() for each in scores.values()]
+
+    expected = scored(images, labels)
+    assert scored(images.double().numpy(), labels.numpy()) == expected
+    assert scored(data) == expected
+    assert scored(DataLoader(data, batch_size=7)) == expected
+    assert scored(DataLoader(TensorDataset(images)), labels) == expected
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -128,6 +158,8 @@ def test_shares_and_limits_hold_to_the_block() -> None:
             "0 -> 3: child: contains values that",
         ),
         ({"inputs": torch.zeros(9, 3, 8, 8)}, r"does not run on an input of shape \(1, 3, 8, 8\)"),
+        ({"inputs": "images"}, "inputs: is a str; allowed are a tensor, an array, a Dataset"),
+        ({"inputs": Words()}, "inputs: allowed are .* of tensors: TypeError"),
         ({"criterion": "taylor"}, "labels: taylor needs 9 whole numbers"),
         ({"criterion": "taylor", "labels": torch.zeros(9)}, "labels: taylor needs 9 whole"),
         ({"criterion": "taylor", "labels": torch.arange(8)}, "labels: taylor needs 9 whole"),
