@@ -73,11 +73,11 @@ def test_a_list_has_the_columns_of_the_pages_and_is_sorted(trials: pd.DataFrame)
     lines = list_trials(trials, "mint,fraction=0.9", "accuracy")
     header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:-2]]
     assert header == ["Groups", "Performance", "Drop", "Seed", "Trial"]
-    assert [(row[0], row[1], row[3]) for row in rows] == [
-        (str(groups), f"{91 + seed + groups / 10:.2f}", str(seed))
-        for groups in (20, 5)
-        for seed in (2, 1, 0)
-    ]
+    expected = sorted(
+        ((91 + seed + groups / 10, groups, seed) for groups in (5, 20) for seed in (0, 1, 2)),
+        reverse=True,
+    )
+    assert [(float(row[1]), int(row[0]), int(row[3])) for row in rows] == expected
     keys = trials.set_index("key")
     assert all(keys.loc[row[-1], "criterion"] == "mint" for row in rows)
     assert "6 trials. Shared: Experiment digits_mlp; " in lines[-1]
