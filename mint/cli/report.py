@@ -125,9 +125,10 @@ def trials(
             the largest first (default: by experiment and axes).
         trials: Trial table.
     """
-    from mint.reporting.selection import list_trials
+    from mint.reporting.selection import list_trials, parse_selection
     from mint.reporting.trials_csv import read_trials
 
+    parse_selection(selection, "selection")
     print("\n".join(list_trials(read_trials(trials), selection, sort)))
 
 

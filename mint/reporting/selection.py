@@ -37,12 +37,14 @@ _COLUMNS: Mapping[str, Callable[[SeedGroup, Protocol], str]] = {
 def parse_selection(text: str, parameter: str) -> _Selection:
     """Return the columns and values of a selection such as mint or groups=20,retraining=light.
 
+    An empty one selects all trials.
+
     Raises:
         InputError: a column is unknown or given twice, or a criterion is unknown.
     """
     found: dict[str, str] = {}
     column = ""
-    for part in text.split(","):
+    for part in text.split(",") if text else ():
         named, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals and column == "protocol" and named not in CRITERIA and ":" not in named:
             found[column] += f", {named}"  # names of protocols have commas
@@ -126,7 +128,7 @@ def list_trials(trials: pd.DataFrame, selection: str, sort: str | None) -> list[
     figures = [name for name, kind in COLUMNS.items() if kind is not str]
     if sort is not None and sort not in figures:
         raise InputError(allowed(sort, figures), parameter="sort", value=sort)
-    side = parse_selection(selection, "selection") if selection else {}
+    side = parse_selection(selection, "selection")
     known = [(group, each) for each in protocols_of(trials) for group in each.groups]
     cells = {
         group: {name: read(group, protocol) for name, read in _COLUMNS.items()}
