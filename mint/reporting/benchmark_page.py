@@ -10,7 +10,7 @@ from mint.config.grid import SweepDefinition
 from mint.config.schema import DEFAULT_CRITERION
 from mint.reporting.aggregate import ACCURACY, NOT_RUN, REGIMES, SeedGroup, link, seed_groups
 from mint.reporting.comparison import CONTROL, CONTROLS
-from mint.reporting.figure_style import COLOURS, LINES, add_grid, label_ends, new_panels
+from mint.reporting.figure_style import COLOURS, LINES, add_grid, new_panels
 from mint.reporting.markdown import table
 from mint.reporting.protocols import Protocol
 from mint.reporting.resampling import (
@@ -251,13 +251,11 @@ def draw_profiles(results: Mapping[str, Results]) -> "Figure":
         shown += [runs for runs in best if runs.method in _ALWAYS_DRAWN and runs not in shown]
         lowest = min(np.quantile(runs.score[:, ranked], 0.1) for runs in shown)
         levels = np.linspace(lowest, 100, 400)
-        ends = []
         for runs, (line, colour) in zip(shown, product(LINES, COLOURS), strict=False):
             profile = performance_profile(runs.score[:, ranked], levels)
-            axes.plot(levels, 100 * profile, line, color=colour)
-            ends.append((levels[-1], 100 * float(profile[-1]), runs.method.name, colour))
+            axes.plot(levels, 100 * profile, line, color=colour, label=runs.method.name)
         axes.set(xlabel="accuracy kept (% of the dense control's)", ylabel="runs (%)")
-        label_ends(axes, ends)
+        axes.legend(loc="lower left", fontsize=8)
         add_grid(axes)
         axes.set_title(_NAMES[regime], fontsize=10)
     return figure

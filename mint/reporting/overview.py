@@ -39,7 +39,8 @@ _UNITS = {SHARE: "share at the margin", ACCURACY: "accuracy at the same share"}
 _CONTROL_NAMES = {"random": "random blocks", "block-magnitude": "block magnitude"}
 _AXIS_NAMES = {"groups": "groups", "samples_per_class": "samples per class"}
 _SHARES = [f"Share at the margin, {regime}" for regime in REGIMES]
-_AT_SHARE, _ABOVE_LIMIT = "Performance at that share", "above the limit"
+_AT_SHARES = [f"Performance at that share, {regime}" for regime in REGIMES]
+_ABOVE_LIMIT = "above the limit"
 _PERFORMANCES = ["Performance", "Performance, light", "Performance, none"]
 
 
@@ -195,7 +196,7 @@ def _without_empty(
     header: list[str], rows: Sequence[list[str]], left: tuple[int, ...]
 ) -> list[str]:
     """Return a table without the measured columns that nothing was run for."""
-    measured = [*_PERFORMANCES[1:], _AT_SHARE, *_SHARES]
+    measured = [*_PERFORMANCES[1:], *_AT_SHARES, *_SHARES]
     empty = [
         title
         for at, title in enumerate(header)
@@ -268,7 +269,7 @@ def _cell(group: SeedGroup | None, column: str) -> str:
 def variation_lines(reference: ReferenceResults, protocols: Sequence[Protocol]) -> list[str]:
     """Return the published cells of the group and sample variations beside the measured ones."""
     header = ["Varied", *AXES, "Published pruned", "Published performance"]
-    header += [_AT_SHARE, *_SHARES, "Seeds"]
+    header += [*_AT_SHARES, *_SHARES, "Seeds"]
     published = [(name, row) for name in ("groups", "samples") for row in getattr(reference, name)]
     if not published:
         return []
@@ -280,12 +281,14 @@ def variation_lines(reference: ReferenceResults, protocols: Sequence[Protocol]) 
     cells = found(protocol) if protocol else [[]] * len(published)
     rows = []
     for (name, row), groups in zip(published, cells, strict=True):
-        at_share = {each.retraining: each for each in groups if each.margin is None}.get("full")
+        at_share = {each.retraining: each for each in groups if each.margin is None}
         at_margin = {each.retraining: each for each in groups if each.margin is not None}
         axes = [format_axis(row.upper_limit), str(row.groups), str(row.samples_per_class)]
-        figures = [_figure(row.params_pruned), _figure(row.accuracy), _cell(at_share, ACCURACY)]
-        if not at_share and _share_of(row) > float(row.upper_limit.replace("none", "inf")):
-            figures[-1] = _ABOVE_LIMIT
+        figures = [_figure(row.params_pruned), _figure(row.accuracy)]
+        if _share_of(row) > float(row.upper_limit.replace("none", "inf")):
+            figures += [_ABOVE_LIMIT] * len(REGIMES)
+        else:
+            figures += [_cell(at_share.get(regime), ACCURACY) for regime in REGIMES]
         figures += [_cell(at_margin.get(regime), SHARE) for regime in REGIMES]
         rows.append([name, *axes, *figures, groups[-1].seeds if groups else "0"])
     title = protocol.title if protocol and any(cells) else NOT_RUN

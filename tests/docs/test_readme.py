@@ -43,7 +43,7 @@ RULES = {
     r"ray start .*": RAY,
     r"mint .*(--init|FOLDER).*|mint (compare|benchmark) .*": PARSED,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
-    r"python benchmarks/\w+\.py": HELP,
+    r"python benchmarks/\w+\.py.*": HELP,
     r"mint ui|python -c .*": SLOW,
     r"python sweeps/\w+\.py .*(--ray-address|--gpus-per-trial) .*": PARSED,
     r"(mint run|python sweeps/\w+\.py) .*--set .*": PLANNED,
@@ -149,7 +149,7 @@ def test_long_commands_are_planned(command: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("command", _tested_as(HELP))
 def test_benchmarks_show_their_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
-    assert "--data-dir" in capsys.readouterr().out
+    assert "usage:" in capsys.readouterr().out
 
 
 def test_ray_knows_its_options() -> None:

@@ -103,7 +103,7 @@ def test_published_cells_stand_beside_both_readings(tmp_path: Path, reference: P
     text = _report(tmp_path / "out", table(*rows), reference)
     empty, cell = _rows(text, "Groups and samples: digits_mlp, full retraining 20 epochs")
     assert [cell["Published pruned"], cell["Published performance"]] == ["88.50", "98.60"]
-    assert cell["Performance at that share"] == "98.07 ± 0.10"
+    assert cell["Performance at that share, full"] == "98.07 ± 0.10"
     assert cell["Share at the margin, full"] == "90.50 ± 0.71"
     assert cell["Share at the margin, light"] == "70.00"
     assert "Share at the margin, none" not in cell
