@@ -66,7 +66,9 @@ def command_line() -> App:
         if name == "Sweeps":
             help_text = "Run the trials of a sweep that have no result yet."
             program.command("mint.cli.sweep:app", "sweep", help=help_text, group=group)
-            help_text = "Compare criteria on several networks, and rank them."
+            help_text = """Compare criteria on several networks, one after the other, and rank them.
+
+Example: mint benchmark --networks digits_mlp_connected --dry-run"""
             program.command("mint.cli.sweep:benchmark", "benchmark", help=help_text, group=group)
         for command in commands:
             if isinstance(command, App):

@@ -345,10 +345,7 @@ def benchmark(
     ] = (),
     words: Words,
 ) -> int:
-    """Compare criteria on several networks, one after the other, and rank them in benchmark.md.
-
-    Example: mint benchmark --networks digits_mlp_connected --dry-run
-    """
+    """Run the sweep benchmark for each network; mint.cli.app has its help."""
     definition = bundled_sweeps()["benchmark"]
     run = sweep_command(definition)
     worst = 0

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from mint.config.grid import parse_limit
 from mint.config.loading import ExperimentFile, validated
 from mint.config.locations import cache_folder, data_folder
-from mint.config.schema import Experiment, InitialWeights, TrialConfig
+from mint.config.schema import DEFAULT_CRITERION, Experiment, InitialWeights, TrialConfig
 from mint.data.checks import OnCheck, no_report
 from mint.data.facts import DataFacts, needs_download, recall_facts, remember_facts
 from mint.errors import InputError
@@ -197,7 +197,7 @@ def plan_trial(
     """
     from mint.trial.pipeline import TrialPipeline
 
-    values = {**axes, "criterion": resolved_criterion(axes["criterion"])}
+    values = {**axes, "criterion": resolved_criterion(axes.get("criterion", DEFAULT_CRITERION))}
     for name in ("groups", "samples_per_class", "upper_limit"):
         if values[name] is None:
             if file.defaults is None:

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
         ("mint cache ", {"ls", "prune"}),
         ("mint sweep gr", {"groups_vs_samples"}),
         ("mint run --bootst", {"--bootstraps"}),
-        ("mint train --experiment mn", {"mnist_mlp", "mnist_mlp_fine", "mnist_mlp_input"}),
+        (
+            "mint train --experiment mn",
+            {"mnist_mlp", "mnist_mlp_connected", "mnist_mlp_fine", "mnist_mlp_input"},
+        ),
         ("mint sweep criteria --criterion tay", {"taylor"}),
         ("mint cache prune sc", {"scores"}),
         ("mint run --device cu", {"cuda"}),

@@ -94,10 +94,11 @@ def test_data_dir_of_the_environment_is_named(
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert _sweep("--groups 5 20 --upper-limits none g/50 --seeds 0 1 --dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("a_sweep of digits_mlp: 8 trials, 0 already finished, 8 to run")
+    assert lines[0] == "planning a_sweep on digits_mlp"
+    assert lines[1].startswith("a_sweep of digits_mlp: 8 trials, 0 already finished, 8 to run")
     assert lines[-2].startswith("time:   unknown")
     assert lines[-1].startswith("memory: about 1.0 GB a trial, ")
-    assert sorted(line.strip() for line in lines[1:-2]) == sorted(
+    assert sorted(line.strip() for line in lines[2:-2]) == sorted(
         f"g{g}-s50-u{u}-seed{s}"
         for g, limits in ((5, ("none", "0.1")), (20, ("none", "0.4")))
         for u in limits
@@ -132,7 +133,7 @@ def test_script_and_command_run_the_same_trials(mnist_dir: Path) -> None:
         for command in (program, script)
     ]
     assert plans[0] == plans[1]
-    names = {line.split()[0].removesuffix("-seed0") for line in plans[0].splitlines()[1:-2]}
+    names = {line.split()[0].removesuffix("-seed0") for line in plans[0].splitlines()[2:-2]}
     limits = {5: (0.1, 0.01), 10: (0.2, 0.04), 20: (0.4, 0.16), 30: (0.6, 0.36), 40: (0.8, 0.64)}
     limits[50] = (1, 1)
     settings = {
