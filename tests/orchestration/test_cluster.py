@@ -118,7 +118,7 @@ def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _tables(folder: Path) -> bytes:
-    return (folder / "results" / "RESULTS.md").read_bytes()
+    return (folder / "my-results" / "RESULTS.md").read_bytes()
 
 
 def _all_runs(client: MlflowClient) -> list[Run]:

@@ -147,7 +147,7 @@ def test_server_that_goes_away_stops_no_trial_and_sync_writes_the_runs(tmp_path:
     assert f"[{TRIALS}/{TRIALS}]" in output
     assert "the tracking store cannot be written to" in output
     assert "mint sync" in output
-    tables = (folder / "results" / "RESULTS.md").read_bytes()
+    tables = (folder / "my-results" / "RESULTS.md").read_bytes()
     alone = _again_in(tmp_path / "alone")
     assert tables == alone
     refused = _again(folder, f"{AXES} --tracking-uri {uri}")
@@ -164,7 +164,7 @@ def _again_in(folder: Path) -> bytes:
     folder.mkdir()
     done = _again(folder)
     assert done.returncode == 0, done.stderr
-    return (folder / "results" / "RESULTS.md").read_bytes()
+    return (folder / "my-results" / "RESULTS.md").read_bytes()
 
 
 @pytest.mark.usefixtures("empty_folder")
@@ -193,7 +193,7 @@ def test_full_disk_ends_with_one_line_and_the_same_command_resumes(tmp_path: Pat
         resize_disk(disk, "size=200m")
         done = _again(folder, options)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert (folder / "results" / "RESULTS.md").read_bytes() == _again_in(tmp_path / "alone")
+        assert (folder / "my-results" / "RESULTS.md").read_bytes() == _again_in(tmp_path / "alone")
 
 
 @pytest.mark.usefixtures("empty_folder")

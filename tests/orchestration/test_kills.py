@@ -82,10 +82,10 @@ def _check(folder: Path, undisturbed: Path) -> None:
         for metric in run.data.metrics:
             steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
             assert len(steps) == len(set(steps))
-    tables = [(place / "results" / "RESULTS.md").read_bytes() for place in (folder, undisturbed)]
+    tables = [(place / "my-results" / "RESULTS.md").read_bytes() for place in (folder, undisturbed)]
     assert tables[0] == tables[1]
     ours, theirs = (
-        read_trials(place / "results" / "trials.csv").drop(columns="run_id")
+        read_trials(place / "my-results" / "trials.csv").drop(columns="run_id")
         for place in (folder, undisturbed)
     )
     assert ours.equals(theirs)

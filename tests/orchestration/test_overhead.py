@@ -47,7 +47,7 @@ def test_two_hundred_trials_eight_at_a_time_lose_no_write(tmp_path: Path) -> Non
         assert run.data.metrics["accuracy"] == round(result.accuracy, 3)
         steps = client.get_metric_history(run.info.run_id, "search/params_pruned")
         assert [step.value for step in steps] == [s.params_pruned for s in result.search_steps]
-    assert len(read_trials(folder / "results" / "trials.csv")) == TRIALS
+    assert len(read_trials(folder / "my-results" / "trials.csv")) == TRIALS
     print(f"eight at a time: {wall:.0f} s")
 
     again, said = _timed(folder, f"{MANY} --max-concurrent 8 --set threads=1")

@@ -89,10 +89,10 @@ def test_two_machines_with_one_store_finish_every_trial_once_though_one_is_kille
                 history = client.get_metric_history(run.info.run_id, metric)
                 assert len(history) == len({point.step for point in history}), metric
     for folder in folders:
-        page = folder / "results" / "RESULTS.md"
-        assert page.read_bytes() == (alone / "results" / "RESULTS.md").read_bytes()
+        page = folder / "my-results" / "RESULTS.md"
+        assert page.read_bytes() == (alone / "my-results" / "RESULTS.md").read_bytes()
         ours, theirs = (
-            read_trials(place / "results" / "trials.csv").drop(columns="run_id")
+            read_trials(place / "my-results" / "trials.csv").drop(columns="run_id")
             for place in (folder, alone)
         )
         assert ours.equals(theirs)
