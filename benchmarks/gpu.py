@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from mint.store.atomic import write_atomic
+
 ROOT = Path(__file__).resolve().parents[1]
 DONE_FILE = "steps.json"
 _STOP_SECONDS = 30  # that a sweep gets to close its runs
@@ -136,9 +138,7 @@ def main() -> int:
             break
         seconds = time.monotonic() - start
         done[step.name] = {"seconds": round(seconds, 1), "code": code}
-        temporary = record.with_suffix(".new")
-        temporary.write_text(json.dumps(done, indent=1))
-        temporary.replace(record)
+        write_atomic(record, json.dumps(done, indent=1).encode())
         print(f"{step.name}: {'done' if code == 0 else 'failed'} in {seconds:.0f} s, {log}")
     return int(any(step["code"] for step in done.values()))
 

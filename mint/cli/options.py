@@ -52,9 +52,9 @@ def criterion_names(_: object) -> list[str]:
 
 
 def _check_criterion(_: object, name: str) -> None:
-    from mint.config.schema import OWN_CRITERION
+    from mint.config.schema import is_criterion
 
-    if name not in criterion_names(_) and not OWN_CRITERION.fullmatch(name):
+    if not is_criterion(name):
         known = allowed(name, criterion_names(_))
         raise ValueError(f"{known}, or MODULE:FUNCTION of your own")
 

@@ -279,10 +279,10 @@ def _own_code(experiment: "Experiment", criteria: Sequence[str]) -> list[str]:
     from mint.models.own_code import own_modules
 
     found = own_modules(experiment.network.name)
-    if own := [name.partition("@")[0] for name in criteria if ":" in name]:
-        from mint.pruning.own_criteria import CRITERION
+    if any(":" in name for name in criteria):
+        from mint.pruning.own_criteria import criterion_modules
 
-        found += [path for name in own for path in own_modules(name, CRITERION)]
+        found += [path for name in criteria for path in criterion_modules(name)]
     return sorted({str(path) for path in found})
 
 

@@ -48,9 +48,14 @@ _Axis = Annotated[int, Field(ge=0, strict=True)]
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
+def is_criterion(name: str) -> bool:
+    """Return whether a name is that of a criterion, or has the form of a user's function."""
+    return name in CRITERIA or OWN_CRITERION.fullmatch(name) is not None
+
+
 def check_criterion(name: str) -> str:
     """Return the name of a criterion; raise ValueError with the known ones if there is none."""
-    if name not in CRITERIA and not OWN_CRITERION.fullmatch(name):
+    if not is_criterion(name):
         known = allowed(name, CRITERIA)
         problem = f"there is no such criterion; {known}, or MODULE:FUNCTION of your own"
         raise ValueError(f"criterion {name}: {problem}")

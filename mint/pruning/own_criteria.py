@@ -1,9 +1,10 @@
 """A user's own criterion: MODULE:FUNCTION, followed by the digest of its source in results."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mint.errors import InputError
-from mint.models.own_code import Role, imported, returns, source_digest
+from mint.models.own_code import Role, imported, own_modules, returns, source_digest
 from mint.pruning.scores import BlockScores
 
 if TYPE_CHECKING:  # it looks up users' criteria here
@@ -33,6 +34,11 @@ def resolved_criterion(name: str) -> str:
         problem = "its source is not what these trials began with"
         raise InputError(f"criterion {name}: {problem}")
     return f"{function}@{digest[:8]}"
+
+
+def criterion_modules(name: str) -> list[Path]:
+    """Return the user's files and packages that a criterion depends on; none for mint's own."""
+    return own_modules(name.partition("@")[0], CRITERION)
 
 
 def own_criterion(name: str) -> "Criterion":

@@ -5,6 +5,7 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mint.config.grid import SweepDefinition
 from mint.config.schema import DEFAULT_CRITERION
@@ -20,7 +21,7 @@ from mint.reporting.resampling import (
     performance_profile,
     probability_of_improvement,
 )
-from mint.reporting.statistics import Cell, Difference, holm, marked
+from mint.reporting.statistics import Cell, Difference, differing, marked
 from mint.reporting.trials_csv import Row
 
 if TYPE_CHECKING:
@@ -77,6 +78,17 @@ class Results(NamedTuple):
     tasks: Sequence[Task]
     runs: Sequence[Runs]
     incomplete: Mapping[Method, int]
+
+    @property
+    def ranked_tasks(self) -> NDArray[np.bool_]:
+        """Which tasks the ranks are over."""
+        return np.array([task.fraction >= _FIRST_RANKED for task in self.tasks])
+
+    @property
+    def ranking(self) -> list[Runs]:
+        """The methods, the best first."""
+        ranked = self.ranked_tasks
+        return sorted(self.runs, key=lambda runs: -interquartile_mean(runs.score[:, ranked]))
 
 
 def benchmark_results(
@@ -180,14 +192,13 @@ def benchmark_page(
 def _ranking(found: Results) -> list[str]:
     """Return the table of one regime, and who of MINT's criteria is ahead of both controls."""
     shares = sorted({task.fraction for task in found.tasks})
-    ranked = np.array([task.fraction >= _FIRST_RANKED for task in found.tasks])
+    ranked = found.ranked_tasks
     by_method = {runs.method: runs for runs in found.runs}
-    ordered = sorted(found.runs, key=lambda runs: -interquartile_mean(runs.score[:, ranked]))
     header = ["Rank", "Criterion", *(f"{100 * share:g}%" for share in shares), "Score"]
     for name in CONTROLS:
         header += [f"P over {name}", f"Against {name}"]
     rows: list[list[Cell]] = []
-    for rank, runs in enumerate(ordered, start=1):
+    for rank, runs in enumerate(found.ranking, start=1):
         cells: list[Cell] = [str(rank), runs.method.name]
         for share in shares:
             own = np.array([task.fraction == share for task in found.tasks])
@@ -214,8 +225,7 @@ def _verdict(rows: Sequence[Sequence[Cell]]) -> str:
         rows: of the table: rank, name and figures.
     """
     known = {str(row[1]): [cell for cell in row if isinstance(cell, Difference)] for row in rows}
-    every = list(dict.fromkeys(each for own in known.values() for each in own))
-    differs = dict(zip(every, holm(every), strict=True))
+    differs = differing(rows)
     family = {
         name: own
         for name, own in known.items()
@@ -245,8 +255,7 @@ def draw_profiles(results: Mapping[str, Results]) -> "Figure":
     drawn = {regime: found for regime, found in results.items() if found.runs}
     figure, panels = new_panels(len(drawn), 3.4, columns=1)
     for axes, (regime, found) in zip(panels, drawn.items(), strict=True):
-        ranked = [at for at, task in enumerate(found.tasks) if task.fraction >= _FIRST_RANKED]
-        best = sorted(found.runs, key=lambda runs: -interquartile_mean(runs.score[:, ranked]))
+        ranked, best = found.ranked_tasks, found.ranking
         shown = best[:_MOST_PROFILES]
         shown += [runs for runs in best if runs.method in _ALWAYS_DRAWN and runs not in shown]
         lowest = min(np.quantile(runs.score[:, ranked], 0.1) for runs in shown)

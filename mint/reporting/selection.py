@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mint.config.schema import CRITERIA
+from mint.config.schema import CRITERIA, is_criterion
 from mint.errors import InputError, allowed
 from mint.reporting.aggregate import ACCURACY, NOT_RUN, SHARE, SeedGroup, format_axis, format_count
 from mint.reporting.comparison import differences, paired_groups
@@ -46,7 +46,7 @@ def parse_selection(text: str, parameter: str) -> _Selection:
     column = ""
     for part in text.split(",") if text else ():
         named, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals and column == "protocol" and named not in CRITERIA and ":" not in named:
+        if not equals and column == "protocol" and not is_criterion(named):
             found[column] += f", {named}"  # names of protocols have commas
             continue
         column, value = (named, value) if equals else ("criterion", named)
@@ -55,7 +55,7 @@ def parse_selection(text: str, parameter: str) -> _Selection:
             problem = f"there is no column {column}; {allowed(column, _COLUMNS)}"
         elif column in found:
             problem = f"{column} must be given once"
-        elif column == "criterion" and not (value in CRITERIA or ":" in value):
+        elif column == "criterion" and not is_criterion(value):
             problem = f"there is no criterion {value}; {allowed(value, CRITERIA)}"
         if problem:
             raise InputError(problem, parameter=parameter, value=text)

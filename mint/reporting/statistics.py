@@ -113,20 +113,27 @@ def holm(differences: Sequence[Difference]) -> list[bool]:
     return [each.p_value < least for each in differences]
 
 
-def marked(rows: Sequence[Sequence[Cell]], not_run: str) -> list[list[str]]:
-    r"""Return the cells of a table as text, its differences with a mark where one is due.
+def differing(rows: Sequence[Sequence[Cell]]) -> dict[Difference, bool]:
+    """Return for the differences of a table whether they are not 0, by Holm's correction within it.
 
-    A star (\*) is a difference after Holm's correction within the table, = an equivalence. A
-    comparison that stands in several rows counts once.
+    A comparison that stands in several rows counts once.
     """
     cells = (cell for row in rows for cell in row if isinstance(cell, Difference))
     differences = list(dict.fromkeys(cells))
-    differing = dict(zip(differences, holm(differences), strict=True))
+    return dict(zip(differences, holm(differences), strict=True))
+
+
+def marked(rows: Sequence[Sequence[Cell]], not_run: str) -> list[list[str]]:
+    r"""Return the cells of a table as text, its differences with a mark where one is due.
+
+    A star (\*) is a difference after Holm's correction within the table, = an equivalence.
+    """
+    differs = differing(rows)
 
     def text(cell: Cell) -> str:
         if not isinstance(cell, Difference):
             return not_run if cell is None else cell
-        star = r" \*" if differing[cell] else ""
+        star = r" \*" if differs[cell] else ""
         return f"{cell}{star}{' =' if cell.is_equivalent else ''}"
 
     return [[text(cell) for cell in row] for row in rows]

@@ -60,8 +60,8 @@ def score_network(
     Args:
         network: traceable by torch.fx, on the CPU or a GPU; MINT estimates on the CPU.
         inputs: (n, ...) images as the network takes them, a tensor or an array; or a Dataset or
-            DataLoader of images, or of (image, label), all of which is read: choose some with
-            torch.utils.data.Subset. At least 6 images for MINT, better hundreds.
+            DataLoader of images, or of (image, label). Every image is read;
+            torch.utils.data.Subset takes fewer. At least 6 images for MINT, better hundreds.
         labels: (n,) whole-numbered classes, if they are not beside the images; only the criterion
             taylor needs them.
         criterion: one of mint.config.schema.CRITERIA.

@@ -150,5 +150,5 @@ def test_setting_says_what_the_experiment_changes() -> None:
     ):
         assert words in setting(**changes)
         assert words not in plain
-    # Two versions of a user's network are told apart by it.
+    # The digest tells two versions of a user's network apart.
     assert "Network: mlp, source 0123abcd." in setting(network_digest="0123abcd" * 2)
