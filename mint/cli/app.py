@@ -70,6 +70,10 @@ def command_line() -> App:
 
 Example: mint benchmark --networks digits_mlp_connected --dry-run"""
             program.command("mint.cli.sweep:benchmark", "benchmark", help=help_text, group=group)
+            help_text = """Find how much of a network can be pruned at a stated loss; write a page.
+
+Example: mint study --model my_module:build --data imagefolder:photos --budget 30m"""
+            program.command("mint.cli.study:study", "study", help=help_text, group=group)
         for command in commands:
             if isinstance(command, App):
                 command.group, command.sort_key = (group,), next(number)

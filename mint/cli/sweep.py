@@ -163,7 +163,7 @@ def sweep_command(sweep: SweepDefinition) -> Callable[..., int]:
         words: Words,
     ) -> int:
         display = _display(options)
-        request = _request(sweep, experiment, seeds, options, words, display)
+        request = sweep_request(sweep, experiment, seeds, options, words, display)
 
         from mint.orchestration.sweep_driver import run_sweep, show_plan
 
@@ -176,7 +176,7 @@ def sweep_command(sweep: SweepDefinition) -> Callable[..., int]:
     return run
 
 
-def _request(
+def sweep_request(
     sweep: SweepDefinition,
     name: str,
     seeds: Sequence[int],
@@ -184,7 +184,16 @@ def _request(
     words: Sequence[str],
     display: "Lines",
 ) -> "SweepRequest":
-    """Return the sweep that the options describe, checked before anything runs."""
+    """Return the sweep that the options describe, checked before anything runs.
+
+    Args:
+        sweep: its grids and its name.
+        name: of the experiment, or its YAML file.
+        seeds: of the trials.
+        options: of the command.
+        words: of the command line, which resume the sweep.
+        display: shows the progress of the checks.
+    """
     file = read_chosen_experiment(name, options, fractions=options.fractions or None)
     experiment = file.experiment
     _check_search(options, seeds, experiment)

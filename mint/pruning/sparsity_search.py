@@ -1,7 +1,7 @@
 """The search for the share at the margin: how much can be pruned before accuracy drops by it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -99,6 +99,20 @@ def find_crossing(
     low, high = min(low, places[tried[above - 1]]), max(high, places[tried[above]])
     found, low, high = (float(prunable * -np.expm1(-at)) for at in (crossing, low, high))
     return MarginCrossing(found, low, high)
+
+
+def share_at_loss(measured: Sequence[tuple[float, float]], loss: float) -> float | None:
+    """Return the share at which a monotone fit of measured losses crosses a loss; None if nowhere.
+
+    The fit is that of find_crossing.
+
+    Args:
+        measured: pairs of a share, ascending and below 1, and the loss there.
+        loss: allowed, in the same unit.
+    """
+    shares, losses = np.array([(0.0, 0.0), *measured]).T
+    place = _crossing(-np.log1p(-shares), losses, loss)
+    return None if place is None else float(-np.expm1(-place))
 
 
 def _next_place(

@@ -211,6 +211,18 @@ TABLE = [
     (f"{SWEEP} --tracking-uri sqlite:///file", "cannot be used as a tracking store: it is"),
     (f"{SWEEP} --tracking-uri sqlite:///records", "cannot be used as a tracking store: it is"),
     (f"{SWEEP} --output records", "records/trials.csv: is not a trial table"),
+    # Studies.
+    ("mint study --budget 5x", "--budget 5x: must be a time, such as 90s, 30m or 2h"),
+    ("mint study --budget 0m", "--budget 0m: must be a time, such as 90s, 30m or 2h"),
+    ("mint study --loss 0", 'Invalid value "0.0" for --loss. Must be > 0'),
+    ("mint study --criterion mnt", "did you mean mint? known are"),
+    ("mint study --model bad_networks:build", "--data: must be given with --model"),
+    ("mint study --data imagefolder:photos", "--model: must be given with --data"),
+    ("mint study --model bad_networks:build --data folder:x", "data.name 'folder:x'"),
+    ("mint study --model bad_networks:build --data imagefolder:nowhere", "nowhere"),
+    ("mint study --experiment digit_mlp", "did you mean digits_mlp?"),
+    ("mint study --gpus-per-trial -1", 'Invalid value "-1.0" for --gpus-per-trial'),
+    ("mint study --output file", "file is a file, not a folder"),
     # Reports.
     ("mint layers", "Exactly 1 of {--experiment, --trial} must be specified"),
     ("mint layers --trial nowhere", "--trial nowhere: is no folder of a finished trial"),

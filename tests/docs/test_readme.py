@@ -41,7 +41,7 @@ RULES = {
     r"pytest|mint run --experiment (resnet56_cifar10|digits_mlp) --smoke": ELSEWHERE,
     r"mint verify --output results": ELSEWHERE,
     r"ray start .*": RAY,
-    r"mint .*(--init|FOLDER|gpu-results).*|mint (compare|benchmark) .*": PARSED,
+    r"mint .*(--init|FOLDER|gpu-results).*|mint (compare|benchmark) .*|mint study": PARSED,
     r"python examples/.*|mint .*--experiment examples/.*|mint .*--model examples\..*": EXAMPLE,
     r"python benchmarks/\w+\.py.*": HELP,
     r"mint ui|python -c .*": SLOW,
