@@ -165,10 +165,12 @@ def verify(
         print(f"and {len(found.differences) - _MAX_DIFFERENCES} more")
     for trial in (*found.unread, *unread):
         print(f"not compared: {trial}")
-    print(
-        f"compared: {found.cells} cells of tables, {found.trials} trials with their files in "
-        f"{cache_root}, {found.runs} with their MLflow runs; differences: {len(found.differences)}"
-    )
+    compared = [
+        f"{found.cells} cells of tables with trials.csv",
+        f"{found.trials} trials with their files in {cache_root}",
+        *([f"{found.runs} trials with their MLflow runs"] if tracking_uri else []),
+    ]
+    print(f"compared: {', '.join(compared)}; differences: {len(found.differences)}")
     return int(bool(found.differences))
 
 

@@ -39,7 +39,8 @@ def write_missing_runs(store: MlflowStore, cache: StageCache, command: Sequence[
                 unread.append(f"trial {key}: cannot be read ({error_line(error)})")
         ended += FailedTrials(cache).all()
         finished_runs: dict[str, str] = {}
-        for experiment in sorted({trial.config.experiment.name for trial in ended}):
+        experiments = sorted({trial.config.experiment.name for trial in ended})
+        for experiment in experiments:
             store.prepare(experiment)
             finished_runs |= store.finished_runs(experiment)
             store.close_orphans(experiment, cache.identity, "the process that ran it died")
@@ -48,6 +49,9 @@ def write_missing_runs(store: MlflowStore, cache: StageCache, command: Sequence[
         with RunWriter(store, cache, provenance, finished_runs, say) as writer:
             writer.ended(missing)
             unwritten = writer.close()
+        if not unwritten:
+            for experiment in experiments:
+                store.nest_seeds(experiment)
     written = len(missing) - unwritten
     print("\n".join([*unread, f"{len(ended)} trials on the disk, {written} written to the store"]))
     if unwritten:

@@ -51,6 +51,7 @@ def run_and_report(
     page = write_trial_page(output, result)
     if not unwritten:
         try:
+            store.nest_seeds(name)
             results, unread = store.results(cache)
             of_store = trial_table(results)
             for run in unread:

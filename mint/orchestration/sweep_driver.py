@@ -233,6 +233,7 @@ def _rebuild_report(
     of_store, problems = None, []
     if store:
         try:
+            store.nest_seeds(request.base.experiment.name)
             results, unread = store.results(request.cache)
             of_store = trial_table(results)
             for run in unread:

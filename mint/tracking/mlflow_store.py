@@ -35,6 +35,7 @@ from mint.tracking.run_content import (
     step_series,
     tags_of,
 )
+from mint.tracking.seed_runs import SETTING_TAG, nest_seeds
 from mint.tracking.shared_runs import (
     FAILURE_TAGS,
     FILES_PARAMETER,
@@ -157,6 +158,14 @@ class MlflowStore:
         with self._client() as client:
             runs = _runs(client, experiment)
         return {_key(run): run.info.run_id for run in runs if is_finished(run)}
+
+    def nest_seeds(self, experiment: str) -> None:
+        """Nest the finished trials that differ in their seed below a run with their mean."""
+        with self._client() as client:
+            found = client.get_experiment_by_name(experiment)
+            if found is not None:
+                settings = _runs(client, experiment, SETTING_TAG)
+                nest_seeds(client, found.experiment_id, _runs(client, experiment), settings)
 
     def results(self, cache: StageCache | None = None) -> StoredTrials:
         """Return the result of every trial that ended, as its own file holds it.
@@ -402,14 +411,17 @@ def _key(run: Run) -> str:
     return key
 
 
-def _runs(client: MlflowClient, experiment: str) -> list[Run]:
-    """Return all runs of trials of an experiment; none if there is no such experiment."""
+def _runs(client: MlflowClient, experiment: str, tag: str = "mint.key") -> list[Run]:
+    """Return all runs of an experiment with a tag, by default those of trials, the newest first.
+
+    There are none if there is no such experiment.
+    """
     existing = client.get_experiment_by_name(experiment)
     found: list[Run] = []
     page = None
     while existing:
         runs = client.search_runs(
-            [existing.experiment_id], "tags.`mint.key` LIKE '%'", page_token=page
+            [existing.experiment_id], f"tags.`{tag}` LIKE '%'", page_token=page
         )
         found += runs
         page = runs.token

@@ -28,6 +28,7 @@ def _study(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_study_answers_with_a_page_a_network_and_runs(tmp_path: Path) -> None:
     done = _study(tmp_path)
     assert done.returncode == 0, done.stderr
