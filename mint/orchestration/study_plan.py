@@ -1,5 +1,6 @@
 """What a study runs in its budget of time, from trials that were measured."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,9 +59,9 @@ def choose_plan(
         at_once: trials that run side by side.
         budget: of the whole study, in seconds.
     """
-    largest = measured.prunable_weights / measured.counted_weights
+    largest = _largest_share(measured)
     retraining = measured.search_steps[-1].retraining
-    epoch = retraining.seconds / len(retraining.training)
+    epoch = retraining.seconds / max(1, len(retraining.training))
     experiment = measured.config.experiment
     rest = measured.seconds - baseline.seconds - measured.score_seconds - retraining.seconds
 
@@ -90,10 +91,22 @@ def affordable_seeds(plan: StudyPlan, criteria: int, seed: float, left: float) -
     return min(len(SEEDS), 1 + max(0, int((left - _ROUND_SECONDS - exports) / (seed * _NOISE))))
 
 
+def _largest_share(measured: TrialResult) -> float:
+    """Return the share of the counted weights that the upper limits allow to prune."""
+    allowed = 0.0
+    for layer in measured.layers:
+        if layer.reason is None:
+            limit = measured.config.limit_of(layer.name)
+            allowed += layer.weights * (1.0 if limit is None else limit)
+    return allowed / measured.counted_weights
+
+
 def _plan(kind: Retraining, shares: Sequence[float], largest: float) -> StudyPlan:
     left_out = []
     if kind != "full":
         left_out.append("full retraining")
     if len(shares) < len(_SHARES):
         left_out.append(f"{len(_SHARES) - len(shares)} of {len(_SHARES)} shares")
-    return StudyPlan(kind, tuple(round(share * largest, 4) for share in shares), tuple(left_out))
+    return StudyPlan(
+        kind, tuple(math.floor(1e4 * share * largest) / 1e4 for share in shares), tuple(left_out)
+    )

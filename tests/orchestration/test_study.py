@@ -12,6 +12,7 @@ from services import environment
 
 from mint.config.schema import TrialConfig
 from mint.orchestration.study_plan import SEEDS, StudyPlan, affordable_seeds, choose_plan
+from mint.pruning.layer_table import LayerCount
 from mint.trial.result import Baseline, Retraining, SearchStep, TrialResult
 
 STUDY = ("-m", "mint.cli.app", "study", "--smoke", "--budget", "20s")
@@ -68,7 +69,10 @@ def measured(quick_trial: TrialConfig) -> TrialResult:
     step: Any = {"retraining": Retraining.model_construct(**trained)}
     fields: Any = {
         "config": quick_trial,
-        "prunable_weights": 500,
+        "layers": (
+            LayerCount(parent="fc1", name="fc2", weights=500, kept=500, reason=None),
+            LayerCount(parent="fc2", name="fc3", weights=500, kept=500, reason="left out"),
+        ),
         "counted_weights": 1000,
         "search_steps": (SearchStep.model_construct(**step),),
         "score_seconds": 1.0,
@@ -91,6 +95,14 @@ def test_plan_fits_the_budget(
     assert (plan.retraining, len(plan.shares)) == (retraining, shares)
     assert plan.shares[0] == 0.25  # half of what can be pruned
     assert bool(plan.left_out) == (budget == 1)
+
+
+def test_shares_stay_within_the_upper_limit(measured: TrialResult) -> None:
+    limited = measured.config.model_copy(update={"upper_limit": 0.3})
+    result = measured.model_copy(update={"config": limited})
+    plan = choose_plan(result, BASELINE, 3, at_once=2, budget=1e6)
+    assert plan.shares[0] == 0.075
+    assert max(plan.shares) <= 0.15
 
 
 def test_longer_budgets_never_give_smaller_plans(measured: TrialResult) -> None:
