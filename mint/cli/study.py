@@ -57,15 +57,14 @@ class StudyOptions(ExperimentOptions):
     """Accuracy that may be lost, in percentage points."""
 
     budget: Annotated[str, Parameter(group=RUNNING, metavar="TIME")] = "10m"
-    """Time that the study may take, such as 90s, 30m or 2h. It fits its seeds, shares and
-    retraining to it."""
+    """Time that seeds, shares and retraining are planned for, such as 90s, 30m or 2h."""
 
     criteria: Annotated[
         tuple[Criterion, ...],
         Several,
         Parameter(name="--criterion", group=AXES, completer=criterion_names, show_default=" ".join),
     ] = ("mint-gaussian", "block-magnitude", "random")
-    """Score the blocks: see mint run --help. The first one is measured to plan the study."""
+    """Score the blocks: see mint run --help."""
 
     gpus_per_trial: Annotated[Gpus, Parameter(group=RUNNING)] = 0
     """GPUs of one trial; with 0 it runs on the CPU."""
@@ -101,19 +100,23 @@ def study(
             problem = f"must be given with --{given}, or an experiment that has it"
             raise InputError(problem, parameter=needed)
     budget = _seconds(options.budget)
-    options, grid, title = _described(name, options)
+    if searched := [change for change in options.changes or () if change.startswith("search.")]:
+        problem = "cannot be set: a study prunes at shares of its own"
+        raise InputError(problem, parameter="set", value=searched[0])
+    options, grid, chosen = _described(name, options)
 
     from mint.orchestration.display import Lines
 
     display = Lines()
 
     def sweep_of(grid: Grid, seeds: Sequence[int]) -> "SweepRequest":
-        definition = SweepDefinition("study", _QUESTION, {title: [grid]})
+        definition = SweepDefinition("study", _QUESTION, {chosen.name: [grid]})
         return sweep_request(definition, name, seeds, _sweep_options(options), words, display)
 
     from mint.orchestration.study import StudyRequest, run_study
 
-    request = StudyRequest(sweep_of, grid, budget, options.loss, options.model)
+    # As in mint run, whoever names the experiment names its network.
+    request = StudyRequest(sweep_of, grid, budget, options.loss, chosen.network.name)
     problems = run_study(request, display)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -128,29 +131,35 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _described(name: str, options: StudyOptions) -> tuple[StudyOptions, Grid, str]:
-    """Return the options with --data and --init as changes, the axes, and the experiment's name."""
+def _described(name: str, options: StudyOptions) -> tuple[StudyOptions, Grid, "Experiment"]:
+    """Return the options with --data and --init as changes, the axes, and the experiment."""
     experiment, defaults = _read(name, options)
-    samples = defaults.samples_per_class
     added: dict[str, object] = {}
     if options.data:
         read = _changed(options, {"data.name": options.data, "data.validation_size": 1})
         facts = _facts(_read(name, read)[0].data, options)
         held_out = max(facts.classes, min(facts.images // 5, _MOST_VALIDATION_IMAGES))
         added = {"data.name": options.data, "data.validation_size": held_out}
-        samples = min(samples, facts.smallest_class(held_out))
     if options.init:
         epochs = experiment.retraining_settings("full").epochs
         added |= {"training.epochs": 0, "retraining.epochs": epochs}
     options = _changed(options, added)
+    experiment, samples = _read(name, options)[0], defaults.samples_per_class
+    if options.data:
+        samples = min(samples, facts.smallest_class(experiment.data.validation_size))
+    criteria = options.criteria
+    if any(":" in each for each in criteria):
+        from mint.pruning.own_criteria import resolved_criterion
+
+        criteria = tuple(map(resolved_criterion, criteria))
     grid = Grid(
         groups=(defaults.groups,),
         grouping=("clustered",),
         samples_per_class=(samples,),
         upper_limits=(defaults.upper_limit,),
-        criteria=options.criteria,
+        criteria=criteria,
     )
-    return options, grid, _read(name, options)[0].name
+    return options, grid, experiment
 
 
 def _read(name: str, options: StudyOptions) -> tuple["Experiment", "TrialDefaults"]:

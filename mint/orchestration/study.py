@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from pydantic import TypeAdapter
 
 from mint.config.grid import Grid
@@ -17,9 +19,11 @@ from mint.orchestration.sweep_driver import run_sweep
 from mint.orchestration.sweep_settings import SweepRequest
 from mint.reporting.study_page import HTML_PAGE, PAGE, Study, write_study
 from mint.store.atomic import write_atomic
+from mint.store.stage_cache import StageCache
+from mint.trial.forecast import format_duration
 from mint.trial.result import Baseline, TrialResult
 
-_KEPT_PLAN = TypeAdapter(dict[str, StudyPlan])
+_KEPT_PLANS = TypeAdapter(dict[str, StudyPlan])
 _PLAN_FILE = "plan.json"
 
 
@@ -29,7 +33,7 @@ class StudyRequest:
 
     Attributes:
         sweep_of: returns the sweep of a grid and seeds, checked.
-        grid: groups, samples and criteria of all trials; the first criterion is measured.
+        grid: groups, samples and criteria of all trials.
         budget: in seconds.
         loss: accuracy that may be lost (percentage points).
         model: MODULE:FUNCTION of a user's network, whose code may be run; None for mint's own.
@@ -43,7 +47,7 @@ class StudyRequest:
 
 
 def run_study(request: StudyRequest, display: Lines) -> Sequence[str]:
-    """Run a study in three rounds: measure one trial, run one seed, run the seeds that fit.
+    """Run a study in three rounds: measure the dense control, run one seed, run those that fit.
 
     Returns:
         Lines on what failed beside the page.
@@ -53,59 +57,91 @@ def run_study(request: StudyRequest, display: Lines) -> Sequence[str]:
         WorkFailedError: as run_sweep, or a round has no finished trial.
         KeyboardInterrupt: stopped; the same study goes on.
     """
-    start, problems = time.monotonic(), list[str]()
+    start, problems = time.monotonic(), dict[str, None]()
 
-    def run(chosen: Grid, seeds: int) -> tuple[SweepRequest, list[TrialResult]]:
+    def run(chosen: Grid, seeds: int) -> tuple[_Place, list[TrialResult]]:
         sweep = request.sweep_of(chosen, SEEDS[:seeds])
         outcome = run_sweep(sweep, display)
         if outcome.interrupted:
             raise KeyboardInterrupt
-        problems.extend(outcome.problems)
+        problems.update(dict.fromkeys(outcome.problems))
         found = [sweep.cache.find("trials", config.key) for config in sweep.planned.configs]
         if not any(found):
-            raise WorkFailedError("; ".join(outcome.problems))
-        return sweep, [TrialResult.load(folder) for folder in found if folder]
+            gone = f"the cache {sweep.cache.root} no longer has its trials; use another store"
+            raise WorkFailedError("; ".join(outcome.problems) or gone)
+        results = [TrialResult.load(folder) for folder in found if folder]
+        return _Place.of(sweep, len(found) - len(results)), results
 
-    grid, criteria = request.grid, len(request.grid.criteria)
-    dense = {"fractions": (0.0,), "retraining": ("light",), "criteria": grid.criteria[:1]}
-    sweep, (measured,) = run(grid.model_copy(update=dense), 1)
-    cache, output = sweep.cache, sweep.output
-    key = content_key("study", measured.keys.key, *grid.criteria, request.budget)
-    plan = _kept_plan(output, key)
+    grid = request.grid
+    place, measured = run(
+        grid.model_copy(update={"fractions": (0.0,), "retraining": ("light",)}), 1
+    )
+    baseline = Baseline.load(place.cache.folder("baselines", measured[0].config.baseline_key))
+    key = _plan_key(request, measured[0])
+    plan = _kept_plans(place.output).get(key)
     if plan is None:
-        at_once = sweep.settings.sharing_memory(sweep.max_concurrent_trials)
-        baseline = Baseline.load(cache.folder("baselines", measured.config.baseline_key))
-        plan = choose_plan(measured, baseline, criteria, at_once, request.budget)
+        plan = choose_plan(measured, baseline.seconds, place.at_once, request.budget)
         display.say(f"plan: {plan.retraining} retraining, {len(plan.shares)} shares a criterion")
+        if plan.seconds > request.budget:
+            needed = format_duration(plan.seconds)
+            display.say(f"plan: the budget is short; three seeds take about {needed}")
         began = time.monotonic()
         _, results = run(plan.grid(grid), 1)
         now = time.monotonic()
         # Of a study that goes on, some trials of the first seed were there.
-        seed = max(now - began, sum(result.seconds for result in results) / at_once)
+        took = max(now - began, sum(result.seconds for result in results) / place.at_once)
+        scores = sum(result.score_seconds for result in measured) / place.at_once
         left = request.budget - (now - start)
-        plan = replace(plan, seeds=affordable_seeds(plan, criteria, seed, left))
-        write_atomic(output / _PLAN_FILE, _KEPT_PLAN.dump_json({key: plan}, indent=1))
+        seeds = affordable_seeds(len(results), took + baseline.seconds + scores, left)
+        plan = replace(plan, seeds=seeds)
+        kept = {**_kept_plans(place.output), key: plan}
+        write_atomic(place.output / _PLAN_FILE, _KEPT_PLANS.dump_json(kept, indent=1))
     display.say(f"plan: {plan.seeds} of {len(SEEDS)} seeds fit the budget")
-    sweep, results = run(plan.grid(grid), plan.seeds)
+    place, results = run(plan.grid(grid), plan.seeds)
+    facts = [*_facts(results), f"It repeats with `{place.command}`."]
+    study = Study(results, request.loss, plan.seeds, {}, plan.left_out, place.failed)
+    write_study(place.output, study, facts)
     display.say("exporting the networks")
-    exports = StudyExports(cache, output, request.model)
-    study = exports.add_to(
-        Study(results, request.loss, {}, plan.left_out),
-        has_time=lambda: time.monotonic() - start < request.budget,
-    )
-    facts = [*_facts(results), f"It repeats with `{sweep.settings.provenance.command}`."]
-    write_study(output, study, facts)
-    display.say(f"page:   {output / PAGE} and {output / HTML_PAGE}")
-    return problems
+    exports = StudyExports(place.cache, place.output, request.model)
+    study = exports.add_to(study, has_time=lambda: time.monotonic() - start < request.budget)
+    write_study(place.output, study, facts)
+    display.say(f"page:   {place.output / PAGE} and {place.output / HTML_PAGE}")
+    return list(problems)
 
 
-def _kept_plan(output: Path, key: str) -> StudyPlan | None:
-    """Return the plan of a study that goes on: it runs the same trials, however long they took."""
+class _Place(NamedTuple):
+    """Where a round of trials ran; without its data, which may fill the memory."""
+
+    cache: StageCache
+    output: Path
+    at_once: int
+    command: str
+    failed: int
+
+    @classmethod
+    def of(cls, sweep: SweepRequest, failed: int) -> "_Place":
+        settings = sweep.settings
+        at_once = settings.sharing_memory(sweep.max_concurrent_trials)
+        if settings.gpus_per_trial:
+            at_once = max(1, int(torch.cuda.device_count() / settings.gpus_per_trial))
+        return cls(sweep.cache, sweep.output, at_once, settings.provenance.command, failed)
+
+
+def _plan_key(request: StudyRequest, measured: TrialResult) -> str:
+    """Return a key of all that a plan depends on: the trials and the budget."""
+    experiment = measured.config.experiment
+    settings = [experiment.retraining_settings(kind).content() for kind in ("light", "full")]
+    criteria = request.grid.criteria
+    return content_key("study", measured.keys.key, *settings, *criteria, request.budget)
+
+
+def _kept_plans(output: Path) -> dict[str, StudyPlan]:
+    """Return the plans of a folder: a study that goes on runs the same trials as before."""
     file = output / _PLAN_FILE
     try:
-        return _KEPT_PLAN.validate_json(file.read_bytes()).get(key)
+        return _KEPT_PLANS.validate_json(file.read_bytes())
     except FileNotFoundError:
-        return None
+        return {}
     except ValueError:
         problem = "is no plan of a study; remove it, or give another output"
         raise InputError(f"{file}: {problem}") from None
@@ -119,14 +155,16 @@ def _facts(results: Sequence[TrialResult]) -> list[str]:
     named = ", ".join(map(str, seeds))
     trained = f"trained {experiment.training.epochs} epochs"
     if config.init:
-        trained = f"from {config.init.file}, {trained}"
+        trained = f"from {config.init.file}, the same for all seeds, {trained}"
     accuracies = {result.config.seed: result.baseline_accuracy for result in results}
     mean = sum(accuracies.values()) / len(accuracies)
+    held_out = f"{experiment.data.validation_size} validation images"
+    if config.init:
+        held_out += ", which the initial weights may have been trained on"
     return [
         f"Baseline: {trained}; test accuracy {mean:.2f}%.",
         f"Retraining: {training.epochs} epochs at a learning rate of {training.lr:g}.",
         f"Scores: {config.groups} {config.grouping} groups, {config.samples_per_class} training "
         "images of each class.",
-        f"Seeds {named}; {results[0].test_images} test images, read once a trial; "
-        f"{experiment.data.validation_size} validation images.",
+        f"Seeds {named}; {results[0].test_images} test images, read once a trial; {held_out}.",
     ]

@@ -17,7 +17,7 @@ from mint.training.determinism import reproducible
 from mint.trial.api import FinishedTrial
 from mint.trial.result import TrialResult
 
-_MEASURED = TypeAdapter(Exported | str)
+_EXPORTED = TypeAdapter(Exported)
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class StudyExports:
     def _measured(self, trial: TrialResult, *, keep: bool) -> Exported | str:
         """Return size and speed of a trial's exported network, or why it cannot be exported."""
         file, folder = self._file(trial), self.output / network_folder(trial)
-        if file.exists() and (folder.exists() or not keep):
-            return _MEASURED.validate_json(file.read_bytes())
+        if keep and folder.exists():
+            return _EXPORTED.validate_json((folder / "export.json").read_bytes())
+        if file.exists() and not keep:
+            return _EXPORTED.validate_json(file.read_bytes())
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                made: Exported | str = self._export(
-                    trial, folder if keep else Path(temporary) / folder.name
-                )
+                made = self._export(trial, folder if keep else Path(temporary) / folder.name)
             except InputError as error:
-                made = str(error)
-        write_atomic(file, _MEASURED.dump_json(made, indent=1))
+                return str(error)
+        write_atomic(file, _EXPORTED.dump_json(made, indent=1))
         return made
 
     def _file(self, trial: TrialResult) -> Path:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from mint.config.axes import Retraining
 from mint.config.grid import Grid
-from mint.trial.result import Baseline, TrialResult
+from mint.trial.result import TrialResult
 
 SEEDS = range(5)
 _SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)  # of the weights that can be pruned
@@ -21,6 +22,7 @@ _FEWEST_SEEDS = 3
 # Seconds on two cores: Ray and MLflow start for each round of trials, and the tables are made.
 _ROUND_SECONDS = 12
 _EXPORT_SECONDS = 1.5  # of a network: tracing it, and timing it twice
+_TRIAL_SECONDS = 0.3  # of a short trial, beside its training and its scores
 _NOISE = 1.15  # trials are slower side by side, and beside other work
 
 
@@ -31,12 +33,14 @@ class StudyPlan:
     Attributes:
         retraining: of the pruned networks.
         shares: of the counted weights.
+        seconds: that three seeds are expected to take.
         left_out: what the budget does not allow.
         seeds: their number; 1 until the first one was measured.
     """
 
     retraining: Retraining
     shares: tuple[float, ...]
+    seconds: float = 0.0
     left_out: tuple[str, ...] = ()
     seeds: int = 1
 
@@ -48,47 +52,58 @@ class StudyPlan:
 
 
 def choose_plan(
-    measured: TrialResult, baseline: Baseline, criteria: int, at_once: int, budget: float
+    measured: Sequence[TrialResult], baseline: float, at_once: int, budget: float
 ) -> StudyPlan:
     """Return the largest plan of which three seeds fit a budget; the least if none does.
 
     Args:
-        measured: the dense control, retrained lightly, with scores.
-        baseline: of that trial.
-        criteria: number that are compared; their scores are taken to cost the same.
+        measured: the dense control, retrained lightly, with the scores of each criterion.
+        baseline: seconds that its training took.
         at_once: trials that run side by side.
         budget: of the whole study, in seconds.
     """
-    largest = _largest_share(measured)
-    retraining = measured.search_steps[-1].retraining
-    epoch = retraining.seconds / max(1, len(retraining.training))
-    experiment = measured.config.experiment
-    rest = measured.seconds - baseline.seconds - measured.score_seconds - retraining.seconds
+    control = measured[0].search_steps[-1].retraining
+    epoch = median([each.seconds for each in control.training] or [0.0])
+    scores = sum(result.score_seconds for result in measured)
+    trained = baseline + control.seconds
+    rest = max(
+        _TRIAL_SECONDS,
+        *(result.seconds - trained - result.score_seconds for result in measured),
+    )
+    settings = measured[0].config.experiment.retraining_settings
+    spent = trained + scores / at_once + 3 * _ROUND_SECONDS
 
     def seconds(kind: Retraining, shares: Sequence[float]) -> float:
-        retrained = experiment.retraining_settings(kind).epochs * epoch
-        trials = criteria * len(shares)
-        seed = baseline.seconds + retrained + criteria * measured.score_seconds
-        seed += trials * (retrained + max(0.3, rest))
-        exports = trials * _EXPORT_SECONDS
-        spent = measured.seconds + 3 * _ROUND_SECONDS
-        return spent + _FEWEST_SEEDS * seed * _NOISE / at_once + exports
+        retrained = settings(kind).epochs * epoch
+        trials = len(measured) * len(shares)
+        seed = retrained + scores + trials * (retrained + rest)
+        # One baseline of each seed, before anything else of it.
+        baselines = _FEWEST_SEEDS * baseline / min(at_once, _FEWEST_SEEDS)
+        work = baselines + _FEWEST_SEEDS * seed / at_once
+        return spent + work * _NOISE + trials * _EXPORT_SECONDS
 
-    fitting = (choice for choice in _CHOICES if seconds(*choice) <= budget)
-    return _plan(*next(fitting, _CHOICES[-1]), largest)
+    for kind, shares in _CHOICES:
+        if seconds(kind, shares) <= budget:
+            break
+    left_out = [] if kind == "full" else ["full retraining"]
+    if len(shares) < len(_SHARES):
+        left_out.append(f"{len(_SHARES) - len(shares)} of {len(_SHARES)} shares")
+    # Rounded down: the largest share is a limit.
+    largest = _largest_share(measured[0])
+    of_counted = tuple(math.floor(1e4 * share * largest) / 1e4 for share in shares)
+    return StudyPlan(kind, of_counted, seconds(kind, shares), tuple(left_out))
 
 
-def affordable_seeds(plan: StudyPlan, criteria: int, seed: float, left: float) -> int:
+def affordable_seeds(networks: int, seed: float, left: float) -> int:
     """Return how many seeds fit a budget in all.
 
     Args:
-        plan: of the trials of a seed.
-        criteria: number that are compared.
-        seed: seconds that the first one took.
-        left: of the budget, in seconds.
+        networks: number that are exported at the end.
+        seed: seconds that a further one takes.
+        left: of the budget after the first one, in seconds.
     """
-    exports = criteria * len(plan.shares) * _EXPORT_SECONDS
-    return min(len(SEEDS), 1 + max(0, int((left - _ROUND_SECONDS - exports) / (seed * _NOISE))))
+    left -= _ROUND_SECONDS + networks * _EXPORT_SECONDS
+    return min(len(SEEDS), 1 + max(0, int(left / (seed * _NOISE))))
 
 
 def _largest_share(measured: TrialResult) -> float:
@@ -99,14 +114,3 @@ def _largest_share(measured: TrialResult) -> float:
             limit = measured.config.limit_of(layer.name)
             allowed += layer.weights * (1.0 if limit is None else limit)
     return allowed / measured.counted_weights
-
-
-def _plan(kind: Retraining, shares: Sequence[float], largest: float) -> StudyPlan:
-    left_out = []
-    if kind != "full":
-        left_out.append("full retraining")
-    if len(shares) < len(_SHARES):
-        left_out.append(f"{len(_SHARES) - len(shares)} of {len(_SHARES)} shares")
-    return StudyPlan(
-        kind, tuple(math.floor(1e4 * share * largest) / 1e4 for share in shares), tuple(left_out)
-    )

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,13 @@ class Point:
     trials: Sequence[TrialResult]
 
     @property
+    def share(self) -> float:
+        """The share that was asked for; whole blocks prune about as much."""
+        return self.trials[0].config.fraction or 0.0
+
+    @property
     def pruned(self) -> float:
-        """Share of the counted weights, in percent."""
+        """Pruned share of the counted weights, in percent."""
         return float(np.mean([trial.params_pruned for trial in self.trials]))
 
     @property
@@ -62,10 +68,12 @@ class Point:
         resolution = 100 / self.trials[0].config.experiment.data.validation_size
         return _difference(lost, resolution)
 
-    @property
-    def most_lost(self) -> float:
-        """Upper end of the interval of the validation loss; its mean for fewer than three seeds."""
-        half_width = self.validation_loss.half_width()
+    def most_lost(self, confidence: float) -> float:
+        """Return the upper end of the interval of the validation loss.
+
+        It is the mean for fewer than three seeds.
+        """
+        half_width = self.validation_loss.half_width(confidence)
         return self.validation_loss.mean + (0 if math.isnan(half_width) else half_width)
 
 
@@ -87,14 +95,18 @@ class Study:
     Attributes:
         trials: of all criteria, shares and seeds, with one retraining.
         loss: accuracy that may be lost (percentage points).
+        seeds: number of trials of a complete point.
         exported: by key of a point's first trial its exported network, or why there is none.
-        left_out: lines on what the budget did not allow.
+        left_out: what the budget did not allow.
+        failed: number of trials without a result.
     """
 
     trials: Sequence[TrialResult]
     loss: float
+    seeds: int
     exported: Mapping[str, Exported | str]
-    left_out: Sequence[str]
+    left_out: Sequence[str] = ()
+    failed: int = 0
 
     @cached_property
     def curves(self) -> dict[str, list[Point]]:
@@ -111,16 +123,20 @@ class Study:
     def recommended(self) -> Point | None:
         """The point that prunes most and loses no more than allowed, by validation images.
 
-        It and all smaller shares of its criterion stay within the allowed loss; of two criteria at
-        one share the one that loses less. None if no share does.
+        It and all smaller shares of its criterion stay within the allowed loss, and none of them
+        lacks a trial; of two criteria at one share the one that loses less. None if no share does.
         """
-        within = []
+        # Bonferroni's correction: the best of several criteria is chosen.
+        confidence = 1 - (1 - CONFIDENCE) / len(self.curves)
+        shares = sorted({trial.config.fraction or 0.0 for trial in self.trials})
+        within: list[tuple[float, float, Point]] = []
         for points in self.curves.values():
-            for point in points:
-                if point.most_lost > self.loss:
+            for share, point in zip(shares, points, strict=False):
+                complete = share == point.share and len(point.trials) == self.seeds
+                if not complete or point.most_lost(confidence) > self.loss:
                     break
-                within.append(point)
-        return max(within, key=lambda each: (each.pruned, -each.validation_loss.mean), default=None)
+                within.append((share, -point.validation_loss.mean, point))
+        return max(within, key=lambda each: each[:2])[2] if within else None
 
 
 def share_within(points: Sequence[Point], loss: float) -> str:
@@ -203,16 +219,19 @@ def _answer(study: Study, loss: str) -> str:
     point = study.recommended
     if point is None:
         least = min(
-            (points[0] for points in study.curves.values()), key=lambda each: each.most_lost
+            (points[0] for points in study.curves.values()),
+            key=lambda each: each.validation_loss.mean,
         )
         return (
-            f"**No measured share stays within a loss of {loss}.** The smallest, "
+            f"**No measured share is certain to stay within a loss of {loss}.** The smallest, "
             f"{least.pruned:.2f}% by {least.criterion}, loses {_interval(least.validation_loss)} "
-            "points of validation accuracy."
+            "points of validation accuracy. More seeds or validation images narrow the interval."
         )
     answer = (
         f"**{point.pruned:.2f}% of {_counted(point)} can be pruned by {point.criterion}.** Test "
-        f"accuracy is then {point.accuracy:.2f}%; the loss is {_interval(point.loss)} points."
+        f"accuracy is then {point.accuracy:.2f}%; the loss is {_interval(point.loss)} points. The "
+        f"unpruned network has {_mean(point, 'baseline_accuracy')}%, and retrained alike "
+        f"{_mean(point, 'dense_accuracy')}%."
     )
     if len(point.trials) < FEWEST_SEEDS:
         answer += " There are too few seeds for an interval."
@@ -232,8 +251,13 @@ def _where(study: Study) -> list[str]:
     """Return a line on where the recommended network is."""
     if study.recommended is None or _exported(study.recommended, study.exported) is None:
         return []
-    folder = network_folder(study.recommended.trials[0])
-    return [f"The recommended network is in [{folder}]({folder}/network.py)."]
+    trial = study.recommended.trials[0]
+    folder = network_folder(trial)
+    return [
+        f"The recommended network is in [{folder}]({folder}/network.py). It is that of seed "
+        f"{trial.config.seed}: test accuracy {trial.accuracy:.2f}%, validation loss "
+        f"{_lost(trial):.2f} points."
+    ]
 
 
 def _counted(point: Point) -> str:
@@ -243,16 +267,25 @@ def _counted(point: Point) -> str:
         return "all weights"
     total = sum(layer.weights for layer in trial.layers)
     of_all = 100 * trial.pruned_weights / total
-    return f"the weights of the pruned layers ({of_all:.2f}% of all weights)"
+    return f"the weights of the pruned layers, which is {of_all:.2f}% of all weights,"
+
+
+def _mean(point: Point, figure: str) -> str:
+    return f"{np.mean([getattr(trial, figure) for trial in point.trials]):.2f}"
 
 
 def _rules(study: Study, loss: str) -> Iterable[str]:
     seeds = {trial.config.seed for trial in study.trials}
     bound = f"the upper end of the {CONFIDENCE:.0%} interval of the validation loss"
     yield (
-        f"Recommended is the largest share where {bound} is at most {loss}, there and at all "
-        "smaller shares; with fewer than three seeds, where the mean is. Test images chose nothing."
+        f"Recommended is the largest share where {bound}, corrected for the number of criteria, is "
+        f"at most {loss}, there and at all smaller shares. With fewer than three seeds the mean "
+        "decides, without a margin for chance. Test images chose nothing."
     )
+    threads = study.trials[0].config.experiment.threads
+    yield f"Latency is that of one image on the CPU, with {threads} threads."
+    if study.failed:
+        yield f"Failed: {study.failed} trials; a share that lacks one is not recommended."
     if study.left_out or len(seeds) < FEWEST_SEEDS:
         left = [*study.left_out, *(["more seeds"] if len(seeds) < FEWEST_SEEDS else [])]
         yield f"Left out, to stay within the budget: {', '.join(left)}."
@@ -290,7 +323,7 @@ def draw_study(study: Study) -> "Figure":
     """Draw test accuracy against what is pruned, and against what the export leaves."""
     figure, panels = new_panels(3, 3.4, sharey=True)
     for (criterion, points), colour, marker in zip(
-        study.curves.items(), COLOURS, MARKERS, strict=False
+        study.curves.items(), cycle(COLOURS), cycle(MARKERS), strict=False
     ):
         accuracies = [point.accuracy for point in points]
         style: Any = {"color": colour, "marker": marker, "markersize": 4, "label": criterion}

@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from services import environment
 
 from mint.config.schema import TrialConfig
-from mint.orchestration.study_plan import SEEDS, StudyPlan, affordable_seeds, choose_plan
+from mint.orchestration.study_plan import SEEDS, affordable_seeds, choose_plan
 from mint.pruning.layer_table import LayerCount
-from mint.trial.result import Baseline, Retraining, SearchStep, TrialResult
+from mint.training.epoch import Epoch
+from mint.trial.result import Retraining, SearchStep, TrialResult
 
 STUDY = ("-m", "mint.cli.app", "study", "--smoke", "--budget", "20s")
 
@@ -42,11 +43,11 @@ def test_study_answers_with_a_page_a_network_and_runs(tmp_path: Path) -> None:
     experiment = client.get_experiment_by_name("digits_mlp")
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
-    assert len(runs) == 10
+    assert len(runs) == 12  # the dense control of three criteria, and three shares of each
     assert {run.data.tags["mint.sweep"] for run in runs} == {"study"}
 
     network = next(output.glob("network-*"), None)
-    assert (network is None) == ("No measured share" in page)
+    assert (network is None) == ("**No measured share" in page)
     if network:
         built = subprocess.run(
             [sys.executable, "-c", "from network import build; build()"], cwd=network, check=False
@@ -62,10 +63,14 @@ def test_study_answers_with_a_page_a_network_and_runs(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def measured(quick_trial: TrialConfig) -> TrialResult:
-    """The dense control of a network that can lose half of its weights: one second an epoch."""
-    epochs = quick_trial.experiment.retraining_settings("light").epochs
-    trained: Any = {"training": (None,) * epochs, "seconds": 1.0 * epochs}
+def measured(quick_trial: TrialConfig) -> list[TrialResult]:
+    """Dense controls of a network that can lose half of its weights: one second an epoch."""
+    count = quick_trial.experiment.retraining_settings("light").epochs
+    epochs = [
+        Epoch(epoch=number, loss=0.0, validation_accuracy=90.0, seconds=1.0)
+        for number in range(1, count + 1)
+    ]
+    trained: Any = {"training": epochs, "seconds": 1.0 * count}
     step: Any = {"retraining": Retraining.model_construct(**trained)}
     fields: Any = {
         "config": quick_trial,
@@ -78,10 +83,7 @@ def measured(quick_trial: TrialConfig) -> TrialResult:
         "score_seconds": 1.0,
         "seconds": 15.0,
     }
-    return TrialResult.model_construct(**fields)
-
-
-BASELINE = Baseline(validation_accuracy=90.0, training=(), seconds=10.0)
+    return [TrialResult.model_construct(**fields)] * 3
 
 
 @pytest.mark.parametrize(
@@ -89,33 +91,33 @@ BASELINE = Baseline(validation_accuracy=90.0, training=(), seconds=10.0)
     [(1e6, "full", 7), (1, "light", 3)],
 )
 def test_plan_fits_the_budget(
-    measured: TrialResult, budget: float, retraining: str, shares: int
+    measured: list[TrialResult], budget: float, retraining: str, shares: int
 ) -> None:
-    plan = choose_plan(measured, BASELINE, 3, at_once=2, budget=budget)
+    plan = choose_plan(measured, 10.0, at_once=2, budget=budget)
     assert (plan.retraining, len(plan.shares)) == (retraining, shares)
     assert plan.shares[0] == 0.25  # half of what can be pruned
     assert bool(plan.left_out) == (budget == 1)
+    assert (plan.seconds > budget) == (budget == 1)
 
 
-def test_shares_stay_within_the_upper_limit(measured: TrialResult) -> None:
-    limited = measured.config.model_copy(update={"upper_limit": 0.3})
-    result = measured.model_copy(update={"config": limited})
-    plan = choose_plan(result, BASELINE, 3, at_once=2, budget=1e6)
+def test_shares_stay_within_the_upper_limit(measured: list[TrialResult]) -> None:
+    limited = measured[0].config.model_copy(update={"upper_limit": 0.3})
+    result = measured[0].model_copy(update={"config": limited})
+    plan = choose_plan([result], 10.0, at_once=2, budget=1e6)
     assert plan.shares[0] == 0.075
     assert max(plan.shares) <= 0.15
 
 
-def test_longer_budgets_never_give_smaller_plans(measured: TrialResult) -> None:
+def test_longer_budgets_never_give_smaller_plans(measured: list[TrialResult]) -> None:
     sizes = []
     for budget in range(1, 2000, 50):
-        plan = choose_plan(measured, BASELINE, 3, at_once=2, budget=budget)
+        plan = choose_plan(measured, 10.0, at_once=2, budget=budget)
         sizes.append((plan.retraining == "full", len(plan.shares)))
     assert sizes[0] < sizes[-1]
     assert all(one <= later for one, later in pairwise(sizes))
 
 
 def test_seeds_fill_what_is_left_of_the_budget() -> None:
-    plan = StudyPlan("light", (0.5,))
-    counts = [affordable_seeds(plan, 3, seed=10.0, left=left) for left in (-5, 0, 30, 60, 1e4)]
+    counts = [affordable_seeds(3, seed=10.0, left=left) for left in (-5, 0, 30, 60, 1e4)]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (1, len(SEEDS))

@@ -1,6 +1,7 @@
 """What a study recommends, from losses that are known."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,17 @@ def _trial(
     return TrialResult.model_construct(**fields)
 
 
-def _study(config: TrialConfig, losses: dict[str, dict[float, list[float]]]) -> Study:
+def _study(
+    config: TrialConfig, losses: dict[str, dict[float, list[float]]], loss: float = 2.0
+) -> Study:
     trials = [
         _trial(config, criterion, share, seed, loss)
         for criterion, curve in losses.items()
         for share, seeds in curve.items()
         for seed, loss in enumerate(seeds)
     ]
-    return Study(trials, 1.0, {}, ())
+    seeds = max(len(each) for curve in losses.values() for each in curve.values())
+    return Study(trials, loss, seeds, {})
 
 
 def test_recommended_is_the_largest_share_whose_interval_stays_within_the_loss(
@@ -68,13 +72,13 @@ def test_of_equal_shares_the_smaller_validation_loss_wins_though_its_test_loss_i
         trial.model_copy(update={"accuracy": 10.0}) if trial.config.criterion == "random" else trial
         for trial in study.trials
     ]
-    best = Study(trials, 1.0, {}, ()).recommended
+    best = Study(trials, 2.0, 3, {}).recommended
     assert best is not None
     assert best.criterion == "random"
 
 
 def test_one_seed_is_judged_by_its_loss_and_the_page_says_so(quick_trial: TrialConfig) -> None:
-    study = _study(quick_trial, {"mint": {0.5: [0.2], 0.9: [0.9], 0.98: [1.1]}})
+    study = _study(quick_trial, {"mint": {0.5: [0.2], 0.9: [0.9], 0.98: [1.1]}}, 1.0)
     assert study.recommended is not None
     assert study.recommended.pruned == pytest.approx(90)
     page = study_page(study, ["Fact."])
@@ -83,8 +87,10 @@ def test_one_seed_is_judged_by_its_loss_and_the_page_says_so(quick_trial: TrialC
 
 
 def test_no_share_within_the_loss_is_an_answer(quick_trial: TrialConfig) -> None:
-    page = study_page(_study(quick_trial, {"mint": {0.5: [2.0, 2.1, 2.2], 0.9: [5, 6, 7]}}), [])
-    assert "**No measured share stays within a loss of 1 point.**" in page
+    page = study_page(
+        _study(quick_trial, {"mint": {0.5: [2.0, 2.1, 2.2], 0.9: [5, 6, 7]}}, 1.0), []
+    )
+    assert "**No measured share is certain to stay within a loss of 1 point.**" in page
     assert "50.00% by mint, loses 2.10 [" in page
 
 
@@ -105,7 +111,7 @@ def test_pages_hold_the_picture_and_what_could_not_be_exported(
     first = [trial.keys.key for trial in study.trials if trial.config.seed == 0]
     found: dict[str, Exported | str] = dict.fromkeys(first, small)
     found["random-0.98-0"] = "it cannot be traced"
-    write_study(tmp_path, Study(study.trials, 1.0, found, ("full retraining",)), ["Fact."])
+    write_study(tmp_path, Study(study.trials, 2.0, 3, found, ("full retraining",)), ["Fact."])
     page, html = ((tmp_path / name).read_text() for name in ("STUDY.md", "study.html"))
     assert "has 25.0% of the weights and 20.0% of the multiply-adds, and takes 50.0%" in page
     assert "Not exported: it cannot be traced" in page
@@ -116,4 +122,26 @@ def test_pages_hold_the_picture_and_what_could_not_be_exported(
 
 
 def test_a_point_without_interval_is_bounded_by_its_mean(quick_trial: TrialConfig) -> None:
-    assert Point("mint", [_trial(quick_trial, "mint", 0.5, 0, 0.7)]).most_lost == pytest.approx(0.7)
+    point = Point("mint", [_trial(quick_trial, "mint", 0.5, 0, 0.7)])
+    assert point.most_lost(0.95) == pytest.approx(0.7)
+
+
+def test_a_share_that_lacks_a_trial_is_not_recommended_nor_any_above_it(
+    quick_trial: TrialConfig,
+) -> None:
+    good = [-0.1, 0.0, 0.1]
+    curve = {0.5: good, 0.8: good[:2], 0.9: good}
+    best = _study(quick_trial, {"mint": curve}).recommended
+    assert best is not None
+    assert best.pruned == pytest.approx(50)
+    # A share that one criterion lacks altogether stops that criterion.
+    study = _study(quick_trial, {"mint": {0.5: good, 0.9: good}, "random": {0.5: good, 0.8: good}})
+    assert study.recommended is not None
+    assert (study.recommended.criterion, study.recommended.share) == ("random", 0.8)
+    assert "Failed: 1 trials" in study_page(replace(study, failed=1), [])
+
+
+def test_more_criteria_need_a_wider_margin(quick_trial: TrialConfig) -> None:
+    close = {0.5: [-0.15, 0.0, 0.15]}
+    alone = _study(quick_trial, {"mint": close}).curves["mint"][0]
+    assert alone.most_lost(0.95) < alone.most_lost(1 - 0.05 / 3)
