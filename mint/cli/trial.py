@@ -64,6 +64,8 @@ def run(
     file = _read_experiment(options, output)
     planned = _plan(options, words, file)
     pipeline, layers_known = planned.pipeline, planned.layers
+    if layers_known and layers_known.not_exported:
+        print(f"mint export cannot write this network: {layers_known.not_exported}")
     if not dry_run:
         _finish(pipeline, uri, output, file)
     elif layers_known:
@@ -177,22 +179,20 @@ def layers(
         return
     chosen = read_chosen_experiment(str(experiment), options).experiment
 
-    import torch
-
     from mint.data.datasets import load_source
     from mint.models.layers import chosen_pairs
-    from mint.models.registry import build_network
-    from mint.models.tracing import trace
     from mint.pruning.layer_table import count_layers
-    from mint.trial.preflight import image_shape
+    from mint.trial.preflight import image_shape, trace_network
 
     shape = image_shape(chosen.data, None)
     if shape is None:
         cache, data_dir = cache_folder(options.cache_dir), data_folder(options.data_dir)
         shape = image_shape(chosen.data, load_source(chosen.data, data_dir, cache=cache).facts)
     assert shape
-    traced = trace(build_network(chosen.network), torch.zeros(1, *shape))
+    traced = trace_network(chosen, shape)
     print("\n".join(layer_lines(count_layers(traced, chosen_pairs(traced, chosen)))))
+    if traced.not_exported:
+        print(f"mint export cannot write this network: {traced.not_exported}")
 
 
 def export(

@@ -427,7 +427,8 @@ class TrialConfig(Frozen):
     def activations_key(self) -> str:
         """Key of the activations that scores are estimated from."""
         pairs = self.experiment.prune, self.experiment.leave_out
-        return content_key("activations", self.baseline_key, *pairs, self.samples_per_class)
+        # 2: values have the names of ATen operations.
+        return content_key("activations", self.baseline_key, *pairs, self.samples_per_class, 2)
 
     def retrained_key(self, mask_digest: str | None) -> str:
         """Key of a retrained network, of the dense one without a digest.

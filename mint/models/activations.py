@@ -1,6 +1,7 @@
 """Activations of several layers for the same rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mint.models.layers import LayerPair, Traced
-from mint.models.tracing import evaluating
+from mint.models.recorded import Recorded
+from mint.models.running import Rerun
 
 ROWS_AT_ONCE = 1024
 
@@ -30,32 +32,32 @@ def collect_activations(
         absolute: average absolute values, as a magnitude needs: opposite signs do not cancel.
 
     Returns:
-        For each pair's parent_node and child_node, (rows, filters): means over space.
+        For each pair's parent_node and child_node, (rows, filters): means over space or tokens.
     """
-    filters = {pair.parent_node: pair.parent_filters for pair in pairs}
-    filters |= {pair.child_node: pair.child_filters for pair in pairs}
-    reader = _Reader(traced.graph, filters, absolute=absolute)
-    with evaluating(traced.graph), torch.inference_mode():
-        for batch in inputs:
-            reader.run(batch)
+    keys = {key for pair in pairs for key in (pair.parent_node, pair.child_node)}
+    recorded = {key: traced.recorded[key] for key in sorted(keys)}
+    reader = _Reader(traced.graph, recorded, absolute=absolute)
+    for batch in inputs:
+        reader.run(traced.network, batch)
     return {name: torch.cat(parts).cpu().numpy() for name, parts in reader.parts.items()}
 
 
-class _Reader(torch.fx.Interpreter):
-    """Records the spatial means of some nodes while the graph runs."""
+class _Reader(Rerun):
+    """Records the means of some values over each filter while the network runs."""
 
     def __init__(
-        self, graph: torch.fx.GraphModule, filters: Mapping[str, int], *, absolute: bool
+        self, graph: torch.fx.Graph, recorded: Mapping[str, Recorded], *, absolute: bool
     ) -> None:
-        super().__init__(graph, garbage_collect_values=True)
-        self._filters = filters
+        super().__init__(graph)
+        self._recorded = {
+            node: [key for key, value in recorded.items() if value.node == node]
+            for node in {value.node for value in recorded.values()}
+        }
+        self._values = recorded
         self._absolute = absolute
-        self.parts: dict[str, list[Tensor]] = {name: [] for name in filters}
+        self.parts: dict[str, list[Tensor]] = {key: [] for key in recorded}
 
-    def run_node(self, n: torch.fx.Node) -> object:
-        value = super().run_node(n)
-        if n.name in self._filters:  # read now: an operation in place may change it next
-            by_filter = value.reshape(len(value), self._filters[n.name], -1)
-            averaged = by_filter.abs() if self._absolute else by_filter
-            self.parts[n.name].append(averaged.mean(2, dtype=torch.float32))
-        return value
+    def seen(self, node: torch.fx.Node, value: Any) -> None:
+        for key in self._recorded.get(node.name, ()):
+            entries = value.abs() if self._absolute else value
+            self.parts[key].append(self._values[key].means(entries))

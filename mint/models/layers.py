@@ -1,6 +1,6 @@
 """Weight layers of a traced network, and the layer pairs that are pruned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,10 @@ from mint.errors import InputError, allowed
 # A plan knows the layers of a network without it, and torch takes seconds to import.
 if TYPE_CHECKING:
     import torch.fx
+    from torch import nn
+
+    from mint.models.recorded import Recorded
+    from mint.models.supports import Supports
 
 INPUT = "input"  # parent of a pair whose child reads the network's input
 READS_INPUT = "reads the input"
@@ -42,43 +46,57 @@ class Layer:
 class LayerPair:
     """A child layer whose weight reads the filters of its parent layer, or the network's input.
 
+    Where the child reads a sum or product of layers, each of its terms counts as one filter, named
+    after the deepest layer; where it reads a concatenation, the parent is all of its layers.
     The child's activation is taken after the batch norm and activation functions that follow it,
     before pooling and additions. The parent's activation is what the child reads: in a residual
     network that is the sum after its activation function.
 
     Attributes:
         parent: module name, or input, whose filters are its channels or the values of a flattened
-            image.
+            image; the names of several layers are joined by +.
         child: module name; the pair's mask prunes the weight of this layer.
-        parent_node: graph node whose value the child reads, before a flatten.
-        child_node: graph node whose value is the child's activation.
-        parent_filters: number of the parent's filters.
+        weight: name of the parameter that the mask prunes.
+        parent_node: key in Traced.recorded of the value that the child reads.
+        child_node: key in Traced.recorded of the child's activation.
+        parent_filters: number of filters that the child reads.
         child_filters: number of the child's filters.
         groups: groups of a grouped convolution, else 1.
-        span: columns of the child's weight that each parent filter owns: height times width for a
-            linear layer after a flattened convolution, else 1.
+        channels: for each channel or feature that the child reads, the parent filter it belongs to.
         kernel: shape of the child's kernels, such as (3, 3); () for a linear layer.
+        transposed: whether the parameter is (columns, filters, *kernel), as transposed convolutions
+            have it, and not (filters, columns, *kernel).
+        heads: for each parent filter its attention head, which stands for a group; else None.
     """
 
     parent: str
     child: str
+    weight: str
     parent_node: str
     child_node: str
     parent_filters: int
     child_filters: int
     groups: int
-    span: int
+    channels: tuple[int, ...]
     kernel: tuple[int, ...]
-
-    @property
-    def weight(self) -> str:
-        """Name of the parameter that the pair's mask prunes."""
-        return f"{self.child}.weight"
+    transposed: bool = False
+    heads: tuple[int, ...] | None = None
 
     def columns(self) -> NDArray[np.int64]:
         """Return (1, c), if grouped (child_filters, c): the parent filter weight[o, c] reads."""
-        channels = np.arange(self.parent_filters * self.span, dtype=np.int64) // self.span
-        by_group = channels.reshape(self.groups, -1)
+        return self._by_filter(np.array(self.channels, dtype=np.int64))
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return for each of columns() how many channels before it have the same parent filter."""
+        channels = np.array(self.channels, dtype=np.int64)
+        order = channels.argsort(kind="stable")
+        in_order, sizes = np.arange(len(channels)), np.bincount(channels)
+        positions = np.empty_like(channels)
+        positions[order] = in_order - (sizes.cumsum() - sizes).repeat(sizes)
+        return self._by_filter(positions)
+
+    def _by_filter(self, by_channel: NDArray[np.int64]) -> NDArray[np.int64]:
+        by_group = by_channel.reshape(self.groups, -1)
         return by_group.repeat(self.child_filters // self.groups if self.groups > 1 else 1, axis=0)
 
 
@@ -95,6 +113,8 @@ class LayerTable:
         parameters: their number.
         values: number of values of one image in the forward pass: of all operations together, and
             of the largest.
+        not_exported: why mint export cannot write the network, as far as its code tells; None if
+            it can.
     """
 
     layers: tuple[Layer, ...]
@@ -104,6 +124,7 @@ class LayerTable:
     parameters: int
     values: tuple[int, int]
     tied: Mapping[str, str]
+    not_exported: str | None = None
 
     @property
     def pairs(self) -> list[LayerPair]:
@@ -117,10 +138,30 @@ class Traced(LayerTable):
     """A network as a graph, with its table of layers.
 
     Attributes:
-        graph: shares its modules with the network; valid in evaluation mode only.
+        network: itself.
+        graph: its ATen operations, in evaluation mode only: see mint.models.running.
+        recorded: values of the graph that scores are estimated from, by the pairs' keys.
+        nodes: for each layer that the graph applies, the name of its node.
+        dims: for the same layers the dimension of the filters, in what they read and return.
+        supports: the filters that entries depend on, by number.
+        columns: for each pair's child the support of each channel that it reads.
     """
 
-    graph: "torch.fx.GraphModule"
+    network: "nn.Module"
+    graph: "torch.fx.Graph"
+    recorded: "Mapping[str, Recorded]"
+    nodes: Mapping[str, str]
+    dims: Mapping[str, int]
+    supports: "Supports"
+    columns: Mapping[str, Sequence[int]]
+
+    def filters_read(self, child: str) -> list[frozenset[tuple[str, int]]]:
+        """Return for each channel that a pair's child reads all filters that can change it.
+
+        They are (layer, index) of the layers from which no other layer separates the child.
+        """
+        reached = (self.supports.reach(number) for number in self.columns[child])
+        return [frozenset(map(self.supports.filter, each)) for each in reached]
 
 
 def chosen_pairs(traced: LayerTable, experiment: Experiment) -> list[LayerPair]:

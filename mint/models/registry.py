@@ -12,6 +12,7 @@ from mint.models.lenet import lenet5
 from mint.models.mlp import mlp
 from mint.models.own_code import imported
 from mint.models.resnet import AKAMASTER_NAMES, resnet8, resnet50, resnet56
+from mint.models.running import logits
 from mint.models.vgg import vgg16
 
 _PROVIDED: Mapping[str, Callable[..., nn.Module]] = {
@@ -48,4 +49,6 @@ def build_network(config: NetworkConfig) -> nn.Module:
         raise InputError(f"network {name}: must return an nn.Module, not {type(network).__name__}")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise InputError(f"network {name}: has lazy layers; give their sizes")
+    if name not in _PROVIDED:
+        network.register_forward_hook(lambda network, inputs, output: logits(output))
     return network

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 import torch.fx
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.fx.passes.shape_prop import TensorMetadata
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mint.data.loading import Split
 from mint.models.activations import ROWS_AT_ONCE
-from mint.models.layers import Traced
-from mint.models.tracing import evaluating
+from mint.models.layers import LayerPair, Traced
+from mint.models.running import Rerun
+from mint.models.weights import arguments, operation, read_argument
 from mint.pruning.masks import Masks
 from mint.rng import stream
 
@@ -46,9 +46,7 @@ def compensate(traced: Traced, masks: Masks, split: Split, seed: int) -> None:
         split: training images on the network's device.
         seed: draws the images, and the patches of convolutions.
     """
-    known = (node.meta.get("tensor_meta") for node in traced.graph.graph.nodes)
-    shapes = [meta.shape for meta in known if isinstance(meta, TensorMetadata)]
-    number = min(IMAGES, VALUES // max(math.prod(shape[1:]) for shape in shapes))
+    number = min(IMAGES, VALUES // traced.values[1])
     generator = stream(seed, "compensation")
     rows = generator.permutation(len(split))[: max(2, number)]
     batches = split.batches(ROWS_AT_ONCE, rows)
@@ -72,14 +70,13 @@ def refit(
         images: (n, ...) as the network takes them, on its device.
         generator: draws the patches of convolutions.
     """
-    with evaluating(traced.graph), torch.no_grad():
-        _LockStep(traced, masks, generator).run(images)
+    _LockStep(traced, masks, generator).run(traced.network, images)
 
 
-class _LockStep(torch.fx.Interpreter):
+class _LockStep(Rerun):
     """Runs the dense and the pruned network side by side, and refits each layer on the way.
 
-    `env` has the values of the dense network; `_pruned` those of the pruned one that differ.
+    `_pruned` has, for values of the dense network, those of the pruned one that differ.
     """
 
     def __init__(
@@ -88,92 +85,141 @@ class _LockStep(torch.fx.Interpreter):
         masks: Mapping[str, NDArray[np.bool_]],
         generator: np.random.Generator,
     ) -> None:
-        super().__init__(traced.graph, garbage_collect_values=True)
+        super().__init__(traced.graph)
         self._traced = traced
         self._masks = masks
         self._generator = generator
-        self._pruned: dict[torch.fx.Node, Any] = {}
+        self._pruned = WeakTensorKeyDictionary()
+        self._pairs = {traced.nodes[pair.child]: pair for pair in traced.all_pairs}
 
-    def run_node(self, n: torch.fx.Node) -> Any:
-        mask = self._masks.get(f"{n.target}.weight") if n.op == "call_module" else None
-        read = n.all_input_nodes
-        if (mask is None or mask.all()) and self._pruned.keys().isdisjoint(read):
-            return super().run_node(n)
-        # An operation in place may change the dense value: copied first.
-        inputs = {node: self._pruned.get(node, _copied(self.env[node])) for node in read}
-        first = self.env[read[0]]
-        dense = super().run_node(n)
-        if n.op == "call_module":
-            self._adapt(str(n.target), first, inputs[read[0]])
-        self.env, of_dense = inputs, self.env
-        self._pruned[n] = super().run_node(n)
-        self.env = of_dense
-        for node in self.user_to_last_uses.get(n, []):
-            self._pruned.pop(node, None)
-        return dense
+    def detached(self, tensor: Tensor, value: Tensor) -> None:
+        if tensor in self._pruned:
+            self._pruned[value] = self._pruned[tensor]
 
-    def _adapt(self, layer: str, dense: Tensor, pruned: Tensor) -> None:
-        """Refit a pruned layer, or re-estimate a batch norm, from its inputs in both networks."""
-        module = self._traced.graph.get_submodule(layer)
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            assert module.running_var is not None
-            over = [0, *range(2, pruned.dim())]
-            module.running_mean.copy_(pruned.mean(over))
-            module.running_var.copy_(pruned.var(over))
-        if (kept := self._masks.get(f"{layer}.weight")) is not None:
-            assert isinstance(module, nn.Linear | _ConvNd)  # no other layer has masks
-            if isinstance(module, _ConvNd):
-                dense, pruned = _patches(module, [dense, pruned], self._generator)
-            free_mean = module.bias is not None or layer in self._traced.batch_norms
-            _refit(module, kept, dense, pruned, free_mean=free_mean)
+    def apply(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        pair = self._pairs.get(node.name)
+        mask = self._masks.get(pair.weight) if pair else None
+        read = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        if (mask is None or mask.all()) and not any(each in self._pruned for each in read):
+            return super().apply(node, args, kwargs)
+        in_place = node.target._schema.is_mutable  # type: ignore[union-attr]
+        pruned = {
+            id(each): self._pruned.get(each, each.clone() if in_place else each) for each in read
+        }
+        of_pruned = tree_map_only(Tensor, lambda each: pruned[id(each)], (args, kwargs))
+        value = super().apply(node, args, kwargs)
+        named = arguments(node, *of_pruned)
+        if pair and mask is not None:
+            self._refit(node, pair, mask, arguments(node, args, kwargs), named)
+        elif operation(node) == "batch_norm":
+            _measure(named)
+        pruned_value = node.target(*of_pruned[0], **of_pruned[1])  # type: ignore[operator]
+        for dense, each in zip(tree_leaves(value), tree_leaves(pruned_value), strict=True):
+            if isinstance(dense, Tensor):
+                self._pruned[dense] = each
+        return value
+
+    def _refit(
+        self,
+        node: torch.fx.Node,
+        pair: LayerPair,
+        mask: NDArray[np.bool_],
+        dense: Mapping[str, Any],
+        pruned: Mapping[str, Any],
+    ) -> None:
+        """Refit a pruned layer from its arguments in both networks."""
+        read = [each[read_argument(node)] for each in (dense, pruned)]
+        if pair.kernel:
+            read = _patches(dense, pair.kernel, read, self._generator)
+        else:
+            read = [values.flatten(0, -2) for values in read]
+        weight: Tensor = self._traced.network.get_parameter(pair.weight)
+        if pair.transposed:
+            weight, mask = weight.T, mask.T
+        bias = dense["self"] if operation(node) == "addmm" else dense.get("bias")
+        free_mean = bias is not None or pair.child in self._traced.batch_norms
+        shift = _fit(weight, mask, *read, groups=pair.groups, free_mean=free_mean)
+        if bias is not None:
+            bias.add_(shift)
 
 
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+def _measure(norm: Mapping[str, Any]) -> None:
+    """Re-estimate a batch norm from its arguments in the pruned network."""
+    if norm["running_mean"] is not None:
+        over = [0, *range(2, norm["input"].dim())]
+        norm["running_mean"].copy_(norm["input"].mean(over))
+        norm["running_var"].copy_(norm["input"].var(over))
 
 
 def _patches(
-    module: _ConvNd, inputs: Sequence[Tensor], generator: np.random.Generator
+    named: Mapping[str, Any],
+    kernel: Sequence[int],
+    inputs: Sequence[Tensor],
+    generator: np.random.Generator,
 ) -> list[Tensor]:
-    """Return (patches, channels, *kernel) of inputs of a convolution, at the same random places."""
+    """Return (patches, channels, *kernel) of inputs of a convolution, at the same random places.
+
+    Args:
+        named: arguments of the convolution.
+        kernel: sizes of its kernels.
+        inputs: (n, channels, *space).
+        generator: draws the places.
+    """
+    padding, stride, dilation = (named.get(key) for key in ("padding", "stride", "dilation"))
+    stride, dilation = (_each(value or 1, kernel) for value in (stride, dilation))
+    if padding == "same":
+        spread = [gap * (size - 1) for gap, size in zip(dilation, kernel, strict=True)]
+        sides = [(total // 2, total - total // 2) for total in spread]
+    else:
+        sides = [(side, side) for side in _each(0 if padding == "valid" else padding or 0, kernel)]
     windows = []
     for values in inputs:
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        view = functional.pad(values, module._reversed_padding_repeated_twice, mode)
-        for axis, size in enumerate(module.kernel_size):
-            spread = module.dilation[axis]
-            view = view.unfold(2 + axis, spread * (size - 1) + 1, module.stride[axis])
-            view = view[..., ::spread]
+        view = functional.pad(values, [side for both in reversed(sides) for side in both])
+        for axis, size in enumerate(kernel):
+            view = view.unfold(2 + axis, dilation[axis] * (size - 1) + 1, stride[axis])
+            view = view[..., :: dilation[axis]]
         windows.append(view)
-    places = (len(view), *view.shape[2 : 2 + len(module.kernel_size)])
+    places = (len(view), *view.shape[2 : 2 + len(kernel)])
     total = math.prod(places)
     chosen = generator.choice(total, min(PATCHES, total), replace=False)
     image, *position = (torch.from_numpy(at) for at in np.unravel_index(chosen, places))
     return [view.movedim(1, -1)[(image, *position)].movedim(-1, 1) for view in windows]
 
 
-def _refit(
-    module: nn.Linear | _ConvNd,
+def _each(value: int | Sequence[int], kernel: Sequence[int]) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * len(kernel) if len(values) == 1 else values
+
+
+def _fit(
+    weight: Tensor,
     kept: NDArray[np.bool_],
     dense: Tensor,
     pruned: Tensor,
     *,
+    groups: int,
     free_mean: bool,
-) -> None:
+) -> Tensor:
     """Fit a layer's kept weights to its dense pre-activations, in place.
 
     Args:
-        module: with its trained weight.
+        weight: (outputs, columns, *kernel), trained.
         kept: mask of the weight.
         dense: (samples, channels, *kernel) inputs of the dense network.
         pruned: the same of the pruned network.
+        groups: of a grouped convolution.
         free_mean: whether the layer's outputs may be shifted.
+
+    Returns:
+        (outputs,) the shift of the layer's outputs that keeps their means.
     """
-    groups = module.groups if isinstance(module, _ConvNd) else 1
-    weight = module.weight.flatten(1).double()
     masks = np.split(kept.reshape(len(kept), -1), groups)
     parts = zip(
-        weight.chunk(groups), masks, dense.chunk(groups, 1), pruned.chunk(groups, 1), strict=True
+        weight.flatten(1).double().chunk(groups),
+        masks,
+        dense.chunk(groups, 1),
+        pruned.chunk(groups, 1),
+        strict=True,
     )
     fitted, shifts = [], []
     for own, mask, *inputs in parts:
@@ -183,9 +229,8 @@ def _refit(
             target, read = target - means[0], read - means[1]
         fitted.append(_least_squares(own, mask, target, read))
         shifts.append(own @ means[0] - fitted[-1] @ means[1])
-    module.weight.copy_(torch.cat(fitted).view_as(module.weight))
-    if module.bias is not None:
-        module.bias.add_(torch.cat(shifts))
+    weight.copy_(torch.cat(fitted).view_as(weight))
+    return torch.cat(shifts)
 
 
 def _least_squares(weight: Tensor, kept: NDArray[np.bool_], target: Tensor, read: Tensor) -> Tensor:

@@ -61,15 +61,15 @@ class CriterionInputs:
 
     def weight(self, pair: LayerPair) -> Floats:
         """Return the weight that the pair prunes: (child filters, columns, *kernel)."""
-        weight = self.traced.graph.get_parameter(pair.weight)
-        values: Floats = weight.detach().cpu().double().numpy()
-        return values
+        weight = self.traced.network.get_parameter(pair.weight).detach()
+        return _oriented(pair, weight).cpu().double().numpy()
 
     def blocks(self, pair: LayerPair) -> BlockScores:
         """Return the blocks of the weight that the pair prunes, with scores of zero."""
         child, parent = self.groups(pair)
         value = np.zeros((int(child.max()) + 1, int(parent.max()) + 1))
-        return BlockScores(value, child, parent[pair.columns()], pair.kernel)
+        parents = parent[pair.columns()]
+        return BlockScores(value, child, parents, pair.kernel, transposed=pair.transposed)
 
 
 Criterion = Callable[[LayerPair, CriterionInputs], BlockScores]
@@ -125,9 +125,9 @@ def mint_gaussian(pair: LayerPair, inputs: CriterionInputs, *, conditional: bool
     weight = inputs.weight(pair)
     # Every column and kernel position of a parent filter is a position of its own.
     columns = np.broadcast_to(pair.columns(), weight.shape[:2])
-    position = np.arange(columns.shape[1]) % pair.span
+    position = pair.positions()
     kernels = weight.reshape(*weight.shape[:2], -1)
-    shape = (pair.span, pair.child_filters, pair.parent_filters, kernels.shape[2])
+    shape = (int(position.max()) + 1, pair.child_filters, pair.parent_filters, kernels.shape[2])
     spread = np.zeros(shape)
     spread[position, np.arange(len(weight))[:, None], columns] = kernels
     by_position = np.moveaxis(spread, 3, 0).reshape(-1, *shape[1:3])
@@ -165,7 +165,7 @@ def block_magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
 
 def magnitude(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     """Score every weight by its absolute value: unstructured, as Han et al., NeurIPS 2015."""
-    return absolute_weights(inputs.weight(pair))
+    return replace(absolute_weights(inputs.weight(pair)), transposed=pair.transposed)
 
 
 def absolute_weights(weight: Floats) -> BlockScores:
@@ -181,8 +181,8 @@ def l1_filters(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, which chooses the pruned share of
     every layer by hand; here the filters of all layers are ranked together.
     """
-    weight = inputs.traced.graph.get_parameter(pair.weight)
-    return _filter_scores(pair, weight.detach().flatten(1).abs().sum(1))
+    weight = _oriented(pair, inputs.traced.network.get_parameter(pair.weight).detach())
+    return _filter_scores(pair, weight.flatten(1).abs().sum(1))
 
 
 def bn_scale(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
@@ -194,7 +194,7 @@ def bn_scale(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     norm = inputs.traced.batch_norms.get(pair.child)
     if norm is None:
         raise InputError(f"bn-scale: {pair.child} has no batch norm of its own right after it")
-    scale = inputs.traced.graph.get_parameter(f"{norm}.weight")
+    scale = inputs.traced.network.get_parameter(f"{norm}.weight")
     return _filter_scores(pair, scale.detach().abs())
 
 
@@ -205,7 +205,7 @@ def taylor(pair: LayerPair, inputs: CriterionInputs) -> BlockScores:
     multiplies the block: (sum of gradient times weight)^2, with the gradient of the mean loss over
     the estimation rows.
     """
-    gradient = inputs.gradients()[pair.weight].numpy()
+    gradient = _oriented(pair, inputs.gradients()[pair.weight]).numpy()
     sums = _block_sums(pair, inputs, gradient * inputs.weight(pair))
     return replace(sums, value=sums.value**2)
 
@@ -276,4 +276,10 @@ def _filter_scores(pair: LayerPair, value: Tensor) -> BlockScores:
     """Return the scores of whole child filters: every filter's row of the weight is a block."""
     parents = np.zeros_like(pair.columns())
     filters = np.arange(len(value))
-    return BlockScores(value.cpu().double().numpy()[:, None], filters, parents, pair.kernel)
+    values = value.cpu().double().numpy()[:, None]
+    return BlockScores(values, filters, parents, pair.kernel, transposed=pair.transposed)
+
+
+def _oriented(pair: LayerPair, weight: Tensor) -> Tensor:
+    """Return a tensor of the parameter's shape as (child filters, columns, *kernel)."""
+    return weight.transpose(0, 1) if pair.transposed else weight

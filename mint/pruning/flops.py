@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mint.models.applied_weights import AppliedWeights
-from mint.models.tracing import evaluating
+from mint.models.running import evaluating
 from mint.pruning.masks import Masks
 
 _NO_MASKS = Masks({})

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mint.models.layers import Traced
-from mint.models.tracing import evaluating
+from mint.models.running import evaluating, logits
 
 ROWS_AT_ONCE_BACKWARD = 128  # a backward pass keeps the values of every layer
 
@@ -25,12 +25,12 @@ def loss_gradients(
     Returns:
         For every name, a float64 tensor of the parameter's shape on the CPU.
     """
-    parameters = [traced.graph.get_parameter(name) for name in weights]
+    parameters = [traced.network.get_parameter(name) for name in weights]
     sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
     rows = 0
-    with evaluating(traced.graph), torch.enable_grad():
+    with evaluating(traced.network), torch.enable_grad():
         for inputs, labels in batches:
-            loss = functional.cross_entropy(traced.graph(inputs), labels, reduction="sum")
+            loss = functional.cross_entropy(logits(traced.network(inputs)), labels, reduction="sum")
             for total, part in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
                 total += part
             rows += len(labels)

@@ -2,7 +2,8 @@
 
 A grouping divides the filters of each layer, or the features of the input, into groups whose sizes
 differ by at most one. Layers whose filters are added, as in a residual network, share one grouping
-if they have as many groups: filter k of each of them is then in the same group.
+if they have as many groups: filter k of each of them is then in the same group. The heads of an
+attention are the groups of the filters that its output projection reads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,17 +68,24 @@ def group_filters(
         for each, own in labels.items():
             labels[each] = stream(seed, f"random groups of {each.layer}").permutation(own)
     if grouping == "clustered":
-        energies = [Energy(*both, _energy(traced, pair)) for pair, both in sides.items()]
-        labels = cocluster(energies, {each: each.groups for each in labels})
+        energies = [
+            Energy(*both, _energy(traced, pair))
+            for pair, both in sides.items()
+            if pair.heads is None
+        ]
+        labels |= cocluster(energies, {each: each.groups for each in labels})
     return {
-        pair.weight: PairGroups(labels[child], labels[parent])
+        pair.weight: PairGroups(
+            labels[child], labels[parent] if pair.heads is None else np.array(pair.heads)
+        )
         for pair, (child, parent) in sides.items()
     }
 
 
 def _energy(traced: Traced, pair: LayerPair) -> NDArray[np.float64]:
     """Return the squared weights between filters, summed: (child filters, parent filters)."""
-    weight = traced.graph.get_parameter(pair.weight).detach().cpu().double().numpy()
+    weight = traced.network.get_parameter(pair.weight).detach().cpu().double().numpy()
+    weight = weight.swapaxes(0, 1) if pair.transposed else weight
     by_column = (weight**2).reshape(*weight.shape[:2], -1).sum(2)
     energy = np.zeros((pair.child_filters, pair.parent_filters))
     np.add.at(energy, (np.arange(pair.child_filters)[:, None], pair.columns()), by_column)

@@ -27,6 +27,7 @@ class BlockScores:
             (rows, columns) for a grouped convolution, whose filters read different parents; with
             the dimensions of the kernel appended if the positions of a kernel differ in block.
         kernel: further dimensions of the weight, such as (3, 3); () for a linear layer.
+        transposed: whether the parameter is (columns, rows, *kernel).
         reliability: rank correlation to expect with the scores of as many new bootstraps; nan if
             undefined, as for one bootstrap.
         standard_error: (child groups, parent groups) of value.
@@ -42,6 +43,7 @@ class BlockScores:
     standard_error: NDArray[np.float64] | None = None
     z_score: NDArray[np.float64] | None = None
     bootstraps: NDArray[np.float64] | None = None
+    transposed: bool = False
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -58,11 +60,12 @@ class BlockScores:
         return entries.reshape(children, parents) * per_entry
 
     def expand(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the weight's mask, (rows, columns, *kernel), from a mask of its blocks."""
+        """Return the parameter's mask, in its shape, from a mask of the blocks."""
         entries = kept[self.rows, self.parent_labels]
         shape = (*entries.shape[:2], *self.kernel)
         entries = entries.reshape(*entries.shape, *(1 for _ in shape[entries.ndim :]))
-        return np.broadcast_to(entries, shape).copy()
+        mask = np.broadcast_to(entries, shape)
+        return (mask.swapaxes(0, 1) if self.transposed else mask).copy()
 
 
 def save_scores(
@@ -88,4 +91,5 @@ def load_scores(path: Path) -> dict[str, BlockScores]:
     for layer in layers.values():
         layer["kernel"] = tuple(map(int, layer["kernel"]))
         layer["reliability"] = float(layer["reliability"])
+        layer["transposed"] = bool(layer.get("transposed", False))  # older files have none
     return {weight: BlockScores(**layer) for weight, layer in layers.items()}

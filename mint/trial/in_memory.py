@@ -58,7 +58,7 @@ def score_network(
     stays unchanged. See apply_masks for an example.
 
     Args:
-        network: traceable by torch.fx, on the CPU or a GPU; MINT estimates on the CPU.
+        network: on the CPU or a GPU; MINT estimates on the CPU.
         inputs: (n, ...) images as the network takes them, a tensor or an array; or a Dataset or
             DataLoader of images, or of (image, label). Every image is read;
             torch.utils.data.Subset takes fewer. At least 6 images for MINT, better hundreds.

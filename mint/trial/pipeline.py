@@ -346,7 +346,7 @@ class TrialPipeline:
     def masks(self) -> Masks:
         """The masks that prune the given fraction."""
         masks = Masks.load(self.pruned / MASKS_FILE)
-        masks.check_fit(self.traced.graph)
+        masks.check_fit(self.traced.network)
         return masks
 
     def layer_counts(self, masks: Masks) -> tuple[LayerCount, ...]:

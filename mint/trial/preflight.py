@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +62,13 @@ def trace_network(
     network = build_network(experiment.network)
     if init:
         load_initial(network, experiment, init)
-    return trace(network, torch.zeros(1, *shape))
+    example = torch.zeros(1, *shape)
+    traced = trace(network, example)
+    if not experiment.network.is_users:
+        return traced
+    from mint.pruning.export import why_not_exported
+
+    return replace(traced, not_exported=why_not_exported(network, example))
 
 
 def check_threads(experiment: Experiment) -> None:
@@ -84,6 +91,7 @@ def check_network(trials: Sequence[TrialConfig], layers: LayerTable) -> None:
     experiment = trials[0].experiment
     pairs = chosen_pairs(layers, experiment)
     _check_criteria(trials, layers, pairs)
+    _check_compensation(trials, pairs)
     _check_layer_names(experiment, pairs)
     _check_groups(trials, pairs)
     _check_fractions(trials, layers, pairs)
@@ -186,6 +194,17 @@ def _check_criteria(
                 "own right after it; take another criterion, or leave that layer out of prune",
                 parameter="criterion",
                 value="bn-scale",
+            )
+
+
+def _check_compensation(trials: Sequence[TrialConfig], pairs: Sequence[LayerPair]) -> None:
+    for pair in pairs:
+        if pair.transposed and pair.kernel and any(config.compensate == "yes" for config in trials):
+            raise InputError(
+                f"{trials[0].experiment.name} prunes {pair.child}, a transposed convolution, which "
+                "cannot be refitted; leave that layer out of prune",
+                parameter="compensate",
+                value="yes",
             )
 
 

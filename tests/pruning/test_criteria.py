@@ -65,7 +65,7 @@ def _inputs(
         seed=seed,
         activations=lambda: {pair.parent_node: np.array(PARENT_ACTIVATIONS, np.float32)},
         magnitudes=lambda: {pair.parent_node: np.abs(np.array(PARENT_ACTIVATIONS, np.float32))},
-        gradients=lambda: {pair.weight: torch.ones_like(traced.graph.get_parameter(pair.weight))},
+        gradients=lambda: {pair.weight: torch.ones_like(traced.network.get_parameter(pair.weight))},
     )
 
 

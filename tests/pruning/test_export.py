@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mint.errors import InputError
-from mint.pruning.export import Exported, export
+from mint.pruning.export import Exported, export, why_not_exported
 from mint.pruning.export.shrink import masked_copy, shrink
 from mint.pruning.masks import Masks
 
@@ -595,3 +595,18 @@ def test_a_module_whose_repr_omits_settings_is_refused_by_name(tmp_path: Path) -
 
 def _mask_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": shape for name, shape in _weights(network).items()}
+
+
+def test_a_network_that_cannot_be_exported_has_its_reason_before_it_is_trained() -> None:
+    class Dependent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.layer(inputs) if len(inputs) > 0 else inputs
+
+    example = torch.zeros(1, 4)
+    assert why_not_exported(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), example) is None
+    assert "cannot be traced by torch.fx" in (why_not_exported(Dependent(), example) or "")
+    assert "returns tuple" in (why_not_exported(nn.LSTM(4, 3), example) or "")

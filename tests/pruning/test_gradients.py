@@ -47,5 +47,5 @@ def test_gradients_do_not_depend_on_the_batches(
     expected = loss_gradients(traced, [batch], names)
     parts = list(zip(batch[0].split(33), batch[1].split(33), strict=True))
     for name, gradient in loss_gradients(traced, parts, names).items():
-        assert gradient.shape == traced.graph.get_parameter(name).shape
+        assert gradient.shape == traced.network.get_parameter(name).shape
         assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)

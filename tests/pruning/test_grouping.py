@@ -142,3 +142,11 @@ def _reorder(network: nn.Module, first: Labels, second: Labels) -> None:
     weights["fc2.weight"] = weights["fc2.weight"][:, first]
     weights["fc3.weight"] = weights["fc3.weight"][:, second]
     network.load_state_dict(weights)
+
+
+@pytest.mark.parametrize("grouping", ["contiguous", "random", "clustered"])
+def test_heads_of_an_attention_are_groups(grouping: Grouping) -> None:
+    block = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    groups = _groups(block, grouping, torch.zeros(2, 5, 8))
+    assert groups["self_attn.out_proj.weight"].parent.tolist() == [0] * 4 + [1] * 4
+    assert np.bincount(groups["linear2.weight"].parent).tolist() == [3] * 4

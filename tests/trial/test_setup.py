@@ -113,7 +113,7 @@ def test_checking_a_network_leaves_its_batch_norm_alone(quick: Experiment) -> No
     update = {"data": data, "network": vgg16, "prune": "all"}
     planned = _plan(quick.model_copy(update=update))  # in training mode, one image is too few
     assert isinstance(planned.layers, Traced)
-    for name, values in planned.layers.graph.named_buffers():
+    for name, values in planned.layers.network.named_buffers():
         if name.endswith("running_mean"):
             assert not values.any()
 

@@ -22,7 +22,14 @@ from mint.data.preparation import Preparation
 from mint.errors import InputError, first_line
 from mint.pruning.export.channels import WEIGHT_LAYERS
 from mint.pruning.export.code import extra_tensors, network_code
-from mint.pruning.export.shrink import agree, masked_copy, outputs_of, sample_inputs, shrink
+from mint.pruning.export.shrink import (
+    agree,
+    masked_copy,
+    outputs_of,
+    sample_inputs,
+    shrink,
+    traced_modules,
+)
 from mint.pruning.flops import multiply_adds
 from mint.pruning.masks import Masks
 
@@ -108,6 +115,22 @@ def export(
     except OSError as error:
         raise InputError(f"folder {folder}: cannot be written: {error}") from error
     return exported
+
+
+def why_not_exported(network: nn.Module, example: Tensor) -> str | None:
+    """Return why the network cannot be exported whatever its masks, in a line; None if it can.
+
+    Args:
+        network: unchanged, on the CPU.
+        example: (1, ...) an input.
+    """
+    try:
+        copied = masked_copy(network, Masks({}))
+        outputs_of(copied, example)
+        network_code(traced_modules(copied), None)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _build(path: Path) -> nn.Module:

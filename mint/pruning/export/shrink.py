@@ -44,16 +44,26 @@ def shrink(network: nn.Module, masks: Masks, example: Tensor) -> fx.GraphModule:
         if not mask.all() and masked.get_parameter(name) not in applied:
             problem = "its layer has a weight that is computed, whose pruned entries are not zero"
             raise InputError(f"{name}: {problem}")
-    _store_computed_weights(masked)
+    graph = traced_modules(masked)
+    graph.requires_grad_(True)  # torch-pruning follows the gradients
+    with redirect_stderr(io.StringIO()):  # torch.fx prints a traceback there
+        return _without_unneeded(graph, inputs, expected)
+
+
+def traced_modules(network: nn.Module) -> fx.GraphModule:
+    """Return the network as torch.fx traces it; its computed weights become parameters.
+
+    Raises:
+        InputError: torch.fx cannot trace it.
+    """
+    _store_computed_weights(network)
     try:
-        graph = fx.symbolic_trace(masked)
+        graph = fx.symbolic_trace(network)
     except Exception as error:  # the network may be any code
         name = type(network).__name__
         raise InputError(f"{name}: cannot be traced by torch.fx: {first_line(error)}") from error
     graph.delete_all_unused_submodules()
-    graph.requires_grad_(True)  # torch-pruning follows the gradients
-    with redirect_stderr(io.StringIO()):  # torch.fx prints a traceback there
-        return _without_unneeded(graph, inputs, expected)
+    return graph
 
 
 def masked_copy(network: nn.Module, masks: Masks) -> nn.Module:
