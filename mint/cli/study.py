@@ -56,7 +56,7 @@ class StudyOptions(ExperimentOptions):
     ] = 1.0
     """Accuracy that may be lost, in percentage points."""
 
-    budget: Annotated[str, Parameter(group=RUNNING, metavar="TIME")] = "10m"
+    budget: Annotated[str, Parameter(group=RUNNING, metavar="TIME")] = "3m"
     """Time that seeds, shares and retraining are planned for, such as 90s, 30m or 2h."""
 
     criteria: Annotated[

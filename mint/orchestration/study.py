@@ -14,7 +14,13 @@ from mint.config.keys import content_key
 from mint.errors import InputError, WorkFailedError
 from mint.orchestration.display import Lines
 from mint.orchestration.study_exports import StudyExports
-from mint.orchestration.study_plan import SEEDS, StudyPlan, affordable_seeds, choose_plan
+from mint.orchestration.study_plan import (
+    ROUND_SECONDS,
+    SEEDS,
+    StudyPlan,
+    affordable_seeds,
+    choose_plan,
+)
 from mint.orchestration.sweep_driver import run_sweep
 from mint.orchestration.sweep_settings import SweepRequest
 from mint.reporting.study_page import HTML_PAGE, PAGE, Study, write_study
@@ -84,12 +90,14 @@ def run_study(request: StudyRequest, display: Lines) -> Sequence[str]:
         display.say(f"plan: {plan.retraining} retraining, {len(plan.shares)} shares a criterion")
         if plan.seconds > request.budget:
             needed = format_duration(plan.seconds)
-            display.say(f"plan: the budget is short; three seeds take about {needed}")
+            display.say(f"plan: the budget is short; five seeds take about {needed}")
         began = time.monotonic()
         _, results = run(plan.grid(grid), 1)
         now = time.monotonic()
         # Of a study that goes on, some trials of the first seed were there.
-        took = max(now - began, sum(result.seconds for result in results) / place.at_once)
+        took = max(
+            now - began - ROUND_SECONDS, sum(result.seconds for result in results) / place.at_once
+        )
         scores = sum(result.score_seconds for result in measured) / place.at_once
         left = request.budget - (now - start)
         seeds = affordable_seeds(len(results), took + baseline.seconds + scores, left)

@@ -12,17 +12,16 @@ from mint.trial.result import TrialResult
 SEEDS = range(5)
 _SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)  # of the weights that can be pruned
 _FEW_SHARES = (0.5, 0.8, 0.95)
-# The first that leaves time for an interval, that is for three seeds, is taken.
+# The first that leaves time for all seeds is taken: intervals of fewer are wide.
 _CHOICES: Sequence[tuple[Retraining, Sequence[float]]] = (
     ("full", _SHARES),
     ("light", _SHARES),
     ("light", _FEW_SHARES),
 )
-_FEWEST_SEEDS = 3
 # Seconds on two cores: Ray and MLflow start for each round of trials, and the tables are made.
-_ROUND_SECONDS = 12
-_EXPORT_SECONDS = 1.5  # of a network: tracing it, and timing it twice
-_TRIAL_SECONDS = 0.3  # of a short trial, beside its training and its scores
+ROUND_SECONDS = 12
+_EXPORT_SECONDS = 1.0  # of a network: tracing it, and timing it twice
+_TRIAL_SECONDS = 1.0  # of a short trial, beside its training and its scores
 _NOISE = 1.15  # trials are slower side by side, and beside other work
 
 
@@ -33,7 +32,7 @@ class StudyPlan:
     Attributes:
         retraining: of the pruned networks.
         shares: of the counted weights.
-        seconds: that three seeds are expected to take.
+        seconds: that all seeds are expected to take.
         left_out: what the budget does not allow.
         seeds: their number; 1 until the first one was measured.
     """
@@ -54,7 +53,7 @@ class StudyPlan:
 def choose_plan(
     measured: Sequence[TrialResult], baseline: float, at_once: int, budget: float
 ) -> StudyPlan:
-    """Return the largest plan of which three seeds fit a budget; the least if none does.
+    """Return the largest plan of which all seeds fit a budget; the least if none does.
 
     Args:
         measured: the dense control, retrained lightly, with the scores of each criterion.
@@ -71,15 +70,15 @@ def choose_plan(
         *(result.seconds - trained - result.score_seconds for result in measured),
     )
     settings = measured[0].config.experiment.retraining_settings
-    spent = trained + scores / at_once + 3 * _ROUND_SECONDS
+    spent = trained + scores / at_once + 3 * ROUND_SECONDS
 
     def seconds(kind: Retraining, shares: Sequence[float]) -> float:
         retrained = settings(kind).epochs * epoch
         trials = len(measured) * len(shares)
         seed = retrained + scores + trials * (retrained + rest)
         # One baseline of each seed, before anything else of it.
-        baselines = _FEWEST_SEEDS * baseline / min(at_once, _FEWEST_SEEDS)
-        work = baselines + _FEWEST_SEEDS * seed / at_once
+        baselines = len(SEEDS) * baseline / min(at_once, len(SEEDS))
+        work = baselines + len(SEEDS) * seed / at_once
         return spent + work * _NOISE + trials * _EXPORT_SECONDS
 
     for kind, shares in _CHOICES:
@@ -102,7 +101,7 @@ def affordable_seeds(networks: int, seed: float, left: float) -> int:
         seed: seconds that a further one takes.
         left: of the budget after the first one, in seconds.
     """
-    left -= _ROUND_SECONDS + networks * _EXPORT_SECONDS
+    left -= ROUND_SECONDS + networks * _EXPORT_SECONDS
     return min(len(SEEDS), 1 + max(0, int(left / (seed * _NOISE))))
 
 

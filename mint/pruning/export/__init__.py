@@ -183,11 +183,11 @@ def _describe(
 def _latency(network: nn.Module, example: Tensor) -> float:
     """Return the time of the network for the example, in milliseconds.
 
-    It is the least median of five rounds: other work on the machine only makes a network slower.
+    It is the least median of three rounds: other work on the machine only makes a network slower.
     """
     names = {"network": network, "example": example}
     timer = Timer("network(example)", globals=names, num_threads=torch.get_num_threads())
-    rounds = (timer.blocked_autorange(min_run_time=0.05).median for _ in range(5))
+    rounds = (timer.blocked_autorange(min_run_time=0.03).median for _ in range(3))
     return 1000 * min(rounds)
 
 
