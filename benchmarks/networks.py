@@ -55,7 +55,7 @@ HUGGING_FACE: dict[str, dict[str, Any]] = {
 
 
 def networks() -> Iterator[tuple[str, Callable[[], nn.Module], Sequence[Tensor]]]:
-    """Yield name, builder, and examples of which the first that the network accepts is used."""
+    """Yield the name of each network, its builder, and example inputs to try in this order."""
     images = [torch.randn(1, 3, side, side) for side in (SIDE, 96, 224, 240)]
     for name in models.list_models(module=models):
         yield f"torchvision {name}", partial(models.get_model, name), images

@@ -72,6 +72,9 @@ Example: mint benchmark --networks digits_mlp_connected --dry-run"""
             program.command("mint.cli.sweep:benchmark", "benchmark", help=help_text, group=group)
             help_text = """Find how much of a network can be pruned at a stated loss; write a page.
 
+Trains the network, or takes the weights of --init; prunes it by each criterion at several shares;
+recommends a share; exports that network. The same command again goes on.
+
 Example: mint study --model my_module:build --data imagefolder:photos --budget 30m"""
             program.command("mint.cli.study:study", "study", help=help_text, group=group)
         for command in commands:

@@ -26,7 +26,7 @@ from mint.cli.options import (
     criterion_names,
     read_chosen_experiment,
 )
-from mint.cli.sweep import Gpus, SweepOptions, sweep_request
+from mint.cli.sweep import Gpus, SweepOptions, resolved_criteria, sweep_request
 from mint.config.grid import Grid, SweepDefinition
 from mint.config.locations import cache_folder, data_folder
 from mint.errors import InputError
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mint.orchestration.sweep_settings import SweepRequest
 
 _QUESTION = "How much of a network can be pruned at a stated loss of accuracy?"
+_EXPERIMENT_HELP = """Settings of training and scores: an experiment that comes with mint, or a YAML
+file (default: own_network with --model, else digits_mlp)."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MOST_VALIDATION_IMAGES = 5000
 
@@ -80,20 +82,12 @@ _NO_OPTIONS = StudyOptions()
 def study(
     options: StudyOptions = _NO_OPTIONS,
     *,
-    experiment: Annotated[ExperimentName | None, Parameter(group=EXPERIMENT)] = None,
+    experiment: Annotated[
+        ExperimentName | None, Parameter(group=EXPERIMENT, help=_EXPERIMENT_HELP)
+    ] = None,
     words: Words,
 ) -> int:
-    """Find how much of a network can be pruned at a stated loss, and write a page about it.
-
-    Trains the network, or takes the weights of --init; prunes it by each criterion at several
-    shares; recommends a share; exports that network. The same command again goes on.
-
-    Example: mint study --model my_module:build --data imagefolder:photos --budget 30m
-
-    Args:
-        experiment: Settings of training and scores (default: own_network with --model or --data,
-            else digits_mlp).
-    """
+    """Run a study; mint.cli.app has its help."""
     name = str(experiment or ("own_network" if options.model or options.data else "digits_mlp"))
     for given, needed in (("model", "data"), ("data", "model")):
         if getattr(options, given) and not (getattr(options, needed) or experiment):
@@ -147,17 +141,12 @@ def _described(name: str, options: StudyOptions) -> tuple[StudyOptions, Grid, "E
     experiment, samples = _read(name, options)[0], defaults.samples_per_class
     if options.data:
         samples = min(samples, facts.smallest_class(experiment.data.validation_size))
-    criteria = options.criteria
-    if any(":" in each for each in criteria):
-        from mint.pruning.own_criteria import resolved_criterion
-
-        criteria = tuple(map(resolved_criterion, criteria))
     grid = Grid(
         groups=(defaults.groups,),
         grouping=("clustered",),
         samples_per_class=(samples,),
         upper_limits=(defaults.upper_limit,),
-        criteria=criteria,
+        criteria=resolved_criteria(options.criteria),
     )
     return options, grid, experiment
 
@@ -180,12 +169,20 @@ def _changed(options: StudyOptions, added: Mapping[str, object]) -> StudyOptions
 
 
 def _facts(data: "DataConfig", options: StudyOptions) -> "DataFacts":
+    """Return the facts of a data set, recalled while none of its files has changed."""
+    from mint.data.facts import recall_facts, remember_facts
+
+    cache, folder = cache_folder(options.cache_dir), data_folder(options.data_dir)
+    if known := recall_facts(data, folder):
+        return known
+
     from mint.data.datasets import load_source
     from mint.orchestration.display import Lines, check_progress
 
-    cache, folder = cache_folder(options.cache_dir), data_folder(options.data_dir)
     print(f"reading {data.name}", flush=True)
-    return load_source(data, folder, cache=cache, on_check=check_progress(Lines())).facts
+    facts = load_source(data, folder, cache=cache, on_check=check_progress(Lines())).facts
+    remember_facts(facts, data, folder)
+    return facts
 
 
 def _sweep_options(options: StudyOptions) -> SweepOptions:

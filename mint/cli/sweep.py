@@ -300,12 +300,18 @@ def _grids(sweep: SweepDefinition, options: SweepOptions, experiment: str) -> li
     axes = {axis: getattr(options, axis) for axis in Grid.model_fields}
     if any(change.startswith("search.") for change in options.changes or ()):
         axes["fractions"] = (None,)  # the experiment's search replaces the grid's fractions
-    if any(":" in name for name in options.criteria):
-        from mint.pruning.own_criteria import resolved_criterion
-
-        axes["criteria"] = tuple(map(resolved_criterion, options.criteria))
+    axes["criteria"] = resolved_criteria(options.criteria)
     grids = sweep.grids_of(experiment, axes)
     return [union_of(grids)] if options.search == "optuna" else grids
+
+
+def resolved_criteria(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of criteria, a user's own with the digest of its source."""
+    if not any(":" in name for name in names):
+        return tuple(names)
+    from mint.pruning.own_criteria import resolved_criterion
+
+    return tuple(map(resolved_criterion, names))
 
 
 def _check_search(options: SweepOptions, seeds: Sequence[int], experiment: "Experiment") -> None:

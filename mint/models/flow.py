@@ -5,7 +5,7 @@ between: see mint.models.supports. A layer has a parent if each of its columns r
 one sum or product of filters, and no column depends on all of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -34,6 +34,7 @@ from mint.models.supports import (
     input_value,
     merged_images,
     mixed,
+    values_in,
 )
 from mint.models.weights import (
     EMBEDDING,
@@ -110,10 +111,10 @@ class Flow:
 
     def _batch_norm_after(self, node: torch.fx.Node) -> str | None:
         """Return the name of the affine batch norm that alone reads a layer's output, or None."""
-        user, *others = [*node.users, None]
-        if user is None or others != [None] or operation(user) != "batch_norm":
+        users = list(node.users)
+        if len(users) != 1 or operation(users[0]) != "batch_norm":
             return None
-        scale = user.args[1]
+        scale = users[0].args[1]
         named = isinstance(scale, torch.fx.Node) and str(scale.target).endswith(".weight")
         return str(scale.target).removesuffix(".weight") if named else None  # type: ignore[union-attr]
 
@@ -122,11 +123,9 @@ class Flow:
             return torch.fx.node.map_arg(each, self._values.__getitem__)
 
         args, kwargs = given(node.args), given(node.kwargs)
-        values = [
-            value for value in map(self._values.get, node.all_input_nodes) if _is_followed(value)
-        ]
+        values = [each for each in map(self._values.get, node.all_input_nodes) if values_in(each)]
         weight = weight_argument(node)
-        if weight is not None and not _is_followed(self._values[weight]):
+        if weight is not None and not values_in(self._values[weight]):
             use = self._weights.of(node, weight)
             if use:
                 return self._through_layer(node, use, args, kwargs)
@@ -154,17 +153,19 @@ class Flow:
             ):
                 self._note_shortcut(named["self"], named["other"])
             return result(self._supports, name, named, shapes, lambda: self._reason(node, values))
+        # An operation that refuses numbers for its values has no rule either: whoever reads it gets
+        # no pair, and this operation as the reason.
         except (LostError, RuntimeError, TypeError, NotImplementedError):
             return self._lost(node, values)
 
     def _reason(self, node: torch.fx.Node, values: Sequence[Any]) -> str:
-        numbers = {n for value in _flat(values) for n in distinct(value.numbers)}
+        numbers = {n for value in values_in(values) for n in distinct(value.numbers)}
         named = self._supports.layers(numbers)
         return f"reads the output of {operation(node)} on {_listed(named) or 'the input'}"
 
     def _lost(self, node: torch.fx.Node, values: Sequence[Any]) -> Any:
         """Return the value of an operation that is not followed."""
-        read = list(_flat(values))
+        read = values_in(values)
         numbers = {n for value in read for n in distinct(value.numbers)}
         number = FROM_INPUT
         if max(numbers) > FROM_INPUT or self._weights.has_any(node):
@@ -278,9 +279,7 @@ class Flow:
         kernel: tuple[int, ...],
     ) -> None:
         name = use.layer
-        parent_node = next(
-            each for each in node.all_input_nodes if _is_followed(self._values[each])
-        )
+        parent_node = next(each for each in node.all_input_nodes if values_in(self._values[each]))
         reads_input = max(columns) == FROM_INPUT
         if reads_input:
             classes, parent, channels = list(range(len(columns))), INPUT, tuple(range(len(columns)))
@@ -371,32 +370,19 @@ def _same(one: Any, other: Any) -> bool:
     )
 
 
-def _is_followed(value: Any) -> bool:
-    return isinstance(value, Value) or (
-        isinstance(value, list | tuple) and any(map(_is_followed, value))
-    )
-
-
-def _flat(values: Any) -> Iterator[Value]:
-    for value in values if isinstance(values, list | tuple) else [values]:
-        if isinstance(value, Value):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _flat(value)
-
-
 def _shape(node: torch.fx.Node) -> Any:
     """Return the shape of a node's value, for two images; a list for several tensors."""
     return node.meta.get("shape")
 
 
-def _joined_names(names: list[str]) -> str:
-    if len(names) > 3:
-        names = [*names[:2], f"{len(names) - 2}_others"]
-    return "+".join(names)
+def _joined_names(names: Sequence[str]) -> str:
+    return "+".join(_first_names(names, "_others"))
 
 
 def _listed(names: Sequence[str]) -> str:
-    if len(names) > 3:
-        names = [*names[:2], f"{len(names) - 2} others"]
+    names = _first_names(names, " others")
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _first_names(names: Sequence[str], rest: str) -> Sequence[str]:
+    return [*names[:2], f"{len(names) - 2}{rest}"] if len(names) > 3 else names

@@ -1,13 +1,14 @@
 """What each kind of operation does to the supports of the entries that it reads."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor
 
-from mint.models.supports import CONSTANT, Reason, Supports, Value, joined, mixed
+from mint.models.supports import CONSTANT, Reason, Supports, Value, joined, mixed, values_in
 
 # Names of ATen operations, without the underscore of those in place.
 SAME = {
@@ -33,44 +34,18 @@ MOVES = {
 _FLOAT_MOVES = {"pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "im2col"}
 _ADDS = {"add", "sub", "rsub"}
 _GATES = {"mul", "div"}
-_ENTRYWISE = (
-    NORMS_AND_ACTIVATIONS
-    | _ADDS
-    | _GATES
-    | {
-        *(
-            "neg",
-            "abs",
-            "exp",
-            "log",
-            "log1p",
-            "expm1",
-            "sin",
-            "cos",
-            "sqrt",
-            "rsqrt",
-            "square",
-            "pow",
-        ),
-        *("reciprocal", "erf", "sign", "floor", "ceil", "round", "where", "masked_fill", "maximum"),
-        *(
-            "minimum",
-            "lerp",
-            "addcmul",
-            "addcdiv",
-            "nan_to_num",
-            "ge",
-            "gt",
-            "le",
-            "lt",
-            "eq",
-            "ne",
-        ),
-        *("logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not"),
-        *("isnan", "isinf", "isfinite", "remainder", "floor_divide", "true_divide", "fmod", "glu_"),
-        *("logical_xor", "softsign", "tanhshrink", "logit", "atan2", "tan", "atan", "quick_gelu"),
-    }
-)
+_ENTRYWISE = {
+    *NORMS_AND_ACTIVATIONS,
+    *_ADDS,
+    *_GATES,
+    *("neg", "abs", "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "atan", "atan2", "sqrt"),
+    *("rsqrt", "square", "pow", "reciprocal", "erf", "logit", "sign", "floor", "ceil", "round"),
+    *("where", "masked_fill", "maximum", "minimum", "lerp", "addcmul", "addcdiv", "nan_to_num"),
+    *("ge", "gt", "le", "lt", "eq", "ne", "isnan", "isinf", "isfinite", "remainder", "fmod"),
+    *("logical_and", "logical_or", "logical_xor", "logical_not"),
+    *("bitwise_and", "bitwise_or", "bitwise_not", "floor_divide", "true_divide"),
+    *("softsign", "tanhshrink", "quick_gelu"),
+}
 # Pooling and resizing read and write positions of each channel.
 _OVER_SPACE = {
     *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
@@ -115,11 +90,7 @@ def result(
         raise LostError
     dims = len(first.shape)
     if operation in _OVER_SPACE:
-        spatial = int(
-            next(c for c in reversed(operation.replace("_aa", "")) if c.isdigit())
-            if any(c.isdigit() for c in operation)
-            else 2
-        )
+        spatial = int(re.findall(r"\d", operation)[-1])
         pooled = mixed(supports, first, range(dims - spatial, dims), reason)
         return _each(pooled, shapes)
     if operation in _OVER_DIMS:
@@ -147,7 +118,7 @@ def moved(operation: str, target: Callable[..., Any], args: Any, kwargs: Any) ->
     Raises:
         LostError: it reads positions that depend on the input's values.
     """
-    values = list(_values((args, kwargs)))
+    values = values_in((args, kwargs))
     if operation in ("view", "_unsafe_view"):  # which does not copy, and repeated entries need it
         target = torch.reshape
 
@@ -186,16 +157,6 @@ def is_move(operation: str) -> bool:
 
 def is_sum(operation: str) -> bool:
     return operation in _ADDS
-
-
-def _values(given: Any) -> Iterable[Value]:
-    if isinstance(given, Value):
-        yield given
-    elif isinstance(given, dict):
-        yield from _values(list(given.values()))
-    elif isinstance(given, list | tuple):
-        for each in given:
-            yield from _values(each)
 
 
 def _each(value: Value, shapes: Any) -> Any:

@@ -66,12 +66,9 @@ def record(node: str, value: Value, filters: Tensor, count: int) -> Recorded | N
         images = merged_images(
             value.images, [each for each in range(len(value.shape)) if each != dim]
         )
-        found, half = (
-            images.expand(*(size if d == dim else 1 for d in range(len(value.shape))))
-            .flatten()
-            .tolist(),
-            size // 2,
-        )
+        half = size // 2
+        along = images.expand(*(size if d == dim else 1 for d in range(images.dim())))
+        found: list[int] = along.flatten().tolist()
         if size > 1 and found in ([1] * half + [2] * half, [1, 2] * half):
             break
     else:

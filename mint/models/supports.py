@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 CONSTANT, FROM_INPUT = 0, 1  # numbers of entries that depend on no filter
 Reason = Callable[[], str]
@@ -243,6 +245,11 @@ def input_value(shape: tuple[int, ...]) -> Value:
     """Return the value of the network's input, two images of (2, ...)."""
     images = torch.tensor(_IMAGES, dtype=torch.int32).view(-1, *(1 for _ in shape[1:]))
     return Value(torch.full((), FROM_INPUT, dtype=torch.int32).expand(shape), images.expand(shape))
+
+
+def values_in(given: Any) -> list[Value]:
+    """Return the values in nested arguments of an operation."""
+    return [each for each in tree_leaves(given) if isinstance(each, Value)]
 
 
 def distinct(numbers: Tensor) -> list[int]:

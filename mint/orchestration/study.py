@@ -84,7 +84,8 @@ def run_study(request: StudyRequest, display: Lines) -> Sequence[str]:
     )
     baseline = Baseline.load(place.cache.folder("baselines", measured[0].config.baseline_key))
     key = _plan_key(request, measured[0])
-    plan = _kept_plans(place.output).get(key)
+    plans = _kept_plans(place.output)
+    plan = plans.get(key)
     if plan is None:
         plan = choose_plan(measured, baseline.seconds, place.at_once, request.budget)
         display.say(f"plan: {plan.retraining} retraining, {len(plan.shares)} shares a criterion")
@@ -102,8 +103,8 @@ def run_study(request: StudyRequest, display: Lines) -> Sequence[str]:
         left = request.budget - (now - start)
         seeds = affordable_seeds(len(results), took + baseline.seconds + scores, left)
         plan = replace(plan, seeds=seeds)
-        kept = {**_kept_plans(place.output), key: plan}
-        write_atomic(place.output / _PLAN_FILE, _KEPT_PLANS.dump_json(kept, indent=1))
+        content = _KEPT_PLANS.dump_json({**plans, key: plan}, indent=1)
+        write_atomic(place.output / _PLAN_FILE, content)
     display.say(f"plan: {plan.seeds} of {len(SEEDS)} seeds fit the budget")
     place, results = run(plan.grid(grid), plan.seeds)
     facts = [*_facts(results), f"It repeats with `{place.command}`."]

@@ -53,7 +53,7 @@ class StudyPlan:
 def choose_plan(
     measured: Sequence[TrialResult], baseline: float, at_once: int, budget: float
 ) -> StudyPlan:
-    """Return the largest plan of which all seeds fit a budget; the least if none does.
+    """Return the largest plan that fits a budget with all seeds; the smallest if none does.
 
     Args:
         measured: the dense control, retrained lightly, with the scores of each criterion.

@@ -41,8 +41,8 @@ class Point:
 
     @property
     def share(self) -> float:
-        """The share that was asked for; whole blocks prune about as much."""
-        return self.trials[0].config.fraction or 0.0
+        """The share that was asked for."""
+        return _share(self.trials[0])
 
     @property
     def pruned(self) -> float:
@@ -58,7 +58,7 @@ class Point:
     def loss(self) -> Difference:
         """Test accuracy lost to pruning: the dense control's less the pruned network's."""
         resolution = 100 / self.trials[0].test_images
-        lost = [float(trial.dense_accuracy or 0) - trial.accuracy for trial in self.trials]
+        lost = [_dense_accuracy(trial) - trial.accuracy for trial in self.trials]
         return _difference(lost, resolution)
 
     @cached_property
@@ -77,9 +77,22 @@ class Point:
         return self.validation_loss.mean + (0 if math.isnan(half_width) else half_width)
 
 
+def _dense_accuracy(trial: TrialResult) -> float:
+    """Return the test accuracy of the dense control; only results of older versions have none."""
+    assert trial.dense_accuracy is not None
+    return trial.dense_accuracy
+
+
 def _lost(trial: TrialResult) -> float:
     """Return the lost validation accuracy (percentage points)."""
-    return float(trial.dense_validation_accuracy or 0) - trial.validation_accuracy
+    assert trial.dense_validation_accuracy is not None
+    return trial.dense_validation_accuracy - trial.validation_accuracy
+
+
+def _share(trial: TrialResult) -> float:
+    """Return the share that was asked for; whole blocks prune about as much."""
+    assert trial.config.fraction is not None
+    return trial.config.fraction
 
 
 def _difference(values: Sequence[float], resolution: float) -> Difference:
@@ -113,7 +126,7 @@ class Study:
         """For each criterion its points, by ascending share."""
         found: dict[tuple[str, float], list[TrialResult]] = defaultdict(list)
         for trial in self.trials:
-            found[trial.config.criterion, trial.config.fraction or 0.0].append(trial)
+            found[trial.config.criterion, _share(trial)].append(trial)
         curves: dict[str, list[Point]] = defaultdict(list)
         for (criterion, _), own in sorted(found.items(), key=lambda item: item[0][1]):
             curves[criterion].append(Point(criterion, own))
@@ -128,7 +141,7 @@ class Study:
         """
         # Bonferroni's correction: the best of several criteria is chosen.
         confidence = 1 - (1 - CONFIDENCE) / len(self.curves)
-        shares = sorted({trial.config.fraction or 0.0 for trial in self.trials})
+        shares = sorted(set(map(_share, self.trials)))
         within: list[tuple[float, float, Point]] = []
         for points in self.curves.values():
             for share, point in zip(shares, points, strict=False):
@@ -336,14 +349,13 @@ def draw_study(study: Study) -> "Figure":
         ):
             places = [100 * getattr(each, part) / getattr(each, whole) for each, _ in made]
             axes.plot(places, [accuracy for _, accuracy in made], linestyle=line, **style)
-    dense = {trial.config.seed: float(trial.dense_accuracy or 0) for trial in study.trials}
+    dense = {trial.config.seed: _dense_accuracy(trial) for trial in study.trials}
     pruned = sorted(
         {round(100 - point.pruned, 2) for points in study.curves.values() for point in points}
     )
+    unpruned = float(np.mean(list(dense.values())))
     for axes in panels:
-        axes.axhline(
-            float(np.mean(list(dense.values()))), color="0.45", linestyle="--", linewidth=1
-        )
+        axes.axhline(unpruned, color="0.45", linestyle="--", linewidth=1)
         add_grid(axes)
     panels[0].set_xscale("log")
     panels[0].invert_xaxis()

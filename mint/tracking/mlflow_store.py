@@ -162,10 +162,8 @@ class MlflowStore:
     def nest_seeds(self, experiment: str) -> None:
         """Nest the finished trials that differ in their seed below a run with their mean."""
         with self._client() as client:
-            found = client.get_experiment_by_name(experiment)
-            if found is not None:
-                settings = _runs(client, experiment, SETTING_TAG)
-                nest_seeds(client, found.experiment_id, _runs(client, experiment), settings)
+            settings = _runs(client, experiment, SETTING_TAG)
+            nest_seeds(client, _runs(client, experiment), settings)
 
     def results(self, cache: StageCache | None = None) -> StoredTrials:
         """Return the result of every trial that ended, as its own file holds it.

@@ -25,15 +25,12 @@ _METRICS = (
 )
 
 
-def nest_seeds(
-    client: MlflowClient, experiment_id: str, trials: Iterable[Run], settings: Iterable[Run]
-) -> None:
+def nest_seeds(client: MlflowClient, trials: Iterable[Run], settings: Iterable[Run]) -> None:
     """Write a run for each setting with two finished seeds or more, and nest their runs below it.
 
     Args:
         client: of the store.
-        experiment_id: of the experiment.
-        trials: runs of its trials.
+        trials: runs of one experiment's trials.
         settings: runs of settings that there are, the newest first.
     """
     known: dict[str, Run] = {}
@@ -44,12 +41,12 @@ def nest_seeds(
         known[run.data.tags[SETTING_TAG]] = run
     by_setting: dict[str, list[Run]] = defaultdict(list)
     for run in filter(is_finished, trials):
-        by_setting[_setting(run)].append(run)
+        by_setting[content_key("setting", _shared(run))].append(run)
     for setting, own in by_setting.items():
         seeds = sorted({run.data.params["seed"] for run in own}, key=int)
         if len(seeds) < 2:
             continue
-        parent = known.get(setting) or _create(client, experiment_id, setting, own[0])
+        parent = known.get(setting) or _create(client, setting, own[0])
         if parent.data.tags.get(_SEEDS_TAG) != " ".join(seeds):
             _write(client, parent.info.run_id, own, seeds)
         for run in own:
@@ -57,17 +54,16 @@ def nest_seeds(
                 client.set_tag(run.info.run_id, _PARENT_TAG, parent.info.run_id)
 
 
-def _setting(run: Run) -> str:
-    shared = {key: text for key, text in run.data.params.items() if key not in _OF_ONE_TRIAL}
-    return content_key("setting", shared)
+def _shared(trial: Run) -> dict[str, str]:
+    """Return the parameters that a trial shares with other seeds of its setting."""
+    return {key: text for key, text in trial.data.params.items() if key not in _OF_ONE_TRIAL}
 
 
-def _create(client: MlflowClient, experiment_id: str, setting: str, trial: Run) -> Run:
+def _create(client: MlflowClient, setting: str, trial: Run) -> Run:
     name = str(trial.info.run_name).rpartition("-seed")[0]
-    run = client.create_run(experiment_id, None, {SETTING_TAG: setting}, name)
-    params = trial.data.params.items()
-    shared = [Param(key, text) for key, text in params if key not in _OF_ONE_TRIAL]
-    client.log_batch(run.info.run_id, params=shared)
+    run = client.create_run(trial.info.experiment_id, None, {SETTING_TAG: setting}, name)
+    params = [Param(key, text) for key, text in _shared(trial).items()]
+    client.log_batch(run.info.run_id, params=params)
     return run
 
 
