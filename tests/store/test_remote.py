@@ -180,14 +180,15 @@ def test_two_trials_of_a_node_fetch_the_same_checkpoint(tmp_path: Path, uri: str
     storage = RemoteStore(uri)
     (tmp_path / "stage-key.pt").write_bytes(b"epoch 3")
     storage.put("progress/stage-key.pt", tmp_path / "stage-key.pt")
-    both_have_it = threading.Barrier(2)
+    both_have_it, one_reader = threading.Barrier(2), threading.Lock()
 
     def fetch(_: int) -> bytes:
         own = RemoteStore(uri)
         get_file = own.root.get_file
 
         def get_with_the_other(*args: Any) -> None:
-            get_file(*args)
+            with one_reader:  # fsspec's memory store has one position for all readers of a file
+                get_file(*args)
             both_have_it.wait(timeout=30)
 
         own.root.get_file = get_with_the_other
